@@ -1,0 +1,108 @@
+"""The policy before RL: made by warm-up, or taken over from a folder, and kept in the store under its weights' name."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from siri import keys
+from siri.config import RunConfig
+from siri.engine import StagePlan, StepReport
+from siri.engines import open_engine
+from siri.errors import InputError
+from siri.home import Home
+from siri.problems import load_splits
+from siri.snapshots import MANIFEST, WEIGHTS, Entry, Manifest, Store, describe_files, file_sha256, write_atomically
+from siri.trail import Chain, commit_checkpoint, travel
+
+MODEL_ONLY = ("optimizer.safetensors", "method.json", "steps.jsonl", "responses.jsonl", MANIFEST)
+"""Files of a checkpoint that are not the model: RL starts with a fresh optimizer and sees the weights alone."""
+
+
+def make_base(config: RunConfig, home: Home) -> Iterator[StepReport]:
+    """See to it that the store holds the base that the config names; yields the warm-up steps it took, if any."""
+    store = Store(home.store)
+    with closing(open_engine(config, load_splits(config.problems).train)) as engine:
+        numerics = engine.numerics()
+        name = base_name(config, numerics)
+        if find_base(store, name) is not None:
+            return
+        if _needs_warmup(config):
+            yield from _warm_up(config, store, numerics)
+        with store.lease(name):
+            if find_base(store, name) is None:
+                _adopt(
+                    store,
+                    name,
+                    partial(_copy_warmed, config, store, numerics) if _needs_warmup(config) else engine.make_base,
+                )
+
+
+def _needs_warmup(config: RunConfig) -> bool:
+    return config.model.base == "laptop" and not config.engine.name.startswith("scripted")
+
+
+def base_name(config: RunConfig, numerics: dict[str, Any]) -> str:
+    """What a base is asked for by, before its weights are known. Raises InputError for a folder that is not there."""
+    if config.engine.name.startswith("scripted"):
+        return keys.digest(["scripted base", numerics])
+    if config.model.base == "laptop":
+        return _warmup_keys(config, numerics)[-1]
+    folder = Path(config.model.base)
+    if not folder.is_dir():
+        raise InputError(f"model.base={config.model.base}: neither `laptop` nor a folder with a model")
+    return keys.digest(["folder", describe_files(folder), numerics["dtype"]])
+
+
+def _warmup_keys(config: RunConfig, numerics: dict[str, Any]) -> list[str]:
+    from siri.engines.local.warmup import warmup_links
+
+    return keys.warmup_keys(config, warmup_links(config), numerics)
+
+
+def find_base(store: Store, name: str) -> Entry | None:
+    """The stored base of a name, verified; None when it is not there."""
+    path = store.root / "bases" / f"{name}.json"
+    return store.verified(json.loads(path.read_text())["key"]) if path.exists() else None
+
+
+def _warm_up(config: RunConfig, store: Store, numerics: dict[str, Any]) -> Iterator[StepReport]:
+    from siri.engines.local.warmup import warm_up, write_initialisation
+
+    chain_keys = _warmup_keys(config, numerics)
+    last = len(chain_keys) - 1
+    every = max(config.checkpoint_every, last // 15)  # a warm-up step takes a tenth of an RL step
+
+    def facts(step: int) -> dict[str, Any]:
+        return {"warmup": True, "base_seed": config.model.base_seed, "numerics": numerics}
+
+    chain = Chain(store, chain_keys, frozenset((0, last)), every, facts)
+    if store.verified(chain_keys[0]) is None:
+        folder = store.scratch()
+        write_initialisation(config, folder)
+        commit_checkpoint(chain, folder, 0, None, "base", [], [])
+
+    def train(plan: StagePlan) -> Iterator[StepReport]:
+        return warm_up(config, plan)
+
+    yield from travel(chain, last, train)
+
+
+def _copy_warmed(config: RunConfig, store: Store, numerics: dict[str, Any], folder: Path) -> None:
+    warmed = store.find(_warmup_keys(config, numerics)[-1])
+    assert warmed is not None
+    for name in set(warmed.manifest.files) - set(MODEL_ONLY):
+        shutil.copyfile(warmed.folder / name, folder / name)
+
+
+def _adopt(store: Store, name: str, write: Callable[[Path], None]) -> None:
+    """Store what `write` puts into an empty folder as a base, and note what it was asked for by."""
+    folder = store.scratch()
+    write(folder)
+    weights = file_sha256(folder / WEIGHTS)
+    key = keys.base_key(weights)
+    store.commit(folder, Manifest(key, 0, None, "base", weights, describe_files(folder), {"base": name}))
+    write_atomically(store.root / "bases" / f"{name}.json", json.dumps({"key": key}))

@@ -1,0 +1,268 @@
+"""RunConfig: one frozen model behind three doors (a YAML recipe, `a.b=value` overrides, Prefect's form)."""
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from siri.errors import InputError
+from siri.problems import ProblemSettings
+from siri.schedule import LengthSchedule
+
+EngineName = Literal["local", "scripted", "scripted-process", "verl"]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class MethodSettings(_Settings):
+    """The method of a run and the settings that the paper leaves to the user."""
+
+    name: Literal["grpo", "siri"] = "siri"
+    """Which method: `grpo`, or `siri`, which is grpo under a moving budget."""
+    clip_low: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """PPO's lower clip: a ratio below 1 − clip_low no longer teaches."""
+    clip_high: Annotated[float, Field(ge=0)] = 0.28
+    """PPO's upper clip, decoupled from the lower one (DAPO, arXiv 2503.14476)."""
+    advantage_scale: Literal["std", "none"] = "std"
+    """Divide a group's advantages by its sample standard deviation, or leave them (Dr. GRPO, arXiv 2503.20783)."""
+    loss_aggregation: Literal["token-mean", "seq-mean-token-sum", "seq-mean-token-mean"] = "token-mean"
+    """How the loss per token becomes one number, over the whole minibatch (names as in verl)."""
+    minibatches: Annotated[int, Field(ge=1)] = 1
+    """Optimizer updates per step; the step's problems are dealt out among them."""
+
+
+class RolloutSettings(_Settings):
+    """How a step samples."""
+
+    batch_size: Annotated[int, Field(ge=1)] = 128
+    """Problems per step."""
+    group_size: Annotated[int, Field(ge=1)] = 8
+    """Responses per problem (G); the paper does not state it, 8 is DeepScaleR's."""
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    """Sampling temperature of the rollouts."""
+
+
+class OptimizerSettings(_Settings):
+    """AdamW of the RL steps."""
+
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-6
+    """Learning rate after its warm-up; constant from there on."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Steps over which the learning rate rises from 0 in a straight line."""
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Decay of the gradient's running mean."""
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """Decay of the squared gradient's running mean."""
+    epsilon: Annotated[float, Field(gt=0)] = 1e-8
+    """Added to the denominator of the update."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Decoupled weight decay; 0 in RL."""
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Gradients are scaled down to this norm."""
+
+    def learning_rate_at(self, step: int) -> float:
+        """The learning rate of one step; a function of the step alone, so that a longer run continues a shorter one."""
+        return self.learning_rate * min(1.0, step / max(self.warmup_steps, 1))
+
+
+class ShapeSettings(_Settings):
+    """Size of the laptop model, a Llama-shaped decoder."""
+
+    width: Annotated[int, Field(ge=8)] = 64
+    """Width of the residual stream."""
+    layers: Annotated[int, Field(ge=1)] = 3
+    """Decoder layers."""
+    heads: Annotated[int, Field(ge=2)] = 4
+    """Attention heads; must divide the width."""
+    feed_forward: Annotated[int, Field(ge=8)] = 176
+    """Inner width of the SwiGLU feed-forward."""
+    context: Annotated[int, Field(ge=64)] = 256
+    """Most tokens of prompt and response together."""
+
+
+class WarmupSettings(_Settings):
+    """Supervised warm-up that makes the laptop's base model: it learns to solve the task, and to overthink."""
+
+    steps: Annotated[int, Field(ge=1)] = 750
+    """Warm-up steps."""
+    batch_size: Annotated[int, Field(ge=1)] = 22
+    """Traces per warm-up step."""
+    learning_rate: Annotated[float, Field(gt=0)] = 4e-3
+    """Peak learning rate; rises over 40 steps, then falls in a straight line to 5 % of it."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """Decoupled weight decay of the warm-up."""
+
+
+class ModelSettings(_Settings):
+    """The policy before RL."""
+
+    base: str = "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"
+    """`laptop` (a tiny model, made here by warm-up), a folder with a Hugging Face causal LM, or a hub name (verl)."""
+    base_seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of the laptop base's initialisation and warm-up; `seed` varies RL alone."""
+    shape: ShapeSettings = ShapeSettings()
+    """Size of the laptop model."""
+    warmup: WarmupSettings = WarmupSettings()
+    """How the laptop base is made."""
+
+
+class EngineSettings(_Settings):
+    """What runs the steps, and what of it decides the bits that come out."""
+
+    name: EngineName = "verl"
+    """`local` (torch, one process), `verl` (a cluster), or `scripted` (a fake for tests and dry runs)."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where the local engine computes."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Number format of the local engine's weights."""
+    threads: Annotated[int, Field(ge=1)] = 1
+    """CPU threads of the local engine; never taken from the machine, since 1 and 2 threads give other bits."""
+    micro_batch_tokens: Annotated[int, Field(ge=1)] = 4096
+    """Most padded tokens (rows × longest row) in one forward and backward pass."""
+    sample_rows: Annotated[int, Field(ge=1)] = 256
+    """Most responses that are sampled side by side."""
+
+
+class EvaluationSettings(_Settings):
+    """How snapshots are measured; never part of a snapshot's key."""
+
+    benchmarks: tuple[str, ...] = ("dev",)
+    """Measured at every snapshot: `dev`, `test` (the problem set's own splits) or paths of problem files."""
+    final: tuple[str, ...] = ("test",)
+    """Measured once training is done; the tables of the report show these."""
+    samples: Annotated[int, Field(ge=1)] = 32
+    """Responses per problem."""
+    temperature: Annotated[float, Field(ge=0)] = 0.6
+    """Sampling temperature; 0 is greedy."""
+    budget: Annotated[int, Field(ge=1)] | None = None
+    """Most response tokens; left out, the schedule's highest budget."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of the samples and of the bootstrap."""
+
+
+class RunConfig(_Settings):
+    """A run: recipe, overrides and seed. Defaults are the paper's (arXiv 2509.25176)."""
+
+    recipe: str = "custom"
+    """Name of the recipe that this came from; a label."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of RL: the order of problems, the samples, the minibatches."""
+    schedule: LengthSchedule = LengthSchedule()
+    """The budget of every step."""
+    method: MethodSettings = MethodSettings()
+    """The RL method."""
+    rollout: RolloutSettings = RolloutSettings()
+    """How a step samples."""
+    optimizer: OptimizerSettings = OptimizerSettings()
+    """The optimizer of the RL steps."""
+    problems: ProblemSettings = ProblemSettings()
+    """What is trained on."""
+    model: ModelSettings = ModelSettings()
+    """The policy before RL."""
+    engine: EngineSettings = EngineSettings()
+    """What runs the steps."""
+    evaluation: EvaluationSettings = EvaluationSettings()
+    """How snapshots are measured."""
+    checkpoint_every: Annotated[int, Field(ge=1)] = 10
+    """Steps between rolling checkpoints: what a crash can cost."""
+
+    @property
+    def forecast_tokens(self) -> int:
+        """Upper bound of the response tokens that the whole run samples."""
+        return sum(self.schedule.budgets) * self.rollout.batch_size * self.rollout.group_size
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that ship with SIRI, sorted."""
+    folder = resources.files("siri") / "recipes"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def load(recipe: str, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a recipe, by name or as a path of a YAML file, and apply `a.b=value` overrides in order.
+
+    Raises InputError: unknown recipe, broken YAML, unknown key, wrong type or a value out of bounds.
+    """
+    values = _read_recipe(recipe)
+    values.setdefault("recipe", Path(recipe).stem)
+    for override in overrides:
+        _apply(values, override)
+    return validate(values)
+
+
+def validate(values: Mapping[str, Any]) -> RunConfig:
+    """A RunConfig from plain values; the first mistake as one InputError line."""
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise InputError(_describe(error)) from None
+
+
+def _read_recipe(recipe: str) -> dict[str, Any]:
+    if recipe in recipe_names():
+        text = (resources.files("siri") / "recipes" / f"{recipe}.yaml").read_text(encoding="utf-8")
+    elif Path(recipe).is_file():
+        text = Path(recipe).read_text(encoding="utf-8")
+    else:
+        raise InputError(f"recipe={recipe}: neither a file nor one of {', '.join(recipe_names())}")
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"recipe={recipe}: broken YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"recipe={recipe}: must hold `key: value` lines, holds {type(values).__name__}")
+    return values
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    path, equals, text = override.partition("=")
+    if not equals or not path:
+        raise InputError(f"override {override!r}: must look like schedule.min_budget=4096")
+    *parents, name = path.split(".")
+    node = values
+    for parent in parents:
+        node = node.setdefault(parent, {})
+        if not isinstance(node, dict):
+            raise InputError(f"{path}: {parent} is a value, not a group of settings")
+    try:
+        node[name] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise InputError(f"{path}={text}: not a YAML value") from None
+
+
+def _describe(error: ValidationError) -> str:
+    """One line for the first mistake: field, value, what is allowed."""
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"]) or "config"
+    if first["type"] == "extra_forbidden":
+        return f"{field}: unknown setting{_closest(field)}"
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "value_error":
+        return f"{field}: {message}"
+    return f"{field}={first['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def _closest(field: str) -> str:
+    matches = difflib.get_close_matches(field, list(field_paths(RunConfig)), n=1)
+    return f"; did you mean {matches[0]}?" if matches else "; `siri train --help` lists the settings"
+
+
+def field_paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Dotted paths of all settings of a model, groups left out: `schedule.shape`, `seed`, …"""
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from field_paths(kind, f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+def choices(literal: Any) -> tuple[str, ...]:
+    """The values of a Literal type."""
+    return get_args(literal)

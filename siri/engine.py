@@ -1,0 +1,94 @@
+"""The seam between the platform and whatever trains: an Engine of few verbs, and what it reports of a step."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from siri.problems import Problem
+from siri.rollouts import RolloutBatch
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """What an engine is asked to train: from a checkpoint's step, exclusive, to `last`, inclusive."""
+
+    start: Path
+    """Folder of the checkpoint to start from."""
+    start_step: int
+    """The step that the checkpoint stands at; 0 is the base."""
+    last: int
+    """The last step to train."""
+    save_at: frozenset[int]
+    """Steps whose report must come with a checkpoint."""
+    scratch: Path
+    """An empty folder to write checkpoints into."""
+
+    @property
+    def steps(self) -> range:
+        """The steps to train."""
+        return range(self.start_step + 1, self.last + 1)
+
+
+@dataclass(frozen=True)
+class Response:
+    """One response, kept so that people can read what the model wrote."""
+
+    problem: str
+    text: str
+    verdict: str
+    length: int
+    reward: float
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What an engine tells of one step."""
+
+    step: int
+    time: float
+    """Seconds since the epoch, when the step ended."""
+    metrics: dict[str, float]
+    """By the names of siri.metrics."""
+    responses: tuple[Response, ...] = ()
+    """A few of the step's responses."""
+    checkpoint: Path | None = None
+    """Folder with everything needed to go on from this step, if the plan asked for it; the consumer takes it away."""
+
+
+@dataclass(frozen=True)
+class SampleRequest:
+    """What an evaluation asks of an engine."""
+
+    problems: Sequence[Problem]
+    samples: int
+    """Responses per problem."""
+    budget: int
+    """Most tokens per response."""
+    temperature: float
+    """0 is greedy."""
+    seed: int
+
+
+class Engine(Protocol):
+    """Trains stages and samples from snapshots; whoever opens one closes it: nothing of it outlives its stage."""
+
+    def numerics(self) -> dict[str, Any]:
+        """What decides the bits that come out: name, version, device, number format, threads, batching rule."""
+        ...
+
+    def train(self, plan: StagePlan) -> Iterator[StepReport]:
+        """Train the plan's steps, one report each, in order."""
+        ...
+
+    def sample(self, model: Path, request: SampleRequest) -> Iterator[RolloutBatch]:
+        """Answer the request's problems in order, in batches of whole groups, from a checkpoint's folder."""
+        ...
+
+    def make_base(self, folder: Path) -> None:
+        """Write the policy before RL, as `model.base` names it, into an empty folder."""
+        ...
+
+    def close(self) -> None:
+        """End everything that the engine started."""
+        ...

@@ -1,0 +1,32 @@
+"""The engines by name."""
+
+from collections.abc import Callable
+from importlib import import_module
+
+from siri.config import EngineName, RunConfig
+from siri.engine import Engine
+from siri.errors import InputError
+from siri.problems import ProblemSet
+
+ENGINES: dict[EngineName, str] = {
+    "local": "siri.engines.local:LocalEngine",
+    "scripted": "siri.engines.scripted:ScriptedEngine",
+    "scripted-process": "siri.engines.scripted:ScriptedProcessEngine",
+}
+"""Name -> module:class; imported when opened, since each brings libraries that the others do not need."""
+
+
+def open_engine(config: RunConfig, problems: ProblemSet) -> Engine:
+    """The engine that the config names, ready to train on `problems`; the caller closes it.
+
+    Raises InputError for an engine that this installation does not have.
+    """
+    name = config.engine.name
+    if name not in ENGINES:
+        raise InputError(
+            f"engine.name={name}: not in this version; recipes for it load, preview and forecast. Choose "
+            f"one of {', '.join(ENGINES)}"
+        )
+    module, _, attribute = ENGINES[name].partition(":")
+    make: Callable[[RunConfig, ProblemSet], Engine] = getattr(import_module(module), attribute)
+    return make(config, problems)

@@ -1,0 +1,69 @@
+"""The local engine: an Engine over the torch stepper."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from siri.config import RunConfig
+from siri.engine import SampleRequest, StagePlan, StepReport
+from siri.engines.local.policy import DTYPES
+from siri.engines.local.pretrained import export, load_pretrained
+from siri.engines.local.stepper import LocalStepper
+from siri.errors import InputError
+from siri.problems import ProblemSet
+from siri.rollouts import RolloutBatch
+from siri.seeding import seed_for
+from siri.train import train
+
+NUMERICS = 1
+"""Raised by hand when equal input gives other bits."""
+
+
+class LocalEngine:
+    """Trains and samples with torch in this process. Raises InputError for a device that is not there."""
+
+    def __init__(self, config: RunConfig, problems: ProblemSet) -> None:
+        if config.engine.device == "cuda" and not torch.cuda.is_available():
+            raise InputError("engine.device=cuda: torch sees no GPU here; use engine.device=cpu")
+        torch.set_num_threads(config.engine.threads)
+        self.config = config
+        self.problems = problems
+
+    def numerics(self) -> dict[str, Any]:
+        """What decides the bits on one machine."""
+        settings = self.config.engine
+        return {
+            "engine": "local",
+            "version": NUMERICS,
+            "torch": torch.__version__.partition("+")[0],
+            "device": settings.device,
+            "dtype": settings.dtype,
+            "threads": settings.threads,
+            "micro_batch_tokens": settings.micro_batch_tokens,
+            "sample_rows": settings.sample_rows,
+        }
+
+    def train(self, plan: StagePlan) -> Iterator[StepReport]:
+        """Train through the loop that all in-process engines share."""
+        yield from train(LocalStepper(self.config), self.config, self.problems, plan)
+
+    def sample(self, model: Path, request: SampleRequest) -> Iterator[RolloutBatch]:
+        """Answer in batches of about `engine.sample_rows` responses; each batch has random numbers of its own."""
+        stepper = LocalStepper(self.config)
+        stepper.load(model)
+        count = max(1, self.config.engine.sample_rows // request.samples)
+        for number, first in enumerate(range(0, len(request.problems), count)):
+            problems = request.problems[first : first + count]
+            seed = seed_for(request.seed, "evaluate", number)
+            yield stepper.answer(problems, [request.budget] * len(problems), request.samples, request.temperature, seed)
+
+    def make_base(self, folder: Path) -> None:
+        """Take the Hugging Face folder that `model.base` names over into the store's format."""
+        settings = self.config.engine
+        loaded = load_pretrained(Path(self.config.model.base), torch.device(settings.device), DTYPES[settings.dtype])
+        export(loaded.model, loaded.tokenizer, folder)
+
+    def close(self) -> None:
+        """Nothing outlives the process."""

@@ -1,0 +1,347 @@
+"""A compact Llama-shaped decoder that computes what Hugging Face's `LlamaForCausalLM` (or `Qwen2ForCausalLM`) computes,
+arranged for speed at small widths, with a key-value cache of fixed room for sampling."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from siri.errors import InputError
+
+Rotation = tuple[Tensor, Tensor]
+AttentionBias = Literal["none", "qkv", "qkvo"]
+
+
+class Continuation(Protocol):
+    """Rows of text that a model is continuing, one token at a time."""
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        """Append one token [B] to every row; the logits [B, V] of the token after it."""
+        ...
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with the rows of these indices [K] only, in this order."""
+        ...
+
+
+class LanguageModel(Protocol):
+    """What sampler and trainer ask of a model; `Decoder` and `PretrainedModel` give it."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def __call__(self, ids: Tensor, select: Tensor) -> Tensor:
+        """Logits [N, V] at the flat positions `select` [N] of a right-padded batch `ids` [B, T]."""
+        ...
+
+    def prefill(
+        self, prompts: Sequence[Sequence[int]], copies: Sequence[int], room: int
+    ) -> tuple[Continuation, Tensor]:
+        """Read every prompt once and continue each in `copies` rows, of up to `room` tokens including the prompt.
+
+        Returns the rows and the logits [sum(copies), V] of their first new token.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """Sizes of a `Decoder`, in Hugging Face's terms.
+
+    `attention_bias` says which attention projections have a bias: none, q k v (Qwen2) or q k v o (Llama).
+    """
+
+    vocabulary: int
+    width: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_size: int
+    feed_forward: int
+    context: int
+    rope_theta: float = 10000.0
+    norm_epsilon: float = 1e-5
+    attention_bias: AttentionBias = "none"
+    tied_head: bool = False
+
+    def __post_init__(self) -> None:
+        if self.heads % self.kv_heads:
+            raise InputError(f"a model's heads ({self.heads}) must be a multiple of its kv_heads ({self.kv_heads})")
+        if self.head_size % 2:
+            raise InputError(f"a model's head_size must be even, not {self.head_size}")
+
+    @property
+    def query_width(self) -> int:
+        return self.heads * self.head_size
+
+    @property
+    def key_width(self) -> int:
+        return self.kv_heads * self.head_size
+
+
+class Block(nn.Module):
+    """One layer: attention and SwiGLU, each behind an RMSNorm. q, k and v share one matrix, gate and up another."""
+
+    def __init__(self, shape: ModelShape, device: torch.device | str, dtype: torch.dtype) -> None:
+        super().__init__()
+
+        def parameter(*size: int) -> nn.Parameter:
+            return nn.Parameter(torch.empty(size, device=device, dtype=dtype))
+
+        qkv_width = shape.query_width + 2 * shape.key_width
+        self.shape = shape
+        self.attention_norm = parameter(shape.width)
+        self.qkv = parameter(qkv_width, shape.width)
+        self.qkv_bias = None if shape.attention_bias == "none" else parameter(qkv_width)
+        self.out = parameter(shape.width, shape.query_width)
+        self.out_bias = parameter(shape.width) if shape.attention_bias == "qkvo" else None
+        self.feed_norm = parameter(shape.width)
+        self.gate_up = parameter(2 * shape.feed_forward, shape.width)
+        self.down = parameter(shape.width, shape.feed_forward)
+
+    def project(self, x: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor, Tensor]:
+        """Rotated queries [B, T, heads, head_size], rotated keys and values [B, T, kv_heads, head_size].
+
+        x is [B, T, width].
+        """
+        shape = self.shape
+        normed = F.rms_norm(x, (shape.width,), self.attention_norm, shape.norm_epsilon)
+        heads = F.linear(normed, self.qkv, self.qkv_bias).view(*x.shape[:2], -1, shape.head_size)
+        turned, values = torch.split(heads, [shape.heads + shape.kv_heads, shape.kv_heads], dim=2)
+        queries, keys = torch.split(rotate(turned, rotation), [shape.heads, shape.kv_heads], dim=2)
+        return queries, keys, values
+
+    def finish(self, x: Tensor, attended: Tensor) -> Tensor:
+        """The layer's output from its input x [B, T, width] and what its heads gathered [B, T, query_width]."""
+        shape = self.shape
+        x = x + F.linear(attended, self.out, self.out_bias)
+        normed = F.rms_norm(x, (shape.width,), self.feed_norm, shape.norm_epsilon)
+        gate, up = torch.split(F.linear(normed, self.gate_up), shape.feed_forward, dim=-1)
+        return x + F.linear(F.silu(gate) * up, self.down)
+
+
+class Decoder(nn.Module):
+    """The decoder. Its parameters are unset until `initialise` or `load_tensors` fills them."""
+
+    cosines: Tensor
+    sines: Tensor
+
+    def __init__(
+        self, shape: ModelShape, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> None:
+        super().__init__()
+        self.shape = shape
+        self.embedding = nn.Parameter(torch.empty(shape.vocabulary, shape.width, device=device, dtype=dtype))
+        self.blocks = nn.ModuleList(Block(shape, device, dtype) for _ in range(shape.layers))
+        self.norm = nn.Parameter(torch.empty(shape.width, device=device, dtype=dtype))
+        self.head = None if shape.tied_head else nn.Parameter(torch.empty_like(self.embedding))
+        cosines, sines = rotation_table(shape)
+        self.register_buffer("cosines", cosines.to(device, dtype), persistent=False)
+        self.register_buffer("sines", sines.to(device, dtype), persistent=False)
+
+    @property
+    def device(self) -> torch.device:
+        return self.embedding.device
+
+    def forward(self, ids: Tensor, select: Tensor) -> Tensor:
+        """Logits [N, vocabulary] at the flat positions `select` [N] of the right-padded batch `ids` [B, T]."""
+        x, _ = self.read(ids)
+        return self.logits(x.flatten(0, 1)[select])
+
+    def prefill(self, prompts: Sequence[Sequence[int]], copies: Sequence[int], room: int) -> tuple[CachedRows, Tensor]:
+        """Read every prompt once and continue each in `copies` rows (see `LanguageModel.prefill`)."""
+        require_room(room, self.shape.context)
+        ids, lengths = pad_right(prompts, self.device)
+        x, remembered = self.read(ids)
+        last = torch.arange(len(ids), device=ids.device) * ids.shape[1] + lengths - 1
+        row_of = repeat_rows(copies, ids.device)
+        rows = CachedRows(self, lengths[row_of], ids.shape[1], room)
+        for layer, (keys, values) in enumerate(remembered):
+            rows.remember(layer, keys[row_of], values[row_of])
+        return rows, self.logits(x.flatten(0, 1)[last])[row_of]
+
+    def read(self, ids: Tensor) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """Hidden states [B, T, width] of `ids` [B, T], and the keys and values of every layer."""
+        require_room(ids.shape[1], self.shape.context)
+        x = F.embedding(ids, self.embedding)
+        rotation = (self.cosines[: ids.shape[1], None], self.sines[: ids.shape[1], None])
+        remembered = []
+        for block in self.layers():
+            queries, keys, values = block.project(x, rotation)
+            remembered.append((keys, values))
+            x = block.finish(x, attend(queries, keys, values))
+        return x, remembered
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits [..., vocabulary] of hidden states [..., width]."""
+        x = F.rms_norm(x, (self.shape.width,), self.norm, self.shape.norm_epsilon)
+        return F.linear(x, self.embedding if self.head is None else self.head)
+
+    def layers(self) -> list[Block]:
+        """The layers, first to last."""
+        return [block for block in self.blocks if isinstance(block, Block)]
+
+
+class CachedRows:
+    """Rows continued by a `Decoder`, with keys and values in memory of fixed size.
+
+    Rows are aligned at their first token, so a token's position is its slot, and sampling sees the same rotations as
+    training does. Keys lie transposed [B, kv_heads, head_size, room]: one query against all keys then reads memory in
+    order, a third faster on a CPU than torch's fused attention. Values are [B, kv_heads, room, head_size].
+    """
+
+    def __init__(self, decoder: Decoder, lengths: Tensor, longest: int, room: int) -> None:
+        shape, like = decoder.shape, decoder.embedding
+        self.decoder = decoder
+        self.layers = decoder.layers()
+        self.lengths = lengths
+        self.longest = longest
+        self.rows = torch.arange(len(lengths), device=lengths.device)
+        self.keys = [like.new_zeros(len(lengths), shape.kv_heads, shape.head_size, room) for _ in range(shape.layers)]
+        self.values = [like.new_zeros(len(lengths), shape.kv_heads, room, shape.head_size) for _ in range(shape.layers)]
+        written = torch.arange(room, device=lengths.device) < lengths[:, None]
+        self.bias = like.new_zeros(len(lengths), 1, 1, room).masked_fill_(~written[:, None, None], -math.inf)
+
+    def remember(self, layer: int, keys: Tensor, values: Tensor) -> None:
+        """Store a prompt's keys and values, both [B, T, kv_heads, head_size]."""
+        self.keys[layer][..., : keys.shape[1]] = keys.permute(0, 2, 3, 1)
+        self.values[layer][:, :, : values.shape[1]] = values.transpose(1, 2)
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        """Append one token [B] to every row; the logits [B, vocabulary] of the token after it."""
+        decoder = self.decoder
+        rotation = (decoder.cosines[self.lengths][:, None, None], decoder.sines[self.lengths][:, None, None])
+        self.bias[self.rows, 0, 0, self.lengths] = 0
+        self.longest += 1
+        x = F.embedding(tokens[:, None], decoder.embedding)
+        for layer, block in enumerate(self.layers):
+            queries, keys, values = block.project(x, rotation)
+            self.keys[layer][self.rows, :, :, self.lengths] = keys[:, 0]
+            self.values[layer][self.rows, :, self.lengths] = values[:, 0]
+            x = block.finish(x, self.gather(layer, queries))
+        self.lengths = self.lengths + 1
+        return decoder.logits(x[:, 0])
+
+    def gather(self, layer: int, queries: Tensor) -> Tensor:
+        """What queries [B, 1, heads, head_size] gather from the written slots: [B, 1, query_width]."""
+        shape = self.decoder.shape
+        grouped = queries.view(-1, shape.kv_heads, shape.heads // shape.kv_heads, shape.head_size)
+        scores = (grouped * shape.head_size**-0.5) @ self.keys[layer][..., : self.longest]
+        weights = torch.softmax(scores + self.bias[..., : self.longest], dim=-1)
+        return (weights @ self.values[layer][:, :, : self.longest]).view(-1, 1, shape.query_width)
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with the rows of these indices [K] only; rows that keep their place are not copied."""
+        slots = self.rows[: len(rows)]
+        moved = (rows != slots).nonzero()[:, 0]
+        for stored in (*self.keys, *self.values, self.bias, self.lengths):
+            stored[moved] = stored[rows[moved]]
+        self.keys = [keys[: len(rows)] for keys in self.keys]
+        self.values = [values[: len(rows)] for values in self.values]
+        self.bias, self.lengths, self.rows = self.bias[: len(rows)], self.lengths[: len(rows)], slots
+
+
+def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Causal attention: queries [B, T, heads, size], keys and values [B, T, kv_heads, size] to [B, T, heads * size]."""
+    copies = queries.shape[2] // keys.shape[2]
+    if copies > 1:
+        keys, values = keys.repeat_interleave(copies, dim=2), values.repeat_interleave(copies, dim=2)
+    gathered = F.scaled_dot_product_attention(
+        queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2), is_causal=True
+    )
+    return gathered.transpose(1, 2).flatten(2)
+
+
+def rotate(x: Tensor, rotation: Rotation) -> Tensor:
+    """Rotary embedding of x [..., size] in halves, as Hugging Face's Llama does it."""
+    cosines, sines = rotation
+    return torch.addcmul(x * cosines, x.roll(x.shape[-1] // 2, dims=-1), sines)
+
+
+def rotation_table(shape: ModelShape) -> Rotation:
+    """Cosines and signed sines [context, head_size] of every position."""
+    angles = torch.outer(torch.arange(shape.context, dtype=torch.float32), rotation_speeds(shape))
+    return torch.cat((angles.cos(), angles.cos()), dim=-1), torch.cat((-angles.sin(), angles.sin()), dim=-1)
+
+
+def rotation_speeds(shape: ModelShape) -> Tensor:
+    """Radians per position [head_size / 2] of every rotated pair."""
+    even = torch.arange(0, shape.head_size, 2, dtype=torch.float32)
+    return 1.0 / shape.rope_theta ** (even / shape.head_size)
+
+
+def pad_right(texts: Sequence[Sequence[int]], device: torch.device | str) -> tuple[Tensor, Tensor]:
+    """Texts as ids [B, T], token 0 after their end, and their lengths [B]."""
+    lengths = [len(text) for text in texts]
+    longest = max(lengths)
+    rows = [[*text, *[0] * (longest - len(text))] for text in texts]
+    return torch.tensor(rows, device=device), torch.tensor(lengths, device=device)
+
+
+def repeat_rows(copies: Sequence[int], device: torch.device | str) -> Tensor:
+    """Indices [sum(copies)] that repeat row i copies[i] times."""
+    return torch.arange(len(copies), device=device).repeat_interleave(torch.tensor(list(copies), device=device))
+
+
+def pad_left(texts: Sequence[Sequence[int]], device: torch.device | str) -> tuple[Tensor, Tensor]:
+    """Texts as ids [B, T], token 0 before their start, and a mask [B, T] int64: 1 where a token of the text stands."""
+    longest = max(len(text) for text in texts)
+    rows = [[*[0] * (longest - len(text)), *text] for text in texts]
+    mask = [[*[0] * (longest - len(text)), *[1] * len(text)] for text in texts]
+    return torch.tensor(rows, device=device), torch.tensor(mask, device=device)
+
+
+def require_room(room: int, context: int) -> None:
+    """Raise InputError when prompt and budget together exceed what the model can read."""
+    if room > context:
+        raise InputError(f"prompt and budget need {room} tokens, but the model reads {context} at most (its context)")
+
+
+@torch.no_grad()
+def initialise(decoder: Decoder, seed: int) -> None:
+    """Fill a decoder with random weights drawn from `seed` alone; equal on every device.
+
+    Embeddings have deviation 0.5, matrices 1/sqrt(inputs), those that write into the residual stream also
+    1/sqrt(2 layers), the head half of 1/sqrt(width). With attention biases, all but one head of the first layer start
+    by looking a fixed number of tokens back: at width 64 that is what makes warm-up converge within 750 steps.
+    """
+    shape, generator = decoder.shape, torch.Generator().manual_seed(seed)
+
+    def fill(parameter: nn.Parameter, deviation: float) -> None:
+        parameter.copy_(torch.randn(parameter.shape, generator=generator) * deviation)
+
+    for name, parameter in decoder.named_parameters():
+        parameter.fill_(1.0 if name.endswith("norm") else 0.0)
+    residual = 1 / math.sqrt(2 * shape.layers)
+    fill(decoder.embedding, 0.5)
+    for block in decoder.layers():
+        fill(block.qkv, shape.width**-0.5)
+        fill(block.out, shape.query_width**-0.5 * residual)
+        fill(block.gate_up, shape.width**-0.5)
+        fill(block.down, shape.feed_forward**-0.5 * residual)
+    if decoder.head is not None:
+        fill(decoder.head, 0.5 * shape.width**-0.5)
+    look_back(decoder.layers()[0])
+
+
+@torch.no_grad()
+def look_back(block: Block) -> None:
+    """Set biases so that head h (all but the last) prefers the token h + 1 places back, whatever the tokens are.
+
+    A constant key k = sqrt(2) [1, 0] and a query turned by the offset o score the sum of 2 cos(w (distance - o)).
+    """
+    if block.qkv_bias is None:
+        return
+    shape, speeds = block.shape, rotation_speeds(block.shape)
+    queries, keys, _ = torch.split(block.qkv_bias, [shape.query_width, shape.key_width, shape.key_width])
+    for head in range(shape.heads - 1):
+        angles = speeds * (head + 1)
+        queries.view(shape.heads, -1)[head] = math.sqrt(2) * torch.cat((angles.cos(), -angles.sin()))
+        key_head = head * shape.kv_heads // shape.heads
+        keys.view(shape.kv_heads, 2, -1)[key_head, 0] = math.sqrt(2)

@@ -1,0 +1,88 @@
+"""A model with its tokenizer and its AdamW: loaded from a checkpoint's folder, saved into one, stepped."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from siri.config import EngineSettings
+from siri.engines.local.pretrained import LoadedModel, export, load_pretrained
+
+OPTIMIZER = "optimizer.safetensors"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class AdamSettings:
+    """AdamW as RL and warm-up each set it; the learning rate comes with every step."""
+
+    beta1: float
+    beta2: float
+    epsilon: float
+    weight_decay: float
+    """Acts on matrices alone."""
+    max_grad_norm: float
+
+
+class Policy:
+    """What is trained. It is empty until `load`."""
+
+    loaded: LoadedModel
+    optimizer: torch.optim.AdamW
+
+    def __init__(self, engine: EngineSettings, adam: AdamSettings) -> None:
+        self.engine = engine
+        self.adam = adam
+
+    def load(self, folder: Path) -> None:
+        """Take model and tokenizer from a folder, and the optimizer's state if there is one."""
+        self.loaded = load_pretrained(folder, torch.device(self.engine.device), DTYPES[self.engine.dtype])
+        parameters = list(self.parameters().values())
+        matrices = [parameter for parameter in parameters if parameter.ndim > 1]
+        vectors = [parameter for parameter in parameters if parameter.ndim <= 1]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}],
+            lr=0.0,
+            betas=(self.adam.beta1, self.adam.beta2),
+            eps=self.adam.epsilon,
+            weight_decay=self.adam.weight_decay,
+            fused=True,
+        )
+        if (folder / OPTIMIZER).exists():
+            self._load_optimizer(load_file(folder / OPTIMIZER))
+
+    def save(self, folder: Path) -> None:
+        """Write a folder that transformers loads, and the optimizer's state beside it."""
+        export(self.loaded.model, self.loaded.tokenizer, folder)
+        state = {
+            f"{name}.{moment}": value.detach().cpu().contiguous()
+            for name, parameter in self.parameters().items()
+            for moment, value in self.optimizer.state.get(parameter, {}).items()
+        }
+        if state:
+            save_file(state, folder / OPTIMIZER)
+
+    def _load_optimizer(self, stored: dict[str, Tensor]) -> None:
+        for name, parameter in self.parameters().items():
+            # Copied into fresh memory: kernels may take another path, and round differently, on unaligned memory.
+            moments = {
+                moment: torch.empty_like(parameter).copy_(stored[f"{name}.{moment}"])
+                for moment in ("exp_avg", "exp_avg_sq")
+            }
+            count = stored[f"{name}.step"].clone().to(parameter.device)
+            self.optimizer.state[parameter] = {"step": count} | moments
+
+    def parameters(self) -> dict[str, torch.nn.Parameter]:
+        """The trainable parameters by name, in a fixed order."""
+        return {name: p for name, p in self.loaded.model.named_parameters() if p.requires_grad}
+
+    def step(self, learning_rate: float) -> float:
+        """Clip the gradients that have been summed up, take one optimizer step; returns their norm before clipping."""
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters().values(), self.adam.max_grad_norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return float(norm)

@@ -1,0 +1,165 @@
+"""Sampling of responses under a budget per prompt, with the log-probability and entropy of every token written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from siri.engines.local.model import Continuation, LanguageModel
+
+COMPACT_BELOW = 0.8
+"""Finished rows are dropped when fewer than this share of the rows being decoded are still written."""
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Responses: B = prompts x group_size rows, the rows of a prompt adjacent, in the order of the prompts.
+
+    tokens [B, T] int64, `pad_id` after a response's end; logprobs [B, T] float32, natural, of the distribution sampled
+    from (logits / temperature; 0 at temperature 0 and after the end); entropies [B, T] float32, in nats, of the same
+    distribution; lengths [B] int64, the end token included; finished [B] bool, an end token was written within budget.
+    """
+
+    tokens: Tensor
+    logprobs: Tensor
+    entropies: Tensor
+    lengths: Tensor
+    finished: Tensor
+
+
+@torch.inference_mode()
+def sample(
+    model: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    budgets: Sequence[int],
+    *,
+    group_size: int,
+    temperature: float,
+    generator: torch.Generator,
+    eos_ids: Sequence[int],
+    pad_id: int,
+    rows_at_once: int,
+) -> Sampled:
+    """Continue each prompt `group_size` times until an end token or until its budget (> 0, one per prompt) is spent.
+
+    Temperature 0 takes the likeliest token. Without `eos_ids` every response fills its budget. At most `rows_at_once`
+    rows are decoded together, prompts of equal length beside each other; equal arguments and generator state give equal
+    bits on one CPU and thread count. `generator` must live on the model's device; the result does.
+    """
+    if not prompts or len(prompts) != len(budgets) or min(budgets) < 1 or group_size < 1 or rows_at_once < 1:
+        raise ValueError("sample needs prompts, one budget > 0 for each, and group_size and rows_at_once > 0")
+    order = sorted(range(len(prompts)), key=lambda prompt: (len(prompts[prompt]), prompt))
+    rows = [prompt * group_size + member for prompt in order for member in range(group_size)]
+    sampled = blank(len(rows), max(budgets), pad_id, model.device)
+    ends = torch.tensor(list(eos_ids), dtype=torch.long, device=model.device)
+    for first in range(0, len(rows), rows_at_once):
+        batch = rows[first : first + rows_at_once]
+        running = start(model, batch, prompts, budgets, group_size)
+        run(running, sampled, temperature, generator, ends)
+    return trimmed(sampled, pad_id)
+
+
+class Running:
+    """Rows being decoded: their continuation, next logits, place in the result, budgets, and which still write."""
+
+    def __init__(self, continuation: Continuation, logits: Tensor, rows: Tensor, budgets: Tensor) -> None:
+        self.continuation = continuation
+        self.logits = logits
+        self.rows = rows
+        self.budgets = budgets
+        self.writing = torch.ones_like(rows, dtype=torch.bool)
+
+    def advance(self, tokens: Tensor) -> None:
+        """Feed the tokens [B] just written, without the finished rows once they are too many."""
+        count = int(self.writing.sum())
+        if count < COMPACT_BELOW * len(self.rows):
+            kept = survivors(self.writing, count)
+            self.continuation.keep(kept)
+            self.rows, self.budgets, self.writing = self.rows[kept], self.budgets[kept], self.writing[kept]
+            tokens = tokens[kept]
+        self.logits = self.continuation.decode(tokens)
+
+
+def start(
+    model: LanguageModel, rows: Sequence[int], prompts: Sequence[Sequence[int]], budgets: Sequence[int], group_size: int
+) -> Running:
+    """Read the prompts of these rows, each once."""
+    copies: dict[int, int] = {}
+    for row in rows:
+        copies[row // group_size] = copies.get(row // group_size, 0) + 1
+    room = max(len(prompts[prompt]) + budgets[prompt] for prompt in copies)
+    continuation, logits = model.prefill([prompts[prompt] for prompt in copies], list(copies.values()), room)
+    row_budgets = torch.tensor([budgets[row // group_size] for row in rows], device=logits.device)
+    return Running(continuation, logits, torch.tensor(list(rows), device=logits.device), row_budgets)
+
+
+def run(running: Running, sampled: Sampled, temperature: float, generator: torch.Generator, ends: Tensor) -> None:
+    """Decode rows to their ends and write them into `sampled`.
+
+    A row that has ended is decoded on until it is dropped; what it writes after its end is wiped by `trimmed`.
+    """
+    written = 0
+    while True:
+        tokens, logprobs, entropies = choose(running.logits, temperature, generator)
+        sampled.tokens[running.rows, written] = tokens
+        sampled.logprobs[running.rows, written] = logprobs
+        sampled.entropies[running.rows, written] = entropies
+        written += 1
+        ended = running.writing & (tokens[:, None] == ends).any(-1)
+        sampled.lengths[running.rows] += running.writing
+        sampled.finished[running.rows] |= ended
+        running.writing = running.writing & ~ended & (running.budgets > written)
+        if not running.writing.any():
+            return
+        running.advance(tokens)
+
+
+def choose(logits: Tensor, temperature: float, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """One token per row of logits [B, V], its log-probability and the entropy of what it was drawn from, each [B].
+
+    Drawn by an exponential race: the first of V exponential clocks with rates p rings at token i with probability p[i].
+    """
+    if temperature == 0:
+        tokens = logits.argmax(-1)
+        return tokens, torch.zeros_like(tokens, dtype=torch.float32), torch.zeros_like(tokens, dtype=torch.float32)
+    logprobs = torch.log_softmax(logits.float() / temperature, dim=-1)
+    probabilities = logprobs.exp()
+    # exponential_ takes five times as long as uniform_ and log_ on a CPU. A uniform 0 becomes a clock that never rings.
+    clocks = torch.empty_like(probabilities).uniform_(generator=generator).log_().neg_()
+    tokens = (probabilities / clocks).argmax(-1)
+    entropies = -(probabilities * logprobs).sum(-1)
+    return tokens, logprobs.gather(1, tokens[:, None])[:, 0], entropies
+
+
+def survivors(writing: Tensor, count: int) -> Tensor:
+    """Indices [count] of the rows still written, those beyond `count` filling the gaps, so that few rows move."""
+    slots = torch.arange(count, device=writing.device)
+    slots[~writing[:count]] = writing[count:].nonzero()[:, 0] + count
+    return slots
+
+
+def blank(rows: int, width: int, pad_id: int, device: torch.device) -> Sampled:
+    """Responses of length 0."""
+    return Sampled(
+        tokens=torch.full((rows, width), pad_id, device=device),
+        logprobs=torch.zeros(rows, width, device=device),
+        entropies=torch.zeros(rows, width, device=device),
+        lengths=torch.zeros(rows, dtype=torch.long, device=device),
+        finished=torch.zeros(rows, dtype=torch.bool, device=device),
+    )
+
+
+def trimmed(sampled: Sampled, pad_id: int) -> Sampled:
+    """The responses without what was decoded after their ends, as wide as the longest."""
+    width = int(sampled.lengths.max())
+    beyond = torch.arange(width, device=sampled.lengths.device) >= sampled.lengths[:, None]
+    return Sampled(
+        tokens=sampled.tokens[:, :width].masked_fill(beyond, pad_id),
+        logprobs=sampled.logprobs[:, :width].masked_fill(beyond, 0.0),
+        entropies=sampled.entropies[:, :width].masked_fill(beyond, 0.0),
+        lengths=sampled.lengths,
+        finished=sampled.finished,
+    )

@@ -1,0 +1,180 @@
+"""The RL step in torch: sample a batch under its budgets, and update the policy on it."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from siri.config import RunConfig
+from siri.engines.local.forward import micro_batches, score
+from siri.engines.local.policy import AdamSettings, Policy
+from siri.engines.local.sampler import Sampled, sample
+from siri.grading import grade_many
+from siri.methods import METHODS
+from siri.methods.aggregation import token_weights
+from siri.problems import Problem, encode_prompt
+from siri.rollouts import RolloutBatch
+from siri.seeding import seed_for
+
+
+@dataclass
+class UpdateTotals:
+    """Sums over the tokens of a step, from which its `update/…` metrics are read."""
+
+    loss: float = 0.0
+    clipped: float = 0.0
+    kl: float = 0.0
+    tokens: float = 0.0
+    norms: list[float] = field(default_factory=list)
+
+    def metrics(self, minibatches: int, learning_rate: float) -> dict[str, float]:
+        """The metrics of the step."""
+        return {
+            "update/loss": self.loss / minibatches,
+            "update/grad_norm": sum(self.norms) / max(len(self.norms), 1),
+            "update/ppo_clip": self.clipped / max(self.tokens, 1),
+            "update/kl": self.kl / max(self.tokens, 1),
+            "update/learning_rate": learning_rate,
+        }
+
+
+class LocalStepper:
+    """A Stepper over a torch policy."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+        self.method = METHODS[config.method.name]
+        optimizer = config.optimizer
+        adam = AdamSettings(
+            optimizer.beta1, optimizer.beta2, optimizer.epsilon, optimizer.weight_decay, optimizer.max_grad_norm
+        )
+        self.policy = Policy(config.engine, adam)
+        self._prompts: dict[str, list[int]] = {}
+
+    def load(self, folder: Path) -> None:
+        """Take the policy from a checkpoint's folder."""
+        self.policy.load(folder)
+        self._prompts.clear()
+
+    def save(self, folder: Path) -> None:
+        """Write the policy into an empty folder."""
+        self.policy.save(folder)
+
+    def sample(self, problems: Sequence[Problem], budgets: Sequence[int], step: int) -> RolloutBatch:
+        """Answer each problem group_size times; the random numbers are the step's own."""
+        rollout = self.config.rollout
+        seed = seed_for(self.config.seed, "sample", step)
+        return self.answer(problems, budgets, rollout.group_size, rollout.temperature, seed)
+
+    def answer(
+        self, problems: Sequence[Problem], budgets: Sequence[int], group_size: int, temperature: float, seed: int
+    ) -> RolloutBatch:
+        """Answer each problem `group_size` times within its budget, and grade the answers."""
+        loaded = self.policy.loaded
+        prompts = [self._encode(problem) for problem in problems]
+        sampled = sample(
+            loaded.model,
+            prompts,
+            budgets,
+            group_size=group_size,
+            temperature=temperature,
+            generator=torch.Generator(loaded.model.device).manual_seed(seed),
+            eos_ids=loaded.eos_ids,
+            pad_id=loaded.pad_id,
+            rows_at_once=self.config.engine.sample_rows,
+        )
+        return self._grade(problems, budgets, prompts, sampled, group_size)
+
+    def _encode(self, problem: Problem) -> list[int]:
+        """The problem's prompt; kept, since a problem comes back every epoch and in every evaluation."""
+        if problem.question not in self._prompts:
+            settings = self.config.problems
+            self._prompts[problem.question] = encode_prompt(
+                problem, self.policy.loaded.tokenizer, settings.template, settings.suffix
+            )
+        return self._prompts[problem.question]
+
+    def _grade(
+        self,
+        problems: Sequence[Problem],
+        budgets: Sequence[int],
+        prompts: Sequence[list[int]],
+        sampled: Sampled,
+        group_size: int,
+    ) -> RolloutBatch:
+        """The batch with its texts and verdicts, on the CPU."""
+        rows = [index for index in range(len(problems)) for _ in range(group_size)]
+        lengths = sampled.lengths.cpu()
+        tokens = sampled.tokens.cpu()
+        finished = sampled.finished.cpu()
+        written = [row[:length] for row, length in zip(tokens.tolist(), lengths.tolist(), strict=True)]
+        texts = self.policy.loaded.tokenizer.batch_decode(written, skip_special_tokens=True)
+        answers = [problems[index].answer for index in rows]
+        return RolloutBatch(
+            problem_ids=tuple(problems[index].id for index in rows),
+            group_size=group_size,
+            prompts=tuple(tuple(prompts[index]) for index in rows),
+            tokens=tokens,
+            logprobs=sampled.logprobs.cpu(),
+            entropies=sampled.entropies.cpu(),
+            lengths=lengths,
+            budgets=torch.tensor([budgets[index] for index in rows]),
+            finished=finished,
+            texts=tuple(texts),
+            verdicts=tuple(grade_many(texts, answers, self.config.problems.grader, finished.tolist())),
+        )
+
+    def update(self, batch: RolloutBatch, advantages: Tensor, step: int) -> dict[str, float]:
+        """One optimizer step per minibatch; groups without advantage skip the forward pass."""
+        rate = self.config.optimizer.learning_rate_at(step)
+        totals = UpdateTotals()
+        deals = self._deal(batch, step)
+        for rows in deals:
+            weights = token_weights(batch.lengths[rows], self.config.method.loss_aggregation)
+            totals.tokens += float(batch.lengths[rows].sum())
+            live = advantages[rows] != 0
+            if bool(live.any()):
+                self._accumulate(batch, advantages, rows[live], weights[live], totals)
+                totals.norms.append(self.policy.step(rate))
+        return totals.metrics(len(deals), rate)
+
+    def _deal(self, batch: RolloutBatch, step: int) -> list[Tensor]:
+        """The rows of each minibatch: the step's problems, shuffled and dealt out evenly, groups kept together."""
+        groups = list(range(len(batch.texts) // batch.group_size))
+        random.Random(seed_for(self.config.seed, "minibatches", step)).shuffle(groups)
+        count = min(self.config.method.minibatches, len(groups))
+        members = torch.arange(batch.group_size)
+        cuts = [index * len(groups) // count for index in range(count + 1)]
+        deals = [sorted(groups[first:end]) for first, end in pairwise(cuts)]
+        return [torch.cat([group * batch.group_size + members for group in deal]) for deal in deals]
+
+    def _accumulate(
+        self, batch: RolloutBatch, advantages: Tensor, rows: Tensor, weights: Tensor, totals: UpdateTotals
+    ) -> None:
+        """Add up the gradients of these rows, micro-batch by micro-batch; the sum does not depend on the cut."""
+        lengths = batch.lengths[rows].tolist()
+        texts = [len(batch.prompts[row]) + length for row, length in zip(rows.tolist(), lengths, strict=True)]
+        for chosen in micro_batches(texts, self.config.engine.micro_batch_tokens):
+            picked = rows[chosen]
+            prompts = [batch.prompts[row] for row in picked.tolist()]
+            responses = [batch.tokens[row, : batch.lengths[row]].tolist() for row in picked.tolist()]
+            logprobs = score(self.policy.loaded.model, prompts, responses, self.config.rollout.temperature).logprobs
+            device, width = logprobs.device, logprobs.shape[1]
+            old = batch.logprobs[picked, :width].to(device)
+            advantage = advantages[picked].to(device)[:, None]
+            mask = batch.mask[picked, :width].to(device)
+            losses = self.method.loss(logprobs, old, advantage, self.config.method) * mask
+            loss = (losses * weights[chosen].to(device)[:, None]).sum()
+            loss.backward()  # type: ignore[no-untyped-call]
+            self._count(totals, loss.detach(), logprobs.detach() - old, advantage, mask)
+
+    def _count(self, totals: UpdateTotals, loss: Tensor, log_ratio: Tensor, advantage: Tensor, mask: Tensor) -> None:
+        settings, ratio = self.config.method, log_ratio.exp()
+        clipped = torch.where(advantage > 0, ratio > 1 + settings.clip_high, ratio < 1 - settings.clip_low)
+        totals.loss += float(loss)
+        totals.clipped += float((clipped * mask).sum())
+        totals.kl -= float((log_ratio * mask).sum())

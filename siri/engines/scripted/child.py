@@ -1,0 +1,43 @@
+"""The child of the scripted process engine: it trains one plan that it reads from stdin."""
+
+import json
+import os
+import sys
+import threading
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any
+
+from siri.config import RunConfig
+from siri.engine import StagePlan
+from siri.engines.scripted.engine import ScriptedEngine
+from siri.problems import load_splits
+
+
+def _plan_from_json(values: dict[str, Any]) -> StagePlan:
+    return StagePlan(
+        start=Path(values["start"]),
+        start_step=values["start_step"],
+        last=values["last"],
+        save_at=frozenset(values["save_at"]),
+        scratch=Path(values["scratch"]),
+    )
+
+
+def _die_with_parent(pipe: IO[str]) -> None:
+    pipe.read()  # returns when the parent closes its end, also when it was killed
+    os._exit(1)
+
+
+def main() -> None:
+    """The child: read one order, train it, write a line per step."""
+    order = json.loads(sys.stdin.readline())
+    threading.Thread(target=_die_with_parent, args=(sys.stdin,), daemon=True).start()
+    config = RunConfig.model_validate(order["config"])
+    engine = ScriptedEngine(config, load_splits(config.problems).train)
+    for report in engine.train(_plan_from_json(order["plan"])):
+        print(json.dumps(asdict(report), default=str), flush=True)
+
+
+if __name__ == "__main__":
+    main()

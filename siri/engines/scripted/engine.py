@@ -1,0 +1,43 @@
+"""The scripted engine in this process."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from siri.config import RunConfig
+from siri.engine import SampleRequest, StagePlan, StepReport
+from siri.engines.scripted.policy import ScriptedStepper
+from siri.problems import ProblemSet
+from siri.rollouts import RolloutBatch
+from siri.train import train
+
+NUMERICS = 1
+
+
+class ScriptedEngine:
+    """An Engine over the scripted policy; it takes microseconds a step and needs no model."""
+
+    def __init__(self, config: RunConfig, problems: ProblemSet) -> None:
+        self.config = config
+        self.problems = problems
+
+    def numerics(self) -> dict[str, Any]:
+        """The same bits in this process and in a child: both bear one name."""
+        return {"engine": "scripted", "version": NUMERICS}
+
+    def train(self, plan: StagePlan) -> Iterator[StepReport]:
+        """Train through the loop that all in-process engines share."""
+        yield from train(ScriptedStepper(self.config), self.config, self.problems, plan)
+
+    def sample(self, model: Path, request: SampleRequest) -> Iterator[RolloutBatch]:
+        """All problems in one batch."""
+        stepper = ScriptedStepper(self.config)
+        stepper.load(model)
+        yield stepper.answer(request)
+
+    def make_base(self, folder: Path) -> None:
+        """Write the policy before training into an empty folder."""
+        ScriptedStepper(self.config).save(folder)
+
+    def close(self) -> None:
+        """Nothing was started."""

@@ -1,0 +1,103 @@
+"""The scripted policy: two numbers, skill and verbosity, that follow the budget with a lag."""
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from siri.config import RunConfig
+from siri.engine import SampleRequest
+from siri.grading import grade_many
+from siri.problems import Problem
+from siri.rollouts import RolloutBatch
+from siri.seeding import seed_for
+from siri.snapshots import WEIGHTS
+
+WORDS = ("so", "compute", "wait", "hmm")
+
+
+@dataclass
+class ScriptedStepper:
+    """A Stepper whose policy is `[skill, verbosity]`: it writes that many words and is right with that chance."""
+
+    config: RunConfig
+
+    def __post_init__(self) -> None:
+        """Start as a wordy, mediocre policy."""
+        self.policy = torch.tensor([0.3, 64.0], dtype=torch.float64)
+        self.momentum = torch.zeros(2, dtype=torch.float64)
+
+    def sample(self, problems: Sequence[Problem], budgets: Sequence[int], step: int) -> RolloutBatch:
+        """Write words until the verbosity is reached, then the answer, if the budget lets it."""
+        rng = random.Random(seed_for(self.config.seed, "sample", step))
+        return self._answer(problems, budgets, self.config.rollout.group_size, rng)
+
+    def answer(self, request: SampleRequest) -> RolloutBatch:
+        """The request's problems under one budget."""
+        rng = random.Random(seed_for(request.seed, "evaluate"))
+        return self._answer(request.problems, [request.budget] * len(request.problems), request.samples, rng)
+
+    def _answer(
+        self, problems: Sequence[Problem], budgets: Sequence[int], group_size: int, rng: random.Random
+    ) -> RolloutBatch:
+        asked = [
+            (problem, budget) for problem, budget in zip(problems, budgets, strict=True) for _ in range(group_size)
+        ]
+        words = [self._write(problem, rng)[:budget] for problem, budget in asked]
+        finished = [text[-1] == "<eos>" for text in words]
+        texts = tuple(" ".join(text) for text in words)
+        lengths = torch.tensor([len(text) for text in words])
+        width = int(lengths.max())
+        mask = (torch.arange(width) < lengths[:, None]).float()
+        graded = grade_many(texts, [problem.answer for problem, _ in asked], self.config.problems.grader, finished)
+        return RolloutBatch(
+            problem_ids=tuple(problem.id for problem, _ in asked),
+            group_size=group_size,
+            prompts=tuple((1,) for _ in asked),
+            tokens=mask.long(),
+            logprobs=-mask,
+            entropies=mask * float(self.policy[0]),
+            lengths=lengths,
+            budgets=torch.tensor([budget for _, budget in asked]),
+            finished=torch.tensor(finished),
+            texts=texts,
+            verdicts=tuple(graded),
+        )
+
+    def _write(self, problem: Problem, rng: random.Random) -> list[str]:
+        skill, verbosity = self.policy.tolist()
+        thought = [rng.choice(WORDS) for _ in range(max(1, round(rng.gauss(verbosity, verbosity / 8))))]
+        answer = problem.answer if rng.random() < skill else "unknown"
+        return [*thought, "</think>", *answer.split(), "<eos>"]
+
+    def update(self, batch: RolloutBatch, advantages: Tensor, step: int) -> dict[str, float]:
+        """Move the verbosity towards the budget and the skill up where answers differ."""
+        aim = torch.tensor([1.0, 0.8 * batch.budgets.double().mean().item()], dtype=torch.float64)
+        pull = torch.tensor([0.02 * float(advantages.abs().mean() > 0), 0.1], dtype=torch.float64)
+        self.momentum = 0.5 * self.momentum + pull * (aim - self.policy)
+        self.policy = self.policy + self.momentum
+        rate = self.config.optimizer.learning_rate_at(step)
+        return {
+            "update/loss": 0.0,
+            "update/grad_norm": float(self.momentum.norm()),
+            "update/ppo_clip": 0.0,
+            "update/kl": 0.0,
+            "update/learning_rate": rate,
+        }
+
+    def save(self, folder: Path) -> None:
+        """Write policy and momentum as safetensors."""
+        save_file({"policy": self.policy.clone()}, folder / WEIGHTS)
+        save_file({"momentum": self.momentum.clone()}, folder / "optimizer.safetensors")
+        (folder / "config.json").write_text(json.dumps({"model_type": "siri-scripted"}))
+
+    def load(self, folder: Path) -> None:
+        """Take the policy, and the momentum if there is one."""
+        self.policy = load_file(folder / WEIGHTS)["policy"].clone()
+        optimizer = folder / "optimizer.safetensors"
+        self.momentum = load_file(optimizer)["momentum"].clone() if optimizer.exists() else torch.zeros(2).double()

@@ -1,0 +1,61 @@
+"""The scripted engine as a child process that owns its loop, as a cluster's trainer does."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from siri.config import RunConfig
+from siri.engine import Response, StagePlan, StepReport
+from siri.engines.scripted.engine import ScriptedEngine
+from siri.problems import ProblemSet
+
+
+class ScriptedProcessEngine(ScriptedEngine):
+    """The scripted engine with its stages in a child process, which ends when this process ends, however it ends."""
+
+    def __init__(self, config: RunConfig, problems: ProblemSet) -> None:
+        super().__init__(config, problems)
+        self._child: subprocess.Popen[str] | None = None
+
+    def train(self, plan: StagePlan) -> Iterator[StepReport]:
+        """Start the child, pass its reports on, and fail if it ended early."""
+        command = [sys.executable, "-m", "siri.engines.scripted.child"]
+        self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self._child.stdin is not None
+        assert self._child.stdout is not None
+        order = {"config": self.config.model_dump(mode="json"), "plan": _plan_to_json(plan)}
+        self._child.stdin.write(json.dumps(order) + "\n")
+        self._child.stdin.flush()
+        last = plan.start_step
+        for line in self._child.stdout:
+            report = _report_from_json(line)
+            last = report.step
+            yield report
+        code = self._child.wait()
+        if code != 0 or last != plan.last:
+            raise RuntimeError(f"the scripted child ended with code {code} after step {last} of {plan.last}")
+
+    def close(self) -> None:
+        """End the child if it is still there."""
+        if self._child is None:
+            return
+        self._child.kill()
+        self._child.wait()
+        for pipe in (self._child.stdin, self._child.stdout):
+            if pipe is not None:
+                pipe.close()
+
+
+def _plan_to_json(plan: StagePlan) -> dict[str, Any]:
+    fields = {name: getattr(plan, name) for name in ("start_step", "last")}
+    return fields | {"start": str(plan.start), "scratch": str(plan.scratch), "save_at": sorted(plan.save_at)}
+
+
+def _report_from_json(line: str) -> StepReport:
+    values = json.loads(line)
+    values["responses"] = tuple(Response(**response) for response in values["responses"])
+    values["checkpoint"] = Path(values["checkpoint"]) if values["checkpoint"] else None
+    return StepReport(**values)

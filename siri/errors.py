@@ -1,0 +1,8 @@
+"""The one error that is the user's to mend, told from all that are ours."""
+
+
+class InputError(ValueError):
+    """Bad input: one line that names the field, the value and what is allowed.
+
+    The command line prints it without a traceback and exits with 2.
+    """

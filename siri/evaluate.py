@@ -1,0 +1,111 @@
+"""Measure a snapshot on a benchmark: a row per sample, and the numbers with intervals that are read off the rows."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pandas as pd
+
+from siri.behavior import WORDS, count_words
+from siri.rollouts import RolloutBatch
+from siri.statistics import Interval, bootstrap_mean, paired_difference, pass_at_k
+
+
+@dataclass(frozen=True)
+class EvalReport:
+    """What an evaluation found. Intervals are 95 %, by a bootstrap over problems, then samples."""
+
+    benchmark: str
+    problems: int
+    samples: int
+    """Responses per problem."""
+    budget: int
+    temperature: float
+    seed: int
+    accuracy: Interval
+    """pass@1."""
+    length: Interval
+    """Mean response tokens."""
+    pass_at: dict[int, float]
+    """k -> unbiased pass@k, for the powers of two up to `samples`."""
+    truncated: float
+    entropy: float
+    unparsed: float
+    timeout: float
+    words: dict[str, float]
+    """Behaviour word -> mean count per response."""
+
+    def metrics(self) -> dict[str, float]:
+        """The headline numbers by the names of siri.metrics."""
+        return {
+            "accuracy": self.accuracy.mean,
+            "length": self.length.mean,
+            "truncated": self.truncated,
+            "entropy": self.entropy,
+            "unparsed": self.unparsed,
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, as stored."""
+        return asdict(self)
+
+
+def report_from_json(values: dict[str, Any]) -> EvalReport:
+    """The report that `to_json` made."""
+    intervals = {name: Interval(**values[name]) for name in ("accuracy", "length")}
+    return EvalReport(**values | intervals | {"pass_at": {int(k): value for k, value in values["pass_at"].items()}})
+
+
+def tabulate(batches: Iterable[RolloutBatch]) -> pd.DataFrame:
+    """One row per sample: problem, sample, verdict, correct, length, finished, entropy, a count per word, text."""
+    return pd.concat([_tabulate(batch) for batch in batches], ignore_index=True)
+
+
+def _tabulate(batch: RolloutBatch) -> pd.DataFrame:
+    size = len(batch.texts)
+    words = pd.DataFrame([count_words(text) for text in batch.texts])
+    rows = pd.DataFrame(
+        {
+            "problem": batch.problem_ids,
+            "sample": [row % batch.group_size for row in range(size)],
+            "verdict": batch.verdicts,
+            "correct": batch.correct.bool().tolist(),
+            "length": batch.lengths.tolist(),
+            "finished": batch.finished.tolist(),
+            "entropy": (batch.entropies.sum(1) / batch.lengths).tolist(),
+        }
+    )
+    return pd.concat([rows, words.add_prefix("word_"), pd.Series(batch.texts, name="text")], axis=1)
+
+
+def summarise(rows: pd.DataFrame, benchmark: str, budget: int, temperature: float, seed: int) -> EvalReport:
+    """The report of a table of samples; `seed` is the bootstrap's too."""
+    correct = by_problem(rows, "correct")
+    samples = min(len(values) for values in correct)
+    powers = [2**power for power in range(samples.bit_length()) if 2**power <= samples]
+    return EvalReport(
+        benchmark=benchmark,
+        problems=len(correct),
+        samples=samples,
+        budget=budget,
+        temperature=temperature,
+        seed=seed,
+        accuracy=bootstrap_mean(correct, seed=seed),
+        length=bootstrap_mean(by_problem(rows, "length"), seed=seed),
+        pass_at={k: float(pass_at_k(correct, k).mean()) for k in powers},
+        truncated=1 - float(rows["finished"].mean()),
+        entropy=float((rows["entropy"] * rows["length"]).sum() / rows["length"].sum()),
+        unparsed=float((rows["verdict"] == "unparsed").mean()),
+        timeout=float((rows["verdict"] == "timeout").mean()),
+        words={word: float(rows[f"word_{word}"].mean()) for word in WORDS},
+    )
+
+
+def compare(ours: pd.DataFrame, theirs: pd.DataFrame, column: str, seed: int = 0) -> Interval:
+    """Mean difference ours − theirs of a column, paired by problem; both tables hold the same problems."""
+    return paired_difference(by_problem(ours, column), by_problem(theirs, column), seed=seed)
+
+
+def by_problem(rows: pd.DataFrame, column: str) -> list[list[float]]:
+    """The column's values, one list per problem, problems in the order of their first row."""
+    return [group.astype(float).tolist() for _, group in rows.groupby("problem", sort=False)[column]]

@@ -1,0 +1,69 @@
+"""The chain of names: key(t) = hash(key(t−1), link(t)), where link(t) holds what step t alone was made by."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from siri.config import RunConfig
+from siri.methods import METHODS
+
+IN_KEY = ("seed", "schedule", "method", "rollout", "optimizer", "problems", "engine")
+"""Settings that enter a link, as such or as their value at its step; `model` enters through the base's weights."""
+OUT_OF_KEY = ("recipe", "evaluation", "checkpoint_every")
+"""Settings that change no step: labels, how snapshots are measured, how often progress is kept."""
+
+
+def digest(value: Any) -> str:
+    """sha256 of a JSON value, independent of the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def fold(root: str, links: Iterable[dict[str, Any]]) -> list[str]:
+    """The chain that starts at `root`: element 0 is the root, element t the key after link t."""
+    keys = [root]
+    for link in links:
+        keys.append(digest([keys[-1], link]))
+    return keys
+
+
+def base_key(weights_sha256: str) -> str:
+    """key(0): the base is named by its weights' content alone."""
+    return digest(["base", weights_sha256])
+
+
+def rl_link(config: RunConfig, step: int, problems_digest: str, numerics: dict[str, Any]) -> dict[str, Any]:
+    """link(t) of an RL step. What depends on the total number of steps enters only as its value at t."""
+    optimizer = config.optimizer
+    return {
+        "budget": config.schedule(step),
+        "learning_rate": optimizer.learning_rate_at(step),
+        "optimizer": optimizer.model_dump(exclude={"learning_rate", "warmup_steps"}),
+        "method": METHODS[config.method.name].link(config.method),
+        "rollout": config.rollout.model_dump(),
+        "seed": config.seed,
+        "problems": problems_digest,
+        "prompt": [config.problems.template, config.problems.suffix],
+        "grader": config.problems.grader,
+        "numerics": numerics,
+    }
+
+
+def rl_keys(config: RunConfig, base: str, problems_digest: str, numerics: dict[str, Any]) -> list[str]:
+    """key(0) … key(total_steps) of a run."""
+    steps = range(1, config.schedule.total_steps + 1)
+    return fold(base, (rl_link(config, step, problems_digest, numerics) for step in steps))
+
+
+def warmup_keys(config: RunConfig, links: Iterable[dict[str, Any]], numerics: dict[str, Any]) -> list[str]:
+    """The warm-up's own chain: it starts at the initialisation, named by the shape and the base's seed."""
+    model = config.model
+    root = digest(["initialisation", model.shape.model_dump(), model.base_seed, numerics])
+    return fold(root, links)
+
+
+def run_id(config: RunConfig, problems_digest: str) -> str:
+    """Id of a run: the hash of its training config, the whole schedule included; 12 hexadecimal digits."""
+    settings = config.model_dump(mode="json", exclude=set(OUT_OF_KEY) | {"problems"})
+    settings["problems"] = [problems_digest, config.problems.template, config.problems.suffix, config.problems.grader]
+    return digest(settings)[:12]

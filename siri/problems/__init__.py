@@ -1,0 +1,93 @@
+"""Where problems come from: the laptop task, problem files, the hub; their splits, their prompts, their order."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from siri.errors import InputError
+from siri.grading import GraderName
+from siri.problems import laptop
+from siri.problems.files import load_problems
+from siri.problems.order import problems_of_step
+from siri.problems.problem import SPLITS, Problem, ProblemSet, Split, Splits, split_of
+from siri.problems.prompts import TemplateName, encode_prompt
+
+__all__ = [
+    "Problem",
+    "ProblemSet",
+    "ProblemSettings",
+    "Split",
+    "Splits",
+    "encode_prompt",
+    "load_problems",
+    "load_splits",
+    "problems_of_step",
+    "split_of",
+]
+
+Size = Annotated[int, Field(ge=1)]
+
+
+class ProblemSettings(BaseModel):
+    """Which problems a run trains on, how they are put to the model and how its answers are graded."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    source: str = "laptop"
+    """`laptop`, the path of a .json, .jsonl or .parquet file, or the hub name of a data set (`owner/name`)."""
+    train_size: Size = 8192
+    """Problems generated for training; a file is always taken whole."""
+    dev_size: Size = 256
+    """Problems generated for evaluations during a run; a file is always taken whole."""
+    test_size: Size = 256
+    """Problems generated for final tables; a file is always taken whole."""
+    seed: int = 0
+    """Seed of the generator; files do not use it."""
+    easy: Annotated[float, Field(ge=0, le=1)] = laptop.EASY
+    """Laptop task: the probability that a step multiplies by one, which needs no verification."""
+    template: TemplateName = "chat"
+    """`chat` puts the question through the tokenizer's chat template, `plain` encodes it as it is."""
+    suffix: str = ""
+    """Text put behind every question, e.g. `Please reason step by step, and put your final answer within \\boxed{}.`"""
+    grader: GraderName = "exact"
+    """`exact`: the laptop task's rule; `boxed`: the last \\boxed{}; `answer`: that, or the text after the thinking."""
+    dev: str | None = None
+    """A file of problems for evaluations during a run; without it a tenth of the source is held out."""
+    test: str | None = None
+    """A file of problems for final tables; without it a tenth of the source is held out."""
+
+
+def load_splits(settings: ProblemSettings) -> Splits:
+    """The train, dev and test problems that the settings name.
+
+    Without files of their own, dev and test each hold the tenth of the source whose questions hash there, and train
+    never sees them. Raises InputError when a source cannot be read or leaves a split empty.
+    """
+    own: dict[Split, str] = {}
+    if settings.dev is not None:
+        own["dev"] = settings.dev
+    if settings.test is not None:
+        own["test"] = settings.test
+    sets = _generate(settings) if settings.source == "laptop" else _divide(load_problems(settings.source), set(own))
+    sets |= {split: load_problems(path) for split, path in own.items()}
+    return Splits(sets["train"], sets["dev"], sets["test"])
+
+
+def _generate(settings: ProblemSettings) -> dict[Split, ProblemSet]:
+    sizes: dict[Split, int] = {"train": settings.train_size, "dev": settings.dev_size, "test": settings.test_size}
+    return {split: laptop.generate(split, size, settings.seed, settings.easy) for split, size in sizes.items()}
+
+
+def _divide(source: ProblemSet, given: set[Split]) -> dict[Split, ProblemSet]:
+    """Each problem goes where its question hashes; what would fall to a split that is given stays in train."""
+    parts: dict[Split, list[Problem]] = {split: [] for split in SPLITS if split not in given}
+    for problem in source:
+        split = split_of(problem.question)
+        parts["train" if split in given else split].append(problem)
+    for split, members in parts.items():
+        if not members:
+            raise InputError(
+                f"problems.source: none of the {len(source)} problems of {source.name} falls to {split} "
+                "(a hash of the question decides, 80/10/10); give problems.dev and problems.test files of their own"
+            )
+    return {split: ProblemSet(f"{source.name}-{split}", tuple(members)) for split, members in parts.items()}

@@ -1,0 +1,192 @@
+"""Problem files as they are published: DeepScaleR's JSON, Qwen's JSONL, verl's parquet, plain {question, answer}.
+
+A row gives its question as `question`, `problem` or a verl `prompt`, its answer as `answer` or
+`reward_model.ground_truth`; whatever else it holds is left alone.
+"""
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from siri.errors import InputError
+from siri.problems.problem import Problem, ProblemSet
+
+SUFFIXES = (".json", ".jsonl", ".parquet")
+
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_WHOLE_DECIMAL = re.compile(r"([+-]?\d+)\.0+")
+_NAMED_AT_MOST = 5
+
+Row = Mapping[str, Any]
+
+
+def load_problems(source: str) -> ProblemSet:
+    """All problems of a file, or of a data set on the Hugging Face hub (`owner/name`), in their order.
+
+    Raises InputError, in one line that names the file and the row counted from 1, for what cannot be read, for rows
+    without question or answer, and for ids that occur twice.
+    """
+    path = Path(source).expanduser()
+    if path.suffix in SUFFIXES:
+        return _assemble(path.stem, path.name, _read(path))
+    if path.exists() or not _HUB_NAME.fullmatch(source):
+        raise InputError(
+            f"problems.source: {source!r} is neither 'laptop' nor a file ending in {', '.join(SUFFIXES)} "
+            "nor a hub name 'owner/name'"
+        )
+    rows = [row for part in _fetch(source) for row in _read(part)]
+    return _assemble(source.split("/")[1], source, rows)
+
+
+def _assemble(name: str, place: str, rows: list[Row]) -> ProblemSet:
+    if not rows:
+        raise InputError(f"{place}: no rows; a problem file holds at least one")
+    _refuse_gaps(place, "question", (index for index, row in enumerate(rows, 1) if not _question_of(row)))
+    _refuse_gaps(place, "answer", (index for index, row in enumerate(rows, 1) if not _answer_of(row)))
+    problems = tuple(
+        Problem(_id_of(row, index), _question_of(row), _answer_of(row)) for index, row in enumerate(rows, 1)
+    )
+    _refuse_repeats(place, problems)
+    return ProblemSet(name, problems)
+
+
+def _refuse_gaps(place: str, what: str, rows: Iterable[int]) -> None:
+    empty = list(rows)
+    if empty:
+        named = ", ".join(map(str, empty[:_NAMED_AT_MOST])) + (", …" if len(empty) > _NAMED_AT_MOST else "")
+        raise InputError(f"{place}: row {named}: no {what} ({len(empty)} in all); take such rows out of the file")
+
+
+def _refuse_repeats(place: str, problems: tuple[Problem, ...]) -> None:
+    (id_, times), *_ = Counter(problem.id for problem in problems).most_common(1)
+    if times > 1:
+        rows = [index for index, problem in enumerate(problems, 1) if problem.id == id_]
+        raise InputError(f"{place}: rows {rows[0]} and {rows[1]} have the same id {id_!r}; ids must differ")
+
+
+def _id_of(row: Row, index: int) -> str:
+    own = [row[field] for field in ("id", "unique_id") if row.get(field) is not None]
+    return str(own[0]) if own else str(index)
+
+
+def _question_of(row: Row) -> str:
+    for field in ("question", "problem", "prompt"):
+        value = row.get(field)
+        if isinstance(value, list):
+            value = _last_user_message(value)
+        if isinstance(value, str) and value.strip():
+            return value.strip()
+    return ""
+
+
+def _last_user_message(messages: list[Any]) -> Any:
+    """What the user asks in verl's `prompt`; the suffix is often part of it already."""
+    asked = [
+        message.get("content") for message in messages if isinstance(message, dict) and message.get("role") == "user"
+    ]
+    return asked[-1] if asked else None
+
+
+def _answer_of(row: Row) -> str:
+    reward_model = row.get("reward_model")
+    checked = reward_model.get("ground_truth") if isinstance(reward_model, dict) else None
+    return normalize_answer(row.get("answer") if checked is None else checked)
+
+
+def normalize_answer(value: object) -> str:
+    """An answer as text: 142.0 and "142.0" become "142", a list of one its member, gsm8k's `…#### 18` "18".
+
+    What is no answer (None, NaN, blank text, a list of none or several) becomes "".
+    """
+    if isinstance(value, list):
+        return normalize_answer(value[0]) if len(value) == 1 else ""
+    if isinstance(value, float) and math.isnan(value):
+        return ""
+    if isinstance(value, int | float):
+        value = str(value)
+    if not isinstance(value, str):
+        return ""
+    text = _unwrap(value.rpartition("####")[2].strip())
+    whole = _WHOLE_DECIMAL.fullmatch(text)
+    return whole[1] if whole else text
+
+
+def _unwrap(text: str) -> str:
+    """The member of a list of one that some parquet files keep as JSON text; any other text as it is."""
+    if not (text.startswith('["') and text.endswith('"]')):
+        return text
+    try:
+        members = json.loads(text)
+    except json.JSONDecodeError:
+        return text
+    return str(members[0]).strip() if len(members) == 1 else text
+
+
+def _read(path: Path) -> list[Row]:
+    if not path.is_file():
+        raise InputError(f"problems.source: there is no file {path}")
+    rows = _read_parquet(path) if path.suffix == ".parquet" else _read_json(path)
+    for index, row in enumerate(rows, 1):
+        if not isinstance(row, dict):
+            raise InputError(f"{path.name}: row {index} is {type(row).__name__}; a row is an object with named fields")
+    return rows
+
+
+def _read_json(path: Path) -> list[Any]:
+    """A JSON list, or one JSON object per line: the first letter tells, since .json files are published as both."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path.name}: not UTF-8 text: {error}") from error
+    if text.lstrip().startswith("["):
+        return _parse_list(path.name, text)
+    return [_parse_line(path.name, number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+
+
+def _parse_list(place: str, text: str) -> list[Any]:
+    try:
+        rows: list[Any] = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{place}: broken JSON at line {error.lineno}: {error.msg}") from error
+    return rows
+
+
+def _parse_line(place: str, number: int, line: str) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{place}: broken JSON at line {number}: {error.msg}") from error
+
+
+def _read_parquet(path: Path) -> list[Any]:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        rows: list[Any] = parquet.read_table(path).to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise InputError(f"{path.name}: not a readable parquet file: {str(error).splitlines()[0]}") from error
+    return rows
+
+
+def _fetch(name: str) -> list[Path]:
+    """The data files of a hub data set: its only one, or else those with `train` in their name."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(name, repo_type="dataset", allow_patterns=[f"*{end}" for end in SUFFIXES]))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"problems.source: cannot get {name!r} from the hub ({type(error).__name__}); where it can be reached, "
+            f"`hf download {name} --repo-type dataset --local-dir FOLDER`, then give the path of the file"
+        ) from error
+    found = sorted(path for path in folder.rglob("*") if path.suffix in SUFFIXES)
+    chosen = found if len(found) == 1 else [path for path in found if "train" in path.name]
+    if not chosen:
+        names = ", ".join(path.name for path in found[:_NAMED_AT_MOST])
+        raise InputError(f"problems.source: {name!r} holds {names or 'no problem file'}; download it and give one path")
+    return chosen

@@ -1,0 +1,32 @@
+"""Which problems a step sees: a function of (seed, step) alone, so that a resumed run goes on where it stopped."""
+
+import random
+from collections.abc import Sequence
+from functools import lru_cache
+
+from siri.errors import InputError
+from siri.problems.problem import Problem, ProblemSet
+from siri.seeding import seed_for
+
+
+def problems_of_step(problems: ProblemSet | Sequence[Problem], seed: int, step: int, batch_size: int) -> list[Problem]:
+    """The `batch_size` problems of one step, counted from 1.
+
+    The steps deal out one seeded permutation after the other, each problem once per permutation; a batch may straddle
+    two of them, or hold several when it is larger than the set.
+    """
+    members = problems.problems if isinstance(problems, ProblemSet) else problems
+    if not members or step < 1 or batch_size < 1:
+        raise InputError(
+            f"problems of step {step}: {len(members)} problems, batch_size {batch_size}; each must be at least 1"
+        )
+    places = range((step - 1) * batch_size, step * batch_size)
+    return [members[_permutation(seed, place // len(members), len(members))[place % len(members)]] for place in places]
+
+
+@lru_cache(maxsize=8)
+def _permutation(seed: int, epoch: int, size: int) -> tuple[int, ...]:
+    # Sorting by random(): the one sequence Python promises to keep, and a run's identity leans on this order.
+    rng = random.Random(seed_for(seed, "order of problems", epoch))
+    draws = [rng.random() for _ in range(size)]
+    return tuple(sorted(range(size), key=draws.__getitem__))

@@ -1,0 +1,60 @@
+"""A run's folder and what is written there: metrics belong to keys, and a run's metrics.jsonl is read off its chain."""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from siri.engine import StepReport
+from siri.snapshots import Entry, Store, write_atomically
+
+STEPS = "steps.jsonl"
+RESPONSES = "responses.jsonl"
+METRICS = "metrics.jsonl"
+
+
+def step_line(report: StepReport, key: str) -> dict[str, Any]:
+    """The line that a step leaves in its checkpoint and in metrics.jsonl."""
+    return {"step": report.step, "key": key, "time": round(report.time, 3)} | report.metrics
+
+
+def response_lines(report: StepReport) -> list[dict[str, Any]]:
+    """The responses that a step leaves to be read."""
+    return [{"step": report.step} | asdict(response) for response in report.responses]
+
+
+def write_lines(path: Path, lines: Iterable[dict[str, Any]]) -> None:
+    """Write JSON lines in one go, atomically."""
+    write_atomically(path, "".join(json.dumps(line) + "\n" for line in lines))
+
+
+def append_line(path: Path, line: dict[str, Any]) -> None:
+    """Add one JSON line."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """All JSON lines of a file; an unfinished last line, left by a crash, is not one."""
+    if not path.exists():
+        return []
+    text = path.read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def lineage(store: Store, entry: Entry) -> list[Entry]:
+    """The stored entries that an entry's steps are spread over, from the first to itself."""
+    chain = [entry]
+    while (parent := chain[-1].manifest.parent) is not None:
+        found = store.find(parent)
+        if found is None:
+            break
+        chain.append(found)
+    return chain[::-1]
+
+
+def history(store: Store, entry: Entry, name: str = STEPS) -> Iterator[dict[str, Any]]:
+    """The lines of every step up to an entry, along its chain; a trunk's lines are every branch's too."""
+    for ancestor in lineage(store, entry):
+        yield from read_lines(ancestor.folder / name)

@@ -1,0 +1,140 @@
+"""From files to files: a run and its place in the store, advanced to a step."""
+
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from siri import keys, records
+from siri.bases import base_name, find_base
+from siri.config import RunConfig, validate
+from siri.engine import StepReport
+from siri.engines import open_engine
+from siri.errors import InputError
+from siri.home import Home
+from siri.problems import Splits, load_splits
+from siri.snapshots import Entry, Store, write_atomically
+from siri.trail import Chain, travel
+
+
+@dataclass(frozen=True)
+class Run:
+    """A recipe with overrides and seed, its place in the store and its folder."""
+
+    config: RunConfig
+    home: Home
+    problems: Splits
+    base: str
+    """key(0)."""
+    numerics: dict[str, Any]
+
+    @cached_property
+    def id(self) -> str:
+        """12 hexadecimal digits that the training config decides."""
+        return keys.run_id(self.config, self.problems.train.digest)
+
+    @cached_property
+    def name(self) -> str:
+        """What people call it: recipe, seeds, id."""
+        return f"{self.config.recipe}-b{self.config.model.base_seed}-s{self.config.seed}-{self.id[:6]}"
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where its config, metrics and list of snapshots lie."""
+        return self.home.runs / self.id
+
+    @cached_property
+    def store(self) -> Store:
+        """The store of the run's home."""
+        return Store(self.home.store)
+
+    @cached_property
+    def keys(self) -> list[str]:
+        """key(0) … key(total_steps)."""
+        return keys.rl_keys(self.config, self.base, self.problems.train.digest, self.numerics)
+
+    @cached_property
+    def snapshot_steps(self) -> dict[str, int]:
+        """Name -> step: `base`, then every snapshot in step order."""
+        return {"base": 0} | {name: step for step, name in self.config.schedule.snapshot_names.items()}
+
+    def step_of(self, name: str) -> int:
+        """The step of a snapshot's name. Raises InputError that lists the names."""
+        if name not in self.snapshot_steps:
+            raise InputError(f"snapshot={name}: this schedule has {', '.join(self.snapshot_steps)}")
+        return self.snapshot_steps[name]
+
+    def snapshot(self, name: str) -> Entry | None:
+        """The stored snapshot of a name, verified; None when it has not been made yet."""
+        return self.store.verified(self.keys[self.step_of(name)])
+
+
+def open_run(config: RunConfig, home: Home) -> Run:
+    """The run of a config, its folder written, its base in the store (see `make_base`, which must have been run)."""
+    problems = load_splits(config.problems)
+    with closing(open_engine(config, problems.train)) as engine:
+        numerics = engine.numerics()
+    found = find_base(Store(home.store), base_name(config, numerics))
+    if found is None:
+        raise InputError(f"model.base={config.model.base}: not in the store {home.store} yet; `siri train` makes it")
+    run = Run(config, home, problems, found.manifest.key, numerics)
+    _describe_run(run)
+    return run
+
+
+def reopen_run(home: Home, run_id: str) -> Run:
+    """The run of an id, the beginning of one, or a name, from its folder. Raises InputError if there is none."""
+    for path in sorted(home.runs.glob("*/run.json")):
+        described = json.loads(path.read_text())
+        if run_id in (described["id"], described["name"]) or described["id"].startswith(run_id):
+            return open_run(validate(described["config"]), home)
+    names = [json.loads(path.read_text())["name"] for path in sorted(home.runs.glob("*/run.json"))]
+    raise InputError(f"run={run_id}: not in {home.runs}, which has {', '.join(names) or 'no runs yet'}")
+
+
+def _describe_run(run: Run) -> None:
+    train = run.problems.train
+    described = {
+        "id": run.id,
+        "name": run.name,
+        "base": run.base,
+        "numerics": run.numerics,
+        "problems": {"name": train.name, "rows": len(train), "digest": train.digest},
+        "snapshots": {name: run.keys[step] for name, step in run.snapshot_steps.items()},
+        "config": run.config.model_dump(mode="json"),
+    }
+    write_atomically(run.folder / "run.json", json.dumps(described, indent=1))
+
+
+def advance(run: Run, last: int) -> Iterator[StepReport]:
+    """Go to step `last` of a run and leave its snapshots on the way; yields the steps that had to be trained.
+
+    Nothing is trained twice: the way starts at the nearest stored key. Another process that makes the same stage is
+    waited for. Breaking off the iteration loses the steps since the last checkpoint.
+    """
+
+    def facts(step: int) -> dict[str, Any]:
+        budget = run.config.schedule(step) if step else None
+        return {"budget": budget, "run": run.id, "numerics": run.numerics}
+
+    kept = frozenset(run.snapshot_steps.values())
+    chain = Chain(run.store, run.keys, kept, run.config.checkpoint_every, facts)
+    metrics = run.folder / records.METRICS
+    engine = open_engine(run.config, run.problems.train)
+    with closing(engine), closing(travel(chain, last, engine.train)) as way:
+        for number, report in enumerate(way):
+            if number == 0:
+                _write_metrics(run, report.step - 1)
+            records.append_line(metrics, records.step_line(report, run.keys[report.step]))
+            yield report
+    _write_metrics(run, last)
+
+
+def _write_metrics(run: Run, step: int) -> None:
+    """Make metrics.jsonl what the chain says up to a stored step: lines beyond a checkpoint are dropped."""
+    entry = run.store.find(run.keys[step])
+    if entry is not None:
+        records.write_lines(run.folder / records.METRICS, records.history(run.store, entry))

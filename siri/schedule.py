@@ -1,0 +1,155 @@
+"""The schedule is the program: a step's budget, the stages, the snapshot points and the forecast all come from here."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Shape = Literal["cosine", "stair", "stair-cosine", "constant", "segments"]
+Phase = Literal["compression", "expansion", "level"]
+
+
+class Segment(BaseModel):
+    """A stretch of steps under one budget, for two-stage and hand-made schedules."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    budget: Annotated[int, Field(ge=1)]
+    """Most response tokens allowed at each of these steps."""
+    steps: Annotated[int, Field(ge=1)]
+    """How many steps the segment lasts."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One half of one cycle, or one segment; its last step is its extremum."""
+
+    name: str
+    phase: Phase
+    first: int
+    last: int
+
+    @property
+    def steps(self) -> range:
+        """The steps of the stage, both ends included."""
+        return range(self.first, self.last + 1)
+
+
+class LengthSchedule(BaseModel):
+    """The budget L(t) of every step t = 1, 2, …: a callable `int -> int`.
+
+    With T = cycle_steps, φ = 2π·(t mod T)/T, mid = (max + min)/2 and amp = (max − min)/2 (arXiv 2509.25176, section 3):
+    cosine is mid + amp·cos φ; stair is min in the first half of a cycle and max in the second (the paper prints no
+    formula: compression first is our reading); stair-cosine rests at both ends and follows a cosine of twice the
+    speed between. Budgets are rounded to whole tokens, halves up.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    shape: Shape = "cosine"
+    """How the budget moves within a cycle; `constant` stays at max_budget, `segments` follows the list below."""
+    max_budget: Annotated[int, Field(ge=1)] = 16384
+    """Most response tokens allowed at the top of a cycle (Lmax)."""
+    min_budget: Annotated[int, Field(ge=1)] = 8192
+    """Most response tokens allowed at the bottom of a cycle (Lmin)."""
+    cycle_steps: Annotated[int, Field(ge=2, multiple_of=2)] = 640
+    """Steps of one cycle, compression and expansion together (T); even."""
+    cycles: Annotated[int, Field(ge=1)] = 3
+    """How many cycles the run has."""
+    segments: tuple[Segment, ...] = ()
+    """For `shape: segments` only: budgets and step counts, one after another."""
+    snapshots_at: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """Steps at which a snapshot is kept beside those at the extrema."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.min_budget > self.max_budget:
+            raise ValueError(f"min_budget={self.min_budget} is above max_budget={self.max_budget}")
+        if self.shape == "segments" and not self.segments:
+            raise ValueError("shape=segments needs segments, e.g. [{budget: 8192, steps: 320}]")
+        if self.segments and self.shape != "segments":
+            raise ValueError(f"segments are given but shape={self.shape}; set shape=segments or drop them")
+        late = [step for step in self.snapshots_at if step > self.total_steps]
+        if late:
+            raise ValueError(f"snapshots_at={late[0]} is beyond the last step, {self.total_steps}")
+        return self
+
+    def __call__(self, step: int) -> int:
+        """The budget of a step, in response tokens. Raises ValueError below step 1: nothing is sampled at step 0."""
+        if step < 1:
+            raise ValueError(f"step={step}: steps are counted from 1")
+        if self.shape == "constant":
+            return self.max_budget
+        if self.shape == "segments":
+            return self._segment_budget(step)
+        return math.floor(self._level(step % self.cycle_steps) + 0.5)
+
+    def _segment_budget(self, step: int) -> int:
+        for stage, segment in zip(self.stages, self.segments, strict=True):
+            if step <= stage.last:
+                return segment.budget
+        return self.segments[-1].budget
+
+    def _level(self, position: int) -> float:
+        """The unrounded budget at `position` = t mod T of an oscillating shape."""
+        steps, low, high = self.cycle_steps, self.min_budget, self.max_budget
+        middle, amplitude = (high + low) / 2, (high - low) / 2
+        if self.shape == "stair":
+            return low if 1 <= position <= steps // 2 else high
+        phase = 2 * math.pi * position / steps
+        if self.shape == "cosine":
+            return middle + amplitude * math.cos(phase)
+        eighths = 8 * position  # compared in whole numbers, so that no rounding moves a breakpoint
+        if eighths < steps or eighths >= 7 * steps:
+            return high
+        if eighths < 3 * steps:
+            return middle + amplitude * math.cos(2 * (phase - math.pi / 4))
+        if eighths < 5 * steps:
+            return low
+        return middle + amplitude * math.cos(2 * (phase - 3 * math.pi / 4))
+
+    @property
+    def total_steps(self) -> int:
+        """The last step of the run."""
+        if self.shape == "segments":
+            return sum(segment.steps for segment in self.segments)
+        return self.cycle_steps * self.cycles
+
+    @property
+    def highest(self) -> int:
+        """The largest budget that any step allows."""
+        return max(segment.budget for segment in self.segments) if self.segments else self.max_budget
+
+    @cached_property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages in order; together they hold every step once, and each ends at its extremum."""
+        return tuple(self._segment_stages() if self.shape in ("constant", "segments") else self._half_cycles())
+
+    def _segment_stages(self) -> Iterator[Stage]:
+        lengths = [segment.steps for segment in self.segments] or [self.total_steps]
+        last = 0
+        for number, length in enumerate(lengths, start=1):
+            yield Stage(f"s{number}", "level", last + 1, last + length)
+            last += length
+
+    def _half_cycles(self) -> Iterator[Stage]:
+        half = self.cycle_steps // 2
+        for cycle in range(self.cycles):
+            start = cycle * self.cycle_steps
+            yield Stage(f"c{cycle + 1}-low", "compression", start + 1, start + half)
+            yield Stage(f"c{cycle + 1}-high", "expansion", start + half + 1, start + 2 * half)
+
+    @property
+    def snapshot_names(self) -> dict[int, str]:
+        """Step -> name of every snapshot that is kept: the extrema, and `step-N` for `snapshots_at`; in step order."""
+        names = {step: f"step-{step}" for step in self.snapshots_at}
+        names |= {stage.last: stage.name for stage in self.stages}
+        return dict(sorted(names.items()))
+
+    @property
+    def budgets(self) -> list[int]:
+        """The budget of every step, from step 1 to the last."""
+        return [self(step) for step in range(1, self.total_steps + 1)]

@@ -1,0 +1,245 @@
+"""The store of checkpoints and snapshots: input-addressed, atomic, checksummed, verified on read; and its leases."""
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import shutil
+import socket
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+from filelock import FileLock, Timeout
+
+from siri.errors import InputError
+
+FORMAT = 1
+"""Version of the store's layout; a store of a newer version is refused."""
+WEIGHTS = "model.safetensors"
+MANIFEST = "manifest.json"
+Role = Literal["base", "rolling", "snapshot", "evaluation"]
+
+log = logging.getLogger("siri")
+
+
+class CorruptEntryError(Exception):
+    """An entry whose files are not what its manifest says."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an entry is: its place in the chain and the checksums of its files."""
+
+    key: str
+    step: int
+    parent: str | None
+    """Key of the snapshot that its stage started from; None for a base and for an initialisation."""
+    role: Role
+    weights_sha256: str
+    files: Mapping[str, str]
+    """File name -> sha256."""
+    facts: Mapping[str, Any]
+    """What is worth knowing and is not verified: budget, numerics, the run that made it, time."""
+    format: int = FORMAT
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A stored checkpoint: the folder that holds it, and its manifest."""
+
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk."""
+        return sum((self.folder / name).stat().st_size for name in self.manifest.files)
+
+
+class Store:
+    """Entries by key, below one folder. An entry is there in full or not at all: it appears by one rename."""
+
+    def __init__(self, root: Path) -> None:
+        """Open or make the store. Raises InputError for a store of a newer version or a place that can't be written."""
+        self.root = root
+        try:
+            for name in ("entries", "leases", "scratch", "corrupt"):
+                (root / name).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"store={root}: cannot be written: {error.strerror}") from None
+        self._check_format()
+
+    def _check_format(self) -> None:
+        path = self.root / "format.json"
+        if not path.exists():
+            write_atomically(path, json.dumps({"format": FORMAT}))
+        found = json.loads(path.read_text())["format"]
+        if found > FORMAT:
+            raise InputError(f"store={self.root}: made by a newer SIRI (format {found}); this one reads up to {FORMAT}")
+
+    def _folder(self, key: str) -> Path:
+        return self.root / "entries" / key[:2] / key
+
+    def find(self, key: str) -> Entry | None:
+        """The entry of a key, its files unverified; None when there is none."""
+        path = self._folder(key) / MANIFEST
+        try:
+            return Entry(path.parent, Manifest(**json.loads(path.read_text())))
+        except FileNotFoundError:
+            return None
+        except (json.JSONDecodeError, TypeError):
+            self._quarantine(key, "its manifest cannot be read")
+            return None
+
+    def nearest(self, keys: list[str]) -> Entry | None:
+        """The last stored entry among `keys`, which are in step order; its files unverified."""
+        for key in reversed(keys):
+            entry = self.find(key)
+            if entry is not None:
+                return entry
+        return None
+
+    def entries(self) -> Iterator[Entry]:
+        """All entries, unverified."""
+        for path in sorted((self.root / "entries").glob(f"*/*/{MANIFEST}")):
+            entry = self.find(path.parent.name)
+            if entry is not None:
+                yield entry
+
+    def verified(self, key: str) -> Entry | None:
+        """The entry of a key, its files checked; a corrupt one is moved aside with a warning and None is returned."""
+        entry = self.find(key)
+        if entry is None:
+            return None
+        try:
+            verify(entry)
+        except CorruptEntryError as error:
+            self._quarantine(key, str(error))
+            return None
+        return entry
+
+    def checkout(self, entry: Entry, folder: Path) -> None:
+        """Link (or copy) an entry's files into `folder`, so that a removal elsewhere cannot pull them away."""
+        folder.mkdir(parents=True)
+        for name in entry.manifest.files:
+            _link_or_copy(entry.folder / name, folder / name)
+
+    def commit(self, folder: Path, manifest: Manifest) -> Entry:
+        """Move a finished folder into the store under the manifest's key; an entry that is there already stays.
+
+        Raises InputError when the disk is full; nothing is left behind then.
+        """
+        target = self._folder(manifest.key)
+        try:
+            (folder / MANIFEST).write_text(json.dumps(asdict(manifest), indent=1))
+            for path in folder.iterdir():
+                _flush(path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.rename(folder, target)
+            _flush(target.parent)
+        except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise explain_write_error(error, self.root) from None
+        return Entry(target, manifest)
+
+    def promote(self, entry: Entry) -> None:
+        """Keep a rolling checkpoint as a snapshot."""
+        fields = asdict(entry.manifest) | {"role": "snapshot"}
+        write_atomically(entry.folder / MANIFEST, json.dumps(fields, indent=1))
+
+    def remove(self, key: str) -> None:
+        """Remove an entry, at once for all who look, then its files."""
+        grave = self.scratch()
+        try:
+            os.rename(self._folder(key), grave / key)
+        except FileNotFoundError:
+            return
+        finally:
+            shutil.rmtree(grave, ignore_errors=True)
+
+    def scratch(self) -> Path:
+        """A new empty folder on the store's own file system; those of dead processes of this machine are cleared."""
+        host = socket.gethostname()
+        for path in (self.root / "scratch").glob(f"{host}:*"):
+            if not psutil.pid_exists(int(path.name.split(":")[1])):
+                shutil.rmtree(path, ignore_errors=True)
+        folder = self.root / "scratch" / f"{host}:{os.getpid()}:{uuid.uuid4().hex}"
+        folder.mkdir(parents=True)
+        return folder
+
+    def _quarantine(self, key: str, reason: str) -> None:
+        log.warning("snapshot %s is corrupt (%s): moved aside, it will be made again", key[:12], reason)
+        os.rename(self._folder(key), self.root / "corrupt" / f"{key}-{time.time_ns()}")
+
+    @contextmanager
+    def lease(self, key: str) -> Iterator[None]:
+        """Hold the right to make one entry; others wait here. The lock is the system's: it dies with its holder."""
+        lock = FileLock(self.root / "leases" / f"{key}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            log.warning("waiting: another process is making %s", key[:12])
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def describe_files(folder: Path) -> dict[str, str]:
+    """File name -> sha256 of every file in a folder."""
+    return {path.name: file_sha256(path) for path in sorted(folder.iterdir())}
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def verify(entry: Entry) -> None:
+    """Raise CorruptEntryError unless every file has the checksum of its manifest."""
+    for name, expected in entry.manifest.files.items():
+        path = entry.folder / name
+        if not path.exists():
+            raise CorruptEntryError(f"{name} is missing")
+        if file_sha256(path) != expected:
+            raise CorruptEntryError(f"{name} has another checksum")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a small file so that readers see the old text or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def explain_write_error(error: OSError, place: Path) -> Exception:
+    """A full disk is the user's to mend, one line; any other error stays what it is."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return InputError(f"disk full: {place} has no room left; free some and run the same command to go on")
+    return error
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,138 @@
+"""The way along a chain of keys: from the nearest stored one, under a lease, leaving checkpoints behind."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from siri import records
+from siri.engine import StagePlan, StepReport
+from siri.errors import InputError
+from siri.snapshots import WEIGHTS, Entry, Manifest, Role, Store, describe_files, file_sha256
+
+Train = Callable[[StagePlan], Iterator[StepReport]]
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A chain of keys in a store, and where along it something is kept."""
+
+    store: Store
+    keys: list[str]
+    """key(0) … key(last step)."""
+    kept: frozenset[int]
+    """Steps whose checkpoint is a snapshot."""
+    every: int
+    """Steps between rolling checkpoints."""
+    facts: Callable[[int], dict[str, Any]] = field(repr=False)
+    """Step -> what its manifest should say beside the checksums."""
+
+
+def travel(chain: Chain, last: int, train: Train) -> Iterator[StepReport]:
+    """Go along a chain to step `last`, from the nearest stored key, under the lease of the last one."""
+    with chain.store.lease(chain.keys[last]):
+        start = _nearest_verified(chain, last)
+        if start.manifest.step == last:
+            if start.manifest.role == "rolling":
+                chain.store.promote(start)
+            return
+        scratch = chain.store.scratch()
+        try:
+            chain.store.checkout(start, scratch / "start")
+            yield from _train_from(chain, start, last, train, scratch)
+            _remove_rolling(chain, last)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _nearest_verified(chain: Chain, last: int) -> Entry:
+    while True:
+        found = chain.store.nearest(chain.keys[: last + 1])
+        if found is None:
+            raise InputError(f"base {chain.keys[0][:12]}: gone from the store; run the command again to make it")
+        if chain.store.verified(found.manifest.key) is not None:
+            return found
+
+
+def _train_from(chain: Chain, start: Entry, last: int, train: Train, scratch: Path) -> Iterator[StepReport]:
+    first = start.manifest.step + 1
+    rolling = range(chain.every, last, chain.every)
+    save_at = frozenset(step for step in {*chain.kept, *rolling, last} if first <= step <= last)
+    plan = StagePlan(scratch / "start", start.manifest.step, last, save_at, scratch / "made")
+    trail = _Trail(chain, start, last)
+    for report in train(plan):
+        trail.add(report)
+        if report.checkpoint is not None:
+            trail.commit(report)
+        yield report
+    if trail.step != last:
+        raise RuntimeError(f"the engine stopped after step {trail.step} of {last}")
+
+
+class _Trail:
+    """The lines since the last snapshot, and the rolling checkpoint that a newer one replaces."""
+
+    def __init__(self, chain: Chain, start: Entry, last: int) -> None:
+        resumed = start.manifest.role == "rolling"
+        self.chain = chain
+        self.last = last
+        self.step = start.manifest.step
+        self.parent = start.manifest.parent if resumed else start.manifest.key
+        self.replaced = start if resumed else None
+        self.lines = records.read_lines(start.folder / records.STEPS) if resumed else []
+        self.responses = records.read_lines(start.folder / records.RESPONSES) if resumed else []
+
+    def add(self, report: StepReport) -> None:
+        """Take a step's lines up; a step out of order would be lost or counted twice, so it is refused."""
+        if report.step != self.step + 1:
+            raise RuntimeError(f"the engine reported step {report.step} after step {self.step}")
+        self.step = report.step
+        self.lines.append(records.step_line(report, self.chain.keys[report.step]))
+        self.responses += records.response_lines(report)
+
+    def commit(self, report: StepReport) -> None:
+        """Store the report's checkpoint and drop the rolling one before it."""
+        assert report.checkpoint is not None
+        kept = report.step in self.chain.kept or report.step == self.last
+        entry = commit_checkpoint(
+            self.chain, report.checkpoint, report.step, self.parent, "snapshot" if kept else "rolling",
+            self.lines, self.responses,
+        )  # fmt: skip
+        if self.replaced is not None and self.replaced.manifest.key != entry.manifest.key:
+            self.chain.store.remove(self.replaced.manifest.key)
+        self.replaced = None if kept else entry
+        if kept:
+            self.parent, self.lines, self.responses = entry.manifest.key, [], []
+
+
+def commit_checkpoint(
+    chain: Chain,
+    folder: Path,
+    step: int,
+    parent: str | None,
+    role: Role,
+    lines: list[dict[str, Any]],
+    responses: list[dict[str, Any]],
+) -> Entry:
+    """Put a checkpoint's folder into the store under the chain's key of its step."""
+    records.write_lines(folder / records.STEPS, lines)
+    records.write_lines(folder / records.RESPONSES, responses)
+    manifest = Manifest(
+        key=chain.keys[step],
+        step=step,
+        parent=parent,
+        role=role,
+        weights_sha256=file_sha256(folder / WEIGHTS),
+        files=describe_files(folder),
+        facts=chain.facts(step),
+    )
+    return chain.store.commit(folder, manifest)
+
+
+def _remove_rolling(chain: Chain, last: int) -> None:
+    """A stage's snapshot stands: rolling checkpoints on the way to it, also those a crash left, may go."""
+    for key in chain.keys[1:last]:
+        entry = chain.store.find(key)
+        if entry is not None and entry.manifest.role == "rolling":
+            chain.store.remove(key)
