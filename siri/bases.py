@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from siri import keys
@@ -22,8 +23,11 @@ MODEL_ONLY = ("optimizer.safetensors", "method.json", "steps.jsonl", "responses.
 """Files of a checkpoint that are not the model: RL starts with a fresh optimizer and sees the weights alone."""
 
 
-def make_base(config: RunConfig, home: Home) -> Iterator[StepReport]:
-    """See to it that the store holds the base that the config names; yields the warm-up steps it took, if any."""
+def make_base(config: RunConfig, home: Home, stop: Event | None = None) -> Iterator[StepReport]:
+    """See to it that the store holds the base that the config names; yields the warm-up steps it took, if any.
+
+    `stop`, once set, ends the warm-up after the step at hand and keeps its checkpoint; the base is not there then.
+    """
     store = Store(home.store)
     with closing(open_engine(config, load_splits(config.problems).train)) as engine:
         numerics = engine.numerics()
@@ -31,7 +35,9 @@ def make_base(config: RunConfig, home: Home) -> Iterator[StepReport]:
         if find_base(store, name) is not None:
             return
         if _needs_warmup(config):
-            yield from _warm_up(config, store, numerics)
+            yield from _warm_up(config, store, numerics, stop or Event())
+            if stop is not None and stop.is_set():
+                return
         with store.lease(name):
             if find_base(store, name) is None:
                 _adopt(
@@ -69,7 +75,7 @@ def find_base(store: Store, name: str) -> Entry | None:
     return store.verified(json.loads(path.read_text())["key"]) if path.exists() else None
 
 
-def _warm_up(config: RunConfig, store: Store, numerics: dict[str, Any]) -> Iterator[StepReport]:
+def _warm_up(config: RunConfig, store: Store, numerics: dict[str, Any], stop: Event) -> Iterator[StepReport]:
     from siri.engines.local.warmup import warm_up, write_initialisation
 
     chain_keys = _warmup_keys(config, numerics)
@@ -79,7 +85,7 @@ def _warm_up(config: RunConfig, store: Store, numerics: dict[str, Any]) -> Itera
     def facts(step: int) -> dict[str, Any]:
         return {"warmup": True, "base_seed": config.model.base_seed, "numerics": numerics}
 
-    chain = Chain(store, chain_keys, frozenset((0, last)), every, facts)
+    chain = Chain(store, chain_keys, frozenset((0, last)), every, facts, stop)
     if store.verified(chain_keys[0]) is None:
         folder = store.scratch()
         write_initialisation(config, folder)

@@ -1,8 +1,9 @@
 """The seam between the platform and whatever trains: an Engine of few verbs, and what it reports of a step."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 from typing import Any, Protocol
 
 from siri.problems import Problem
@@ -23,6 +24,12 @@ class StagePlan:
     """Steps whose report must come with a checkpoint."""
     scratch: Path
     """An empty folder to write checkpoints into."""
+    stop: Event = field(default_factory=Event)
+    """Set from outside, it ends the stage after the step at hand, whose report then comes with a checkpoint."""
+
+    def saves(self, step: int) -> bool:
+        """Whether the report of a step must come with a checkpoint."""
+        return step in self.save_at or self.stop.is_set()
 
     @property
     def steps(self) -> range:

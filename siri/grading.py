@@ -256,7 +256,7 @@ class _Checker:
         assert self._process.stdout
         self._process.stdin.close()
         self._process.stdout.close()
-        self._process.kill()
+        os.killpg(self._process.pid, signal.SIGKILL)  # the process that compares, too, should it be at it
         self._process.wait()
 
     def _read(self, seconds: float) -> str:

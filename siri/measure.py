@@ -112,7 +112,7 @@ def measure(evaluation: Evaluation) -> Generator[int, None, EvalReport]:
         snapshot = evaluation.run.snapshot(evaluation.snapshot)
         if snapshot is None:
             raise InputError(
-                f"snapshot={evaluation.snapshot}: not in the store; `siri train {evaluation.run.config.recipe}` makes it"
+                f"snapshot={evaluation.snapshot}: not in the store; `siri train` with the same recipe makes it"
             )
         rows = yield from _sample(evaluation, snapshot)
         settings = evaluation.run.config.evaluation

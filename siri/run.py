@@ -6,6 +6,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from siri import keys, records
@@ -109,11 +110,12 @@ def _describe_run(run: Run) -> None:
     write_atomically(run.folder / "run.json", json.dumps(described, indent=1))
 
 
-def advance(run: Run, last: int) -> Iterator[StepReport]:
+def advance(run: Run, last: int, stop: Event | None = None) -> Iterator[StepReport]:
     """Go to step `last` of a run and leave its snapshots on the way; yields the steps that had to be trained.
 
     Nothing is trained twice: the way starts at the nearest stored key. Another process that makes the same stage is
-    waited for. Breaking off the iteration loses the steps since the last checkpoint.
+    waited for. `stop`, once set, ends the way after the step at hand and keeps its checkpoint; breaking off the
+    iteration loses the steps since the last checkpoint.
     """
 
     def facts(step: int) -> dict[str, Any]:
@@ -121,7 +123,7 @@ def advance(run: Run, last: int) -> Iterator[StepReport]:
         return {"budget": budget, "run": run.id, "numerics": run.numerics}
 
     kept = frozenset(run.snapshot_steps.values())
-    chain = Chain(run.store, run.keys, kept, run.config.checkpoint_every, facts)
+    chain = Chain(run.store, run.keys, kept, run.config.checkpoint_every, facts, stop or Event())
     metrics = run.folder / records.METRICS
     engine = open_engine(run.config, run.problems.train)
     with closing(engine), closing(travel(chain, last, engine.train)) as way:
@@ -130,7 +132,8 @@ def advance(run: Run, last: int) -> Iterator[StepReport]:
                 _write_metrics(run, report.step - 1)
             records.append_line(metrics, records.step_line(report, run.keys[report.step]))
             yield report
-    _write_metrics(run, last)
+    if run.store.find(run.keys[last]) is not None:
+        _write_metrics(run, last)
 
 
 def _write_metrics(run: Run, step: int) -> None:

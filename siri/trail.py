@@ -1,9 +1,10 @@
 """The way along a chain of keys: from the nearest stored one, under a lease, leaving checkpoints behind."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from siri import records
@@ -27,9 +28,11 @@ class Chain:
     """Steps between rolling checkpoints."""
     facts: Callable[[int], dict[str, Any]] = field(repr=False)
     """Step -> what its manifest should say beside the checksums."""
+    stop: Event
+    """Set from outside, it ends the way after the step at hand, with a checkpoint."""
 
 
-def travel(chain: Chain, last: int, train: Train) -> Iterator[StepReport]:
+def travel(chain: Chain, last: int, train: Train) -> Generator[StepReport]:
     """Go along a chain to step `last`, from the nearest stored key, under the lease of the last one."""
     with chain.store.lease(chain.keys[last]):
         start = _nearest_verified(chain, last)
@@ -41,7 +44,8 @@ def travel(chain: Chain, last: int, train: Train) -> Iterator[StepReport]:
         try:
             chain.store.checkout(start, scratch / "start")
             yield from _train_from(chain, start, last, train, scratch)
-            _remove_rolling(chain, last)
+            if chain.store.find(chain.keys[last]) is not None:
+                _remove_rolling(chain, last)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
@@ -59,14 +63,14 @@ def _train_from(chain: Chain, start: Entry, last: int, train: Train, scratch: Pa
     first = start.manifest.step + 1
     rolling = range(chain.every, last, chain.every)
     save_at = frozenset(step for step in {*chain.kept, *rolling, last} if first <= step <= last)
-    plan = StagePlan(scratch / "start", start.manifest.step, last, save_at, scratch / "made")
+    plan = StagePlan(scratch / "start", start.manifest.step, last, save_at, scratch / "made", chain.stop)
     trail = _Trail(chain, start, last)
     for report in train(plan):
         trail.add(report)
         if report.checkpoint is not None:
             trail.commit(report)
         yield report
-    if trail.step != last:
+    if trail.step != last and not chain.stop.is_set():
         raise RuntimeError(f"the engine stopped after step {trail.step} of {last}")
 
 

@@ -61,8 +61,10 @@ def train(stepper: Stepper, config: RunConfig, problems: ProblemSet, plan: Stage
             time=time.time(),
             metrics=metrics,
             responses=pick_responses(batch, rewards),
-            checkpoint=save_checkpoint(stepper, state, plan.scratch, step) if step in plan.save_at else None,
+            checkpoint=save_checkpoint(stepper, state, plan.scratch, step) if plan.saves(step) else None,
         )
+        if plan.stop.is_set():
+            return
 
 
 def save_checkpoint(stepper: Stepper, state: State, scratch: Path, step: int) -> Path:

@@ -121,7 +121,7 @@ def load_pretrained(folder: Path, device: torch.device | str, dtype: torch.dtype
     if not (folder / "config.json").is_file():
         raise InputError(f"model.base={folder}: not a folder with a Hugging Face model (it has no config.json)")
     config = _attempt(folder, "config", lambda: AutoConfig.from_pretrained(folder, local_files_only=True))
-    tokenizer = _attempt(folder, "tokenizer", lambda: AutoTokenizer.from_pretrained(folder, local_files_only=True))
+    tokenizer = _attempt(folder, "tokenizer", lambda: load_tokenizer(folder))
     eos_ids = _attempt(folder, "generation config", lambda: read_eos_ids(folder, config, tokenizer))
     shape = decoder_shape(config)
     model: Decoder | PretrainedModel
@@ -141,6 +141,14 @@ def _attempt(folder: Path, part: str, read: Callable[[], T]) -> T:
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"model.base={folder}: its {part} cannot be used: {reason}") from error
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """A folder's tokenizer; transformers makes an empty one, without a word, where the files are missing."""
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        raise ValueError("it has no vocabulary")
+    return tokenizer
 
 
 def read_eos_ids(folder: Path, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:

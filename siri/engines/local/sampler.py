@@ -30,7 +30,6 @@ class Sampled:
     finished: Tensor
 
 
-@torch.inference_mode()
 def sample(
     model: LanguageModel,
     prompts: Sequence[Sequence[int]],
@@ -55,10 +54,11 @@ def sample(
     rows = [prompt * group_size + member for prompt in order for member in range(group_size)]
     sampled = blank(len(rows), max(budgets), pad_id, model.device)
     ends = torch.tensor(list(eos_ids), dtype=torch.long, device=model.device)
-    for first in range(0, len(rows), rows_at_once):
-        batch = rows[first : first + rows_at_once]
-        running = start(model, batch, prompts, budgets, group_size)
-        run(running, sampled, temperature, generator, ends)
+    with torch.inference_mode():
+        for first in range(0, len(rows), rows_at_once):
+            batch = rows[first : first + rows_at_once]
+            running = start(model, batch, prompts, budgets, group_size)
+            run(running, sampled, temperature, generator, ends)
     return trimmed(sampled, pad_id)
 
 

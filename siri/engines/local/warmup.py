@@ -89,10 +89,12 @@ def warm_up(config: RunConfig, plan: StagePlan) -> Iterator[StepReport]:
             "warmup/tokens": float(sum(len(response) for _, response in batch)),
         }
         yield StepReport(step, time.time(), metrics, checkpoint=_save(policy, plan, step))
+        if plan.stop.is_set():
+            return
 
 
 def _save(policy: Policy, plan: StagePlan, step: int) -> Path | None:
-    if step not in plan.save_at:
+    if not plan.saves(step):
         return None
     folder = plan.scratch / f"step-{step}"
     folder.mkdir(parents=True)

@@ -24,18 +24,21 @@ def _plan_from_json(values: dict[str, Any]) -> StagePlan:
     )
 
 
-def _die_with_parent(pipe: IO[str]) -> None:
-    pipe.read()  # returns when the parent closes its end, also when it was killed
+def _obey(pipe: IO[str], plan: StagePlan) -> None:
+    """Stop when told to; end when the pipe ends, which it does when the parent does, also when it was killed."""
+    for _ in pipe:
+        plan.stop.set()
     os._exit(1)
 
 
 def main() -> None:
     """The child: read one order, train it, write a line per step."""
     order = json.loads(sys.stdin.readline())
-    threading.Thread(target=_die_with_parent, args=(sys.stdin,), daemon=True).start()
+    plan = _plan_from_json(order["plan"])
+    threading.Thread(target=_obey, args=(sys.stdin, plan), daemon=True).start()
     config = RunConfig.model_validate(order["config"])
     engine = ScriptedEngine(config, load_splits(config.problems).train)
-    for report in engine.train(_plan_from_json(order["plan"])):
+    for report in engine.train(plan):
         print(json.dumps(asdict(report), default=str), flush=True)
 
 

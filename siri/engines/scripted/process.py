@@ -34,8 +34,11 @@ class ScriptedProcessEngine(ScriptedEngine):
             report = _report_from_json(line)
             last = report.step
             yield report
+            if plan.stop.is_set():
+                self._child.stdin.write("stop\n")
+                self._child.stdin.flush()
         code = self._child.wait()
-        if code != 0 or last != plan.last:
+        if code != 0 or (last != plan.last and not plan.stop.is_set()):
             raise RuntimeError(f"the scripted child ended with code {code} after step {last} of {plan.last}")
 
     def close(self) -> None:
