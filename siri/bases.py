@@ -19,7 +19,7 @@ from siri.problems import load_splits
 from siri.snapshots import MANIFEST, WEIGHTS, Entry, Manifest, Store, describe_files, file_sha256, write_atomically
 from siri.trail import Chain, commit_checkpoint, travel
 
-MODEL_ONLY = ("optimizer.safetensors", "method.json", "steps.jsonl", "responses.jsonl", MANIFEST)
+NOT_MODEL = ("optimizer.safetensors", "method.json", "steps.jsonl", "responses.jsonl", MANIFEST)
 """Files of a checkpoint that are not the model: RL starts with a fresh optimizer and sees the weights alone."""
 
 
@@ -100,7 +100,7 @@ def _warm_up(config: RunConfig, store: Store, numerics: dict[str, Any], stop: Ev
 def _copy_warmed(config: RunConfig, store: Store, numerics: dict[str, Any], folder: Path) -> None:
     warmed = store.find(_warmup_keys(config, numerics)[-1])
     assert warmed is not None
-    for name in set(warmed.manifest.files) - set(MODEL_ONLY):
+    for name in set(warmed.manifest.files) - set(NOT_MODEL):
         shutil.copyfile(warmed.folder / name, folder / name)
 
 

@@ -125,7 +125,7 @@ class EngineSettings(_Settings):
     """CPU threads of the local engine; never taken from the machine, since 1 and 2 threads give other bits."""
     micro_batch_tokens: Annotated[int, Field(ge=1)] = 4096
     """Most padded tokens (rows × longest row) in one forward and backward pass."""
-    sample_rows: Annotated[int, Field(ge=1)] = 256
+    sample_rows: Annotated[int, Field(ge=1)] = 128
     """Most responses that are sampled side by side."""
 
 
@@ -250,7 +250,7 @@ def _describe(error: ValidationError) -> str:
 
 def _closest(field: str) -> str:
     matches = difflib.get_close_matches(field, list(field_paths(RunConfig)), n=1)
-    return f"; did you mean {matches[0]}?" if matches else "; `siri train --help` lists the settings"
+    return f"; did you mean {matches[0]}?" if matches else "; `siri preview RECIPE --config` lists all"
 
 
 def field_paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
@@ -266,3 +266,8 @@ def field_paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
 def choices(literal: Any) -> tuple[str, ...]:
     """The values of a Literal type."""
     return get_args(literal)
+
+
+def to_yaml(config: RunConfig) -> str:
+    """Every setting with its value, as a recipe."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -6,3 +6,7 @@ class InputError(ValueError):
 
     The command line prints it without a traceback and exits with 2.
     """
+
+
+class StoppedError(Exception):
+    """The user asked this process to stop, and it did, with a checkpoint; names what was under way."""

@@ -377,9 +377,9 @@ def _verify(given: str, gold: str) -> Verdict:
     from math_verify import parse, verify
 
     # Without limits of its own: those need signals. Without fallback: it would compare text.
+    texts = (text.replace(r"\$", "") for text in (given, gold))
     parsed, wanted = (
-        parse(text if "$" in text else f"${text}$", fallback_mode="no_fallback", parsing_timeout=None)
-        for text in (given, gold)
+        parse(text if "$" in text else f"${text}$", fallback_mode="no_fallback", parsing_timeout=None) for text in texts
     )
     if not parsed or not wanted:
         return "unparsed"

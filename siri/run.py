@@ -1,6 +1,7 @@
 """From files to files: a run and its place in the store, advanced to a step."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -10,10 +11,10 @@ from threading import Event
 from typing import Any
 
 from siri import keys, records
-from siri.bases import base_name, find_base
+from siri.bases import NOT_MODEL, base_name, find_base
 from siri.config import RunConfig, validate
 from siri.engine import StepReport
-from siri.engines import open_engine
+from siri.engines import open_engine, require_engine
 from siri.errors import InputError
 from siri.home import Home
 from siri.problems import Splits, load_splits
@@ -86,14 +87,41 @@ def open_run(config: RunConfig, home: Home) -> Run:
     return run
 
 
-def reopen_run(home: Home, run_id: str) -> Run:
-    """The run of an id, the beginning of one, or a name, from its folder. Raises InputError if there is none."""
-    for path in sorted(home.runs.glob("*/run.json")):
-        described = json.loads(path.read_text())
-        if run_id in (described["id"], described["name"]) or described["id"].startswith(run_id):
+def list_runs(home: Home) -> list[dict[str, Any]]:
+    """What each run's folder says of it (id, name, snapshots, config, …), the newest last."""
+    paths = sorted(home.runs.glob("*/run.json"), key=lambda path: path.stat().st_mtime)
+    return [json.loads(path.read_text()) for path in paths]
+
+
+def reopen_run(home: Home, reference: str) -> Run:
+    """The newest run of an id, the beginning of one, a name, or a recipe. Raises InputError if there is none."""
+    runs = list_runs(home)
+    for described in reversed(runs):
+        if reference in (described["id"], described["name"], described["config"]["recipe"]):
             return open_run(validate(described["config"]), home)
-    names = [json.loads(path.read_text())["name"] for path in sorted(home.runs.glob("*/run.json"))]
-    raise InputError(f"run={run_id}: not in {home.runs}, which has {', '.join(names) or 'no runs yet'}")
+    for described in reversed(runs):
+        if len(reference) >= 4 and described["id"].startswith(reference):
+            return open_run(validate(described["config"]), home)
+    names = [described["name"] for described in runs]
+    raise InputError(f"run={reference}: not in {home.runs}, which has {', '.join(names) or 'no runs yet'}")
+
+
+def find_snapshot(home: Home, reference: str) -> tuple[Run, str]:
+    """The run and the snapshot's name behind `RUN:NAME`, as in `laptop:c3-low`. Raises InputError if there is none."""
+    of_run, colon, name = reference.rpartition(":")
+    if not colon:
+        raise InputError(f"snapshot={reference}: must look like RUN:NAME, as in laptop:c3-low")
+    run = reopen_run(home, of_run)
+    run.step_of(name)
+    return run, name
+
+
+def check(config: RunConfig) -> None:
+    """Find what is wrong with a config before anything is trained. Raises InputError."""
+    require_engine(config)
+    problems = load_splits(config.problems)
+    with closing(open_engine(config, problems.train)) as engine:
+        base_name(config, engine.numerics())
 
 
 def _describe_run(run: Run) -> None:
@@ -141,3 +169,60 @@ def _write_metrics(run: Run, step: int) -> None:
     entry = run.store.find(run.keys[step])
     if entry is not None:
         records.write_lines(run.folder / records.METRICS, records.history(run.store, entry))
+
+
+def snapshot_rows(home: Home) -> list[dict[str, Any]]:
+    """One row per stored snapshot of every run: run, name, key, step, budget, weights_sha256; files unverified."""
+    store = Store(home.store)
+    rows = []
+    for described in list_runs(home):
+        for name, key in described["snapshots"].items():
+            entry = store.find(key)
+            if entry is not None:
+                rows.append({"run": described["name"], "name": name, "key": key} | _row(entry))
+    return rows
+
+
+def _row(entry: Entry) -> dict[str, Any]:
+    manifest = entry.manifest
+    return {
+        "step": manifest.step,
+        "budget": manifest.facts.get("budget"),
+        "weights_sha256": manifest.weights_sha256,
+    }
+
+
+def describe_snapshot(run: Run, name: str) -> dict[str, Any]:
+    """Where a snapshot comes from. Raises InputError when it is not in the store."""
+    entry = _stored(run, name)
+    chain = records.lineage(run.store, entry)
+    return {
+        "run": run.name,
+        "name": name,
+        "key": entry.manifest.key,
+        **_row(entry),
+        "lineage": [f"{ancestor.manifest.key[:12]} (step {ancestor.manifest.step})" for ancestor in chain],
+        "numerics": entry.manifest.facts.get("numerics"),
+        "bytes": entry.size,
+        "folder": str(entry.folder),
+        "files": sorted(entry.manifest.files),
+    }
+
+
+def export(run: Run, name: str, folder: Path) -> None:
+    """Copy a snapshot's model files into a new folder. Raises InputError if there is something at `folder` already."""
+    if folder.exists():
+        raise InputError(f"folder={folder}: there is something already; name a new one")
+    entry = _stored(run, name)
+    partial = folder.with_name(f".{folder.name}.part")
+    partial.mkdir(parents=True)
+    for file in set(entry.manifest.files) - set(NOT_MODEL):
+        shutil.copyfile(entry.folder / file, partial / file)
+    partial.rename(folder)
+
+
+def _stored(run: Run, name: str) -> Entry:
+    entry = run.snapshot(name)
+    if entry is None:
+        raise InputError(f"snapshot={run.name}:{name}: not in the store; `siri train` with its recipe makes it")
+    return entry

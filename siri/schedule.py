@@ -8,6 +8,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from siri.errors import InputError
+
 Shape = Literal["cosine", "stair", "stair-cosine", "constant", "segments"]
 Phase = Literal["compression", "expansion", "level"]
 
@@ -141,6 +143,13 @@ class LengthSchedule(BaseModel):
             start = cycle * self.cycle_steps
             yield Stage(f"c{cycle + 1}-low", "compression", start + 1, start + half)
             yield Stage(f"c{cycle + 1}-high", "expansion", start + half + 1, start + 2 * half)
+
+    def stages_until(self, name: str | None) -> tuple[Stage, ...]:
+        """The stages up to the named one, all for None. Raises InputError that lists the names."""
+        names = [stage.name for stage in self.stages]
+        if name is not None and name not in names:
+            raise InputError(f"until={name}: this schedule has the stages {', '.join(names)}")
+        return self.stages if name is None else self.stages[: names.index(name) + 1]
 
     @property
     def snapshot_names(self) -> dict[int, str]:

@@ -130,6 +130,25 @@ def test_tokens_come_as_often_as_their_probabilities_say() -> None:
     torch.testing.assert_close(logprobs.exp(), expected[tokens])
 
 
+def test_a_spent_row_may_wait_beside_longer_ones_at_the_end_of_the_context(model: Decoder) -> None:
+    prompts, budgets = texts(61, [120, 2, 3, 4, 5, 6]), [8, 126, 100, 100, 100, 100]
+    sampled = draw(model, prompts=prompts, budgets=budgets, eos_ids=[], group_size=1)
+    assert sampled.lengths.tolist() == budgets
+    written = [row[:length].tolist() for row, length in zip(sampled.tokens, sampled.lengths.tolist(), strict=True)]
+    with torch.no_grad():
+        scores = score(model, prompts, written, 1.0)
+    torch.testing.assert_close(sampled.logprobs, scores.logprobs, atol=1e-5, rtol=0)
+
+
+def test_what_was_sampled_can_stand_in_a_loss(model: Decoder) -> None:
+    sampled = draw(model)
+    scale = torch.ones((), requires_grad=True)
+    (
+        (sampled.logprobs + sampled.entropies) * scale * sampled.lengths[:, None] * sampled.finished[:, None]
+    ).sum().backward()
+    assert scale.grad is not None
+
+
 def test_members_of_a_group_differ(model: Decoder) -> None:
     sampled = draw(model, group_size=8, budgets=[30] * 6)
     for prompt in range(6):

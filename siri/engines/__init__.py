@@ -21,12 +21,17 @@ def open_engine(config: RunConfig, problems: ProblemSet) -> Engine:
 
     Raises InputError for an engine that this installation does not have.
     """
+    require_engine(config)
+    module, _, attribute = ENGINES[config.engine.name].partition(":")
+    make: Callable[[RunConfig, ProblemSet], Engine] = getattr(import_module(module), attribute)
+    return make(config, problems)
+
+
+def require_engine(config: RunConfig) -> None:
+    """Raise InputError for an engine that this version does not have."""
     name = config.engine.name
     if name not in ENGINES:
         raise InputError(
             f"engine.name={name}: not in this version; recipes for it load, preview and forecast. Choose "
             f"one of {', '.join(ENGINES)}"
         )
-    module, _, attribute = ENGINES[name].partition(":")
-    make: Callable[[RunConfig, ProblemSet], Engine] = getattr(import_module(module), attribute)
-    return make(config, problems)

@@ -1,5 +1,6 @@
 """Where problems come from: the laptop task, problem files, the hub; their splits, their prompts, their order."""
 
+from functools import lru_cache
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -57,6 +58,7 @@ class ProblemSettings(BaseModel):
     """A file of problems for final tables; without it a tenth of the source is held out."""
 
 
+@lru_cache(maxsize=4)
 def load_splits(settings: ProblemSettings) -> Splits:
     """The train, dev and test problems that the settings name.
 

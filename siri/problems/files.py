@@ -19,6 +19,7 @@ SUFFIXES = (".json", ".jsonl", ".parquet")
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _WHOLE_DECIMAL = re.compile(r"([+-]?\d+)\.0+")
+_LISTED = re.compile(r'\["([^"]*)"\]')
 _NAMED_AT_MOST = 5
 
 Row = Mapping[str, Any]
@@ -116,14 +117,12 @@ def normalize_answer(value: object) -> str:
 
 
 def _unwrap(text: str) -> str:
-    """The member of a list of one that some parquet files keep as JSON text; any other text as it is."""
-    if not (text.startswith('["') and text.endswith('"]')):
-        return text
-    try:
-        members = json.loads(text)
-    except json.JSONDecodeError:
-        return text
-    return str(members[0]).strip() if len(members) == 1 else text
+    r"""The member of a list of one that some parquet files keep as JSON text; any other text as it is.
+
+    Not by a JSON parser: where backslashes are not doubled, it would read the `\f` of `\frac` as a form feed.
+    """
+    found = _LISTED.fullmatch(text)
+    return found[1].replace("\\\\", "\\").strip() if found else text
 
 
 def _read(path: Path) -> list[Row]:

@@ -1,5 +1,7 @@
 """The local engine: an Engine over the torch stepper."""
 
+import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ class LocalEngine:
         if config.engine.device == "cuda" and not torch.cuda.is_available():
             raise InputError("engine.device=cuda: torch sees no GPU here; use engine.device=cpu")
         torch.set_num_threads(config.engine.threads)
+        _check_context(config)
         self.config = config
         self.problems = problems
 
@@ -63,7 +66,24 @@ class LocalEngine:
         """Take the Hugging Face folder that `model.base` names over into the store's format."""
         settings = self.config.engine
         loaded = load_pretrained(Path(self.config.model.base), torch.device(settings.device), DTYPES[settings.dtype])
-        export(loaded.model, loaded.tokenizer, folder)
+        export(loaded.model, loaded.tokenizer, folder, loaded.eos_ids)
 
     def close(self) -> None:
         """Nothing outlives the process."""
+
+
+def _check_context(config: RunConfig) -> None:
+    """Raise InputError for a budget that the model cannot read to its end; its prompts are looked at when sampled."""
+    budget = max(config.schedule.highest, config.evaluation.budget or 0)
+    context = _context(config)
+    if budget >= context:
+        raise InputError(f"schedule.max_budget={budget}: the model reads {context} tokens at most, the prompt included")
+
+
+def _context(config: RunConfig) -> int:
+    if config.model.base == "laptop":
+        return config.model.shape.context
+    path = Path(config.model.base) / "config.json"
+    if not path.is_file():
+        raise InputError(f"model.base={config.model.base}: neither `laptop` nor a folder with a model's config.json")
+    return int(json.loads(path.read_text()).get("max_position_embeddings", sys.maxsize))

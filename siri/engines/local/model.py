@@ -202,6 +202,7 @@ class CachedRows:
         self.layers = decoder.layers()
         self.lengths = lengths
         self.longest = longest
+        self.room = room
         self.rows = torch.arange(len(lengths), device=lengths.device)
         self.keys = [like.new_zeros(len(lengths), shape.kv_heads, shape.head_size, room) for _ in range(shape.layers)]
         self.values = [like.new_zeros(len(lengths), shape.kv_heads, room, shape.head_size) for _ in range(shape.layers)]
@@ -218,14 +219,15 @@ class CachedRows:
         decoder = self.decoder
         rotation = (decoder.cosines[self.lengths][:, None, None], decoder.sines[self.lengths][:, None, None])
         self.bias[self.rows, 0, 0, self.lengths] = 0
-        self.longest += 1
+        self.longest = min(self.longest + 1, self.room)
         x = F.embedding(tokens[:, None], decoder.embedding)
         for layer, block in enumerate(self.layers):
             queries, keys, values = block.project(x, rotation)
             self.keys[layer][self.rows, :, :, self.lengths] = keys[:, 0]
             self.values[layer][self.rows, :, self.lengths] = values[:, 0]
             x = block.finish(x, self.gather(layer, queries))
-        self.lengths = self.lengths + 1
+        # A row that ended early may be decoded on, beyond its room; a row still written never needs the last slot.
+        self.lengths = (self.lengths + 1).clamp(max=self.room - 1)
         return decoder.logits(x[:, 0])
 
     def gather(self, layer: int, queries: Tensor) -> Tensor:

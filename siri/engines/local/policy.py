@@ -57,7 +57,7 @@ class Policy:
 
     def save(self, folder: Path) -> None:
         """Write a folder that transformers loads, and the optimizer's state beside it."""
-        export(self.loaded.model, self.loaded.tokenizer, folder)
+        export(self.loaded.model, self.loaded.tokenizer, folder, self.loaded.eos_ids)
         state = {
             f"{name}.{moment}": value.detach().cpu().contiguous()
             for name, parameter in self.parameters().items()

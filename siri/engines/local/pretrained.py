@@ -103,7 +103,8 @@ class PretrainedRows:
             past_key_values=self.cache,
             use_cache=True,
         ).logits
-        self.lengths = self.lengths + 1
+        # A row that ended early may be decoded on, beyond the context; one still written never needs the last position.
+        self.lengths = (self.lengths + 1).clamp(max=self.network.config.max_position_embeddings - 1)
         return logits[:, -1]
 
     def keep(self, rows: Tensor) -> None:

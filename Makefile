@@ -1,0 +1,44 @@
+# The environment is .venv in the clone; every target sets up what it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help install demo test check format bench clean
+
+help:  ## Show the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(STAMP)  ## Make .venv with the pinned dependencies
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -c constraints.txt torch==2.13.0
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	touch $(STAMP)
+
+demo: install  ## Three cycles of SIRI and the constant-budget baseline on this machine, a table and a report
+	$(BIN)/siri train laptop
+	$(BIN)/siri train laptop-constant
+	$(BIN)/siri compare laptop laptop-constant
+
+test: install  ## All tests: fast ones in parallel, then those that start servers
+	$(BIN)/pytest -q -n 2 -m 'not server'
+	$(BIN)/pytest -q -m server
+
+check: install  ## Format, lint, types, import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install  ## Let ruff format and mend what it can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: install  ## The benchmarks that need nothing beyond .venv; see benchmarks/README.md for the others
+	$(BIN)/python -m benchmarks.local_engine
+
+clean:  ## Remove caches; runs in .siri stay
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

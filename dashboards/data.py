@@ -1,0 +1,247 @@
+"""From runs to tables: what was measured of every snapshot, what differs at equal steps, what the policies wrote."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from siri import records
+from siri.behavior import WORDS
+from siri.errors import InputError
+from siri.evaluate import EvalReport, compare
+from siri.measure import Evaluation
+from siri.run import Run
+from siri.schedule import LengthSchedule
+from siri.statistics import Interval, accuracy_cr
+
+Row = dict[str, Any]
+BASE = "base"
+
+
+def labels(runs: Sequence[Run]) -> dict[str, str]:
+    """Run id -> what the run is called in tables and figures: shape and budgets, with more where two would be alike."""
+    plain = {run.id: _describe(run.config.schedule) for run in runs}
+    alike = [label for label in plain.values() if list(plain.values()).count(label) > 1]
+    return {run.id: f"{plain[run.id]}, {run.name}" if plain[run.id] in alike else plain[run.id] for run in runs}
+
+
+def _describe(schedule: LengthSchedule) -> str:
+    if schedule.shape == "constant":
+        return f"constant {schedule.max_budget}"
+    if schedule.shape == "segments":
+        return "stages " + "→".join(str(segment.budget) for segment in schedule.segments)
+    return f"{schedule.shape} {schedule.min_budget}–{schedule.max_budget}"
+
+
+def evaluated(run: Run, benchmark: str) -> list[str]:
+    """Names of the snapshots that have been measured on a benchmark, in step order; `base` among them."""
+    return [name for name in run.snapshot_steps if Evaluation(run, name, benchmark).find() is not None]
+
+
+def phase_of(run: Run, snapshot: str) -> str:
+    """`base`, the phase of the stage that a snapshot ends, or `level` for one that stands between extrema."""
+    phases = {stage.name: str(stage.phase) for stage in run.config.schedule.stages}
+    return phases.get(snapshot, BASE if snapshot == BASE else "level")
+
+
+def find_benchmark(run: Run) -> str:
+    """The benchmark that a run's tables show: the first of its final ones, else of the others, that has results.
+
+    Raises InputError when no trained snapshot has been evaluated.
+    """
+    for benchmark in (*run.config.evaluation.final, *run.config.evaluation.benchmarks):
+        if set(evaluated(run, benchmark)) - {BASE}:
+            return benchmark
+    raise InputError(f"run={run.name}: no snapshot has been evaluated yet; `siri evaluate` does it")
+
+
+def snapshot_table(runs: Sequence[Run], benchmark: str) -> pd.DataFrame:
+    """A row per evaluated snapshot: a base that runs share once and first, then the snapshots of each run.
+
+    Intervals are in `accuracy_low`, `accuracy_high`, `length_low`, `length_high`. Accuracy–CR is against the run's own
+    base on this one benchmark; NaN where that has not been evaluated or never answers right.
+    """
+    called, bases = labels(runs), dict[str, Row]()
+    rows: list[Row] = []
+    for run in runs:
+        for name in evaluated(run, benchmark):
+            evaluation = Evaluation(run, name, benchmark)
+            if name != BASE:
+                rows.append(_row(evaluation, called[run.id]))
+            elif evaluation.key not in bases:
+                bases[evaluation.key] = _row(evaluation, BASE)
+    return pd.DataFrame([*_name_bases(list(bases.values())), *rows])
+
+
+def _name_bases(bases: list[Row]) -> list[Row]:
+    return bases if len(bases) < 2 else [row | {"label": f"base of {row['run']}"} for row in bases]
+
+
+def _row(evaluation: Evaluation, label: str) -> Row:
+    run, name, report = evaluation.run, evaluation.snapshot, evaluation.report()
+    return {
+        "run": run.name,
+        "label": label,
+        "shape": run.config.schedule.shape,
+        "snapshot": name,
+        "phase": phase_of(run, name),
+        "step": run.step_of(name),
+        **_spread("accuracy", report.accuracy),
+        **_spread("length", report.length),
+        "accuracy_cr": _accuracy_cr(evaluation, report),
+        "truncated": report.truncated,
+        "entropy": report.entropy,
+        "unparsed": report.unparsed,
+        **{f"pass@{k}": value for k, value in report.pass_at.items()},
+        **{f"word_{word}": report.words[word] for word in WORDS},
+    }
+
+
+def _spread(name: str, interval: Interval) -> dict[str, float]:
+    return {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
+
+
+def _accuracy_cr(evaluation: Evaluation, report: EvalReport) -> float:
+    base = Evaluation(evaluation.run, BASE, evaluation.benchmark)
+    if base.find() is None or base.report().accuracy.mean == 0:
+        return float("nan")
+    reference = base.report()
+    ours = [report.accuracy.mean], [report.length.mean]
+    return accuracy_cr(*ours, [reference.accuracy.mean], [reference.length.mean])
+
+
+def interval_of(row: Any, name: str) -> Interval:
+    """The interval that a row of a table here holds under a name."""
+    return Interval(float(row[name]), float(row[f"{name}_low"]), float(row[f"{name}_high"]))
+
+
+def paired(ours: Evaluation, theirs: Evaluation, column: str) -> Interval:
+    """Mean difference ours − theirs of a column of the samples, paired by problem.
+
+    Raises InputError when the two were not measured alike: other problems, budget, samples or temperature.
+    """
+    for name, value in ours.settings.items():
+        if name != "numerics" and value != theirs.settings[name]:
+            raise InputError(
+                f"{theirs.run.name}: measured under {name}={theirs.settings[name]}, {ours.run.name} under {value}; "
+                "a paired difference needs the same"
+            )
+    return compare(ours.samples(), theirs.samples(), column, seed=ours.run.config.evaluation.seed)
+
+
+def comparison_table(run: Run, baseline: Run, benchmark: str) -> pd.DataFrame:
+    """Differences run − baseline at equal steps, paired by problem: accuracy and length, each with its interval.
+
+    `length_share` is the difference as a fraction of the baseline's length.
+    """
+    theirs = {baseline.step_of(name): name for name in evaluated(baseline, benchmark) if name != BASE}
+    steps = {run.step_of(name): name for name in evaluated(run, benchmark)}
+    both = [(step, name, theirs[step]) for step, name in steps.items() if step in theirs]
+    return pd.DataFrame([_differences(run, baseline, benchmark, *names) for names in both])
+
+
+def _differences(run: Run, baseline: Run, benchmark: str, step: int, name: str, baseline_name: str) -> Row:
+    ours, theirs = Evaluation(run, name, benchmark), Evaluation(baseline, baseline_name, benchmark)
+    accuracy, length = paired(ours, theirs, "correct"), paired(ours, theirs, "length")
+    return {
+        "step": step,
+        "snapshot": name,
+        "phase": phase_of(run, name),
+        "baseline_snapshot": baseline_name,
+        **_spread("accuracy", accuracy),
+        **_spread("length", length),
+        "length_share": length.mean / theirs.report().length.mean,
+    }
+
+
+def curves(run: Run) -> pd.DataFrame:
+    """A row per trained step with every metric of it; the names are those of siri.metrics."""
+    lines = records.read_lines(run.folder / records.METRICS)
+    return pd.DataFrame(lines) if lines else pd.DataFrame({"step": pd.Series(dtype=int)})
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one policy wrote to one problem."""
+
+    title: str
+    """The snapshot, or the step."""
+    step: int
+    text: str
+    verdict: str
+    length: int
+    budget: int
+
+
+@dataclass(frozen=True)
+class ProblemAnswers:
+    """One problem and its answers."""
+
+    question: str
+    solution: str
+    answers: tuple[Answer, ...]
+
+
+def shown_snapshots(run: Run, benchmark: str) -> list[str]:
+    """The policies whose answers stand side by side: base, last low, last high; base and last under a level budget."""
+    last = {phase_of(run, name): name for name in evaluated(run, benchmark)}
+    chosen = {last[phase] for phase in (BASE, "compression", "expansion") if phase in last}
+    if len(chosen) < 2 and "level" in last:
+        chosen.add(last["level"])
+    return [name for name in run.snapshot_steps if name in chosen]
+
+
+def one_problem(run: Run, benchmark: str) -> ProblemAnswers | None:
+    """The first problem, in the benchmark's order, that some of the shown policies get right and others do not.
+
+    Their first samples count; if there is no such problem, it is the benchmark's first. None when nothing has been
+    evaluated.
+    """
+    evaluations = [Evaluation(run, name, benchmark) for name in shown_snapshots(run, benchmark)]
+    if not evaluations:
+        return None
+    firsts = [_first_samples(evaluation) for evaluation in evaluations]
+    problems = evaluations[0].problems.problems
+    differing = (problem for problem in problems if len({bool(rows.loc[problem.id, "correct"]) for rows in firsts}) > 1)
+    problem = next(differing, problems[0])
+    answers = tuple(_answer(found, rows.loc[problem.id]) for found, rows in zip(evaluations, firsts, strict=True))
+    return ProblemAnswers(problem.question, problem.answer, answers)
+
+
+def _first_samples(evaluation: Evaluation) -> pd.DataFrame:
+    rows = evaluation.samples()
+    return rows[rows["sample"] == 0].drop_duplicates("problem").set_index("problem")
+
+
+def _answer(evaluation: Evaluation, row: Any) -> Answer:
+    return Answer(
+        title=evaluation.snapshot,
+        step=evaluation.run.step_of(evaluation.snapshot),
+        text=str(row["text"]),
+        verdict=str(row["verdict"]),
+        length=int(row["length"]),
+        budget=evaluation.budget,
+    )
+
+
+def training_responses(run: Run) -> Iterator[tuple[str, list[ProblemAnswers]]]:
+    """The responses that training kept of the step of every snapshot that stands: (snapshot, one problem each)."""
+    questions = {problem.id: problem for problem in run.problems.train}
+    for name, step in run.snapshot_steps.items():
+        entry = run.store.find(run.keys[step])
+        if step == 0 or entry is None:
+            continue
+        budget = run.config.schedule(step)
+        yield (
+            name,
+            [
+                ProblemAnswers(
+                    questions[line["problem"]].question,
+                    questions[line["problem"]].answer,
+                    (Answer(f"step {step}", step, line["text"], line["verdict"], line["length"], budget),),
+                )
+                for line in records.read_lines(entry.folder / records.RESPONSES)
+                if line["step"] == step
+            ],
+        )

@@ -1,0 +1,253 @@
+"""What the paper found, held against one run: every verdict is computed, nothing is said beyond its interval."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from dashboards import data, wording
+from siri.measure import Evaluation
+from siri.run import Run
+from siri.statistics import Interval
+
+Verdict = Literal["for it", "for it in part", "against it", "both ways", "undecided", "not tested here"]
+
+FEWEST_CYCLE_STEPS = 8  # below that a lag is not told from noise
+WEAKEST_CORRELATION = 0.5
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A claim of the paper and what this run says to it."""
+
+    claim: str
+    verdict: Verdict
+    parts: tuple[str, ...]
+    """What was measured, one line each; for a claim that is not tested, what a test would need."""
+
+    @property
+    def statement(self) -> str:
+        """The lines as one sentence."""
+        prefix = "" if self.verdict == "not tested here" else "In this run: "
+        return f"{prefix}{'; '.join(self.parts)}."
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything that the findings are read off."""
+
+    run: Run
+    baselines: tuple[Run, ...]
+    benchmark: str
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Evaluated snapshots at the base and the extrema, in step order."""
+        return [name for name in data.evaluated(self.run, self.benchmark) if self.phase(name) != "level"]
+
+    @cached_property
+    def highs(self) -> list[str]:
+        """Evaluated snapshots that end an expansion."""
+        return [name for name in self.names if self.phase(name) == "expansion"]
+
+    def phase(self, name: str) -> str:
+        """Phase of a snapshot."""
+        return data.phase_of(self.run, name)
+
+    def change(self, before: str, after: str, column: str) -> Interval:
+        """Difference after − before of two snapshots of the run, paired by problem."""
+        ours, theirs = (Evaluation(self.run, name, self.benchmark) for name in (after, before))
+        return data.paired(ours, theirs, column)
+
+    def changes(self, phase: str, column: str) -> list[tuple[str, Interval]]:
+        """(snapshot, change since the one before it) of every stage of a phase whose two ends were evaluated."""
+        neighbours = pairwise(self._ends())
+        return [
+            (after, self.change(before, after, column))
+            for before, after in neighbours
+            if self.phase(after) == phase and {before, after} <= set(self.names)
+        ]
+
+    def _ends(self) -> list[str]:
+        return [data.BASE, *(stage.name for stage in self.run.config.schedule.stages)]
+
+    @cached_property
+    def comparisons(self) -> dict[str, pd.DataFrame]:
+        """Label of a baseline -> paired differences at equal steps, where there are any."""
+        called = data.labels([self.run, *self.baselines])
+        tables = {called[run.id]: data.comparison_table(self.run, run, self.benchmark) for run in self.baselines}
+        return {label: table for label, table in tables.items() if len(table)}
+
+    @cached_property
+    def against_level(self) -> list[tuple[str, pd.Series]]:
+        """(label, differences of the last high) for every baseline of constant budget that stands at its step."""
+        called = data.labels([self.run, *self.baselines])
+        level = [called[run.id] for run in self.baselines if run.config.schedule.shape == "constant"]
+        return [
+            (label, row)
+            for label, table in self.comparisons.items()
+            for _, row in table[table["snapshot"].isin(self.highs[-1:])].iterrows()
+            if label in level
+        ]
+
+
+def find_all(evidence: Evidence) -> list[Finding]:
+    """Every finding of the paper, in its order; those that one run cannot speak to say so."""
+    return [
+        _fewer_tokens(evidence),
+        _higher_accuracy(evidence),
+        _highs_rise(evidence),
+        _length_follows(evidence),
+        _entropy(evidence),
+        _waits(evidence),
+        _deduction_stays(evidence),
+        _untested(
+            "Longer cycles are better (T = 320, 480, 640).",
+            "runs that differ in cycle_steps alone, over several seeds and bases",
+        ),
+        _untested(
+            "A cosine loses less accuracy in compression, a stair gains more in expansion.",
+            "runs that differ in shape alone, over several seeds and bases",
+        ),
+    ]
+
+
+def sign(interval: Interval) -> int:
+    """1 or −1 when the interval lies on one side of 0, 0 when it holds 0: undecided."""
+    return int(interval.low > 0) - int(interval.high < 0)
+
+
+def judge(outcomes: Sequence[int]) -> Verdict:
+    """One verdict of several outcomes: 1 speaks for the claim, −1 against it, 0 is undecided."""
+    if not outcomes:
+        return "not tested here"
+    if min(outcomes) == max(outcomes):
+        verdicts: dict[int, Verdict] = {1: "for it", 0: "undecided", -1: "against it"}
+        return verdicts[outcomes[0]]
+    if min(outcomes) == -1:
+        return "both ways" if max(outcomes) == 1 else "against it"
+    return "for it in part"
+
+
+def _untested(claim: str, needs: str) -> Finding:
+    return Finding(claim, "not tested here", (f"needs {needs}",))
+
+
+def _fewer_tokens(evidence: Evidence) -> Finding:
+    claim = "The expanded policy answers in fewer tokens than training under a constant budget."
+    found = [(_place(label, row), row, data.interval_of(row, "length")) for label, row in evidence.against_level]
+    if not found:
+        return _untested(claim, "a constant-budget run evaluated at the last high's step")
+    parts = [
+        f"{place}: {wording.difference(length)} tokens a response, {wording.signed(100 * row['length_share'], 0)} %"
+        for place, row, length in found
+    ]
+    return Finding(claim, judge([-sign(length) for *_, length in found]), tuple(parts))
+
+
+def _higher_accuracy(evidence: Evidence) -> Finding:
+    claim = "The expanded policy is more accurate than training under a constant budget."
+    found = [(_place(label, row), data.interval_of(row, "accuracy")) for label, row in evidence.against_level]
+    if not found:
+        return _untested(claim, "a constant-budget run evaluated at the last high's step")
+    parts = [f"{place}: {wording.difference(accuracy, 100)} points" for place, accuracy in found]
+    return Finding(claim, judge([sign(accuracy) for _, accuracy in found]), tuple(parts))
+
+
+def _place(label: str, row: pd.Series) -> str:
+    return f"{row['snapshot']} against {label} at step {row['step']}"
+
+
+def _highs_rise(evidence: Evidence) -> Finding:
+    claim = "Accuracy at the highs rises from cycle to cycle."
+    steps = list(pairwise(evidence.highs))
+    if not steps:
+        return _untested(claim, "at least two expanded snapshots")
+    changes = [(before, after, evidence.change(before, after, "correct")) for before, after in steps]
+    parts = [f"{before} to {after}: {wording.difference(change, 100)} points" for before, after, change in changes]
+    return Finding(claim, judge([sign(change) for *_, change in changes]), tuple(parts))
+
+
+def best_lag(budgets: ArrayLike, lengths: ArrayLike, steps: range, most: int) -> tuple[int, float]:
+    """The lag in 0..most at which length(t) correlates best with budget(t − lag), t in `steps`, and that correlation.
+
+    Budgets and lengths start at step 1. The smallest of equal lags; (0, 0) where nothing varies.
+    """
+    budget, length = np.asarray(budgets, dtype=float), np.asarray(lengths, dtype=float)
+    best = (0, 0.0)
+    for lag in range(most + 1):
+        at = np.array([step - 1 for step in steps if step - lag >= 1])
+        pair = length[at], budget[at - lag]
+        if min(np.ptp(pair[0]), np.ptp(pair[1])) > 0:
+            correlation = float(np.corrcoef(*pair)[0, 1])
+            best = (lag, correlation) if correlation > best[1] + 1e-9 else best
+    return best
+
+
+def _length_follows(evidence: Evidence) -> Finding:
+    claim = "The length follows the budget with a lag (100–200 of the paper's 640 steps, 16–31 % of a cycle)."
+    schedule, curve = evidence.run.config.schedule, data.curves(evidence.run)
+    size = schedule.cycle_steps
+    cycles = len(curve) // size
+    if {stage.phase for stage in schedule.stages} == {"level"} or not cycles or size < FEWEST_CYCLE_STEPS:
+        return _untested(claim, f"a whole cycle of at least {FEWEST_CYCLE_STEPS} steps")
+    found = [
+        best_lag(curve["rollout/budget"], curve["rollout/length"], range(first + 1, first + size + 1), size // 2)
+        for first in range(0, cycles * size, size)
+    ]
+    outcomes = [int(lag > 0 and correlation >= WEAKEST_CORRELATION) for lag, correlation in found]
+    parts = [
+        f"cycle {cycle}: {lag} of {size} steps (correlation {wording.number(correlation, 2)})"
+        for cycle, (lag, correlation) in enumerate(found, start=1)
+    ]
+    return Finding(claim, judge(outcomes), tuple(parts))
+
+
+def _moves(evidence: Evidence, claim: str, column: str, unit: str, digits: int) -> Finding:
+    """A measure that falls in compression and rises in expansion."""
+    stages = [(phase, evidence.changes(phase, column)) for phase in ("compression", "expansion")]
+    if not any(changes for _, changes in stages):
+        return _untested(claim, "a budget that oscillates")
+    towards = {"compression": -1, "expansion": 1}
+    outcomes = [towards[phase] * sign(change) for phase, changes in stages for _, change in changes]
+    parts = [
+        f"{phase} to {name}: {wording.difference(change, 1, digits)} {unit}"
+        for phase, changes in stages
+        for name, change in changes
+    ]
+    return Finding(claim, judge(outcomes), tuple(parts))
+
+
+def _entropy(evidence: Evidence) -> Finding:
+    claim = "Entropy falls in compression and rises in expansion, and does not collapse."
+    finding = _moves(evidence, claim, "entropy", "nats a token", 3)
+    if finding.verdict == "not tested here":
+        return finding
+    ends = [(name, Evaluation(evidence.run, name, evidence.benchmark).report().entropy) for name in _ends(evidence)]
+    left = " and ".join(f"{wording.number(entropy, 3)} at {name}" for name, entropy in ends)
+    return Finding(claim, finding.verdict, (*finding.parts, f"it stands at {left}"))
+
+
+def _ends(evidence: Evidence) -> tuple[str, str]:
+    return evidence.names[0], evidence.names[-1]
+
+
+def _waits(evidence: Evidence) -> Finding:
+    claim = "“wait” is suppressed in compression and comes back in expansion."
+    return _moves(evidence, claim, "word_wait", "a response", 2)
+
+
+def _deduction_stays(evidence: Evidence) -> Finding:
+    claim = "“so” and “compute” stay level."
+    if len(evidence.names) < 2:
+        return _untested(claim, "a trained snapshot beside the base")
+    first, last = _ends(evidence)
+    changes = [(word, evidence.change(first, last, f"word_{word}")) for word in ("so", "compute")]
+    parts = [f"“{word}”, {first} to {last}: {wording.difference(change, 1, 2)} a response" for word, change in changes]
+    # An interval around 0 does not show that nothing changed: such a claim can be contradicted, never confirmed.
+    return Finding(claim, judge([-abs(sign(change)) for _, change in changes]), tuple(parts))

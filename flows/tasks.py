@@ -1,0 +1,83 @@
+"""The tasks that flows share: make the base, train a stage, evaluate a snapshot; only names and keys pass between."""
+
+import time
+from collections.abc import Iterable, Iterator
+from uuid import UUID
+
+from prefect import task
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+
+from siri import bases, interrupt, progress
+from siri.config import RunConfig
+from siri.engine import StepReport
+from siri.errors import StoppedError
+from siri.home import find_home
+from siri.measure import Evaluation, measure
+from siri.run import Run, advance, open_run
+
+ARTIFACT_SECONDS = 2.0
+"""Most often that a progress artifact is updated."""
+
+
+@task(name="base", task_run_name="base {config.model.base}")
+def make_base(config: RunConfig) -> str:
+    """See to it that the base is in the store; returns key(0)."""
+    last = config.model.warmup.steps
+    steps = bases.make_base(config, find_home(), interrupt.STOP)
+    for _ in _publish(progress.follow(steps, "base", 1, last), 1, last):
+        pass
+    if interrupt.STOP.is_set():
+        raise StoppedError("the warm-up of the base")
+    return open_run(config, find_home()).base
+
+
+@task(name="stage", task_run_name="{stage}")
+def train_stage(config: RunConfig, stage: str) -> str:
+    """Train one stage unless its snapshot stands already; returns the snapshot's key."""
+    run = open_run(config, find_home())
+    steps = next(found for found in config.schedule.stages if found.name == stage)
+    reports = advance(run, steps.last, interrupt.STOP)
+    trained = 0
+    for _ in _publish(progress.follow(reports, stage, steps.first, steps.last), steps.first, steps.last):
+        trained += 1
+    if run.snapshot(stage) is None:
+        raise StoppedError(stage)
+    print(f"{stage}: {f'{trained} steps trained' if trained else 'in the store already, nothing to train'}", flush=True)
+    return run.keys[steps.last]
+
+
+@task(name="evaluation", task_run_name="{snapshot} on {benchmark}")
+def evaluate_snapshot(config: RunConfig, snapshot: str, benchmark: str) -> str:
+    """Measure a snapshot on a benchmark unless that is done already; returns the evaluation's key."""
+    evaluation = Evaluation(open_run(config, find_home()), snapshot, benchmark)
+    total = len(evaluation.problems) * config.evaluation.samples
+    for _ in progress.count(measure(evaluation), f"{snapshot} on {benchmark}", total):
+        pass
+    return evaluation.key
+
+
+def evaluate_all(run: Run, snapshots: Iterable[str], benchmarks: Iterable[str]) -> None:
+    """Measure snapshots on benchmarks, one task each; what is done already costs no task."""
+    wanted = [Evaluation(run, snapshot, benchmark) for snapshot in snapshots for benchmark in benchmarks]
+    for evaluation in wanted:
+        if evaluation.find() is None:
+            evaluate_snapshot(run.config, evaluation.snapshot, evaluation.benchmark)
+
+
+def _publish(reports: Iterator[StepReport], first: int, last: int) -> Iterator[StepReport]:
+    """Pass reports on and keep a progress artifact up to date."""
+    artifact: UUID | None = None
+    shown = time.monotonic()
+    for report in reports:
+        if time.monotonic() - shown >= ARTIFACT_SECONDS or report.step == last:
+            percent = 100.0 * (report.step - first + 1) / (last - first + 1)
+            artifact = _show_percent(artifact, percent, progress.describe(report))
+            shown = time.monotonic()
+        yield report
+
+
+def _show_percent(artifact: UUID | None, percent: float, note: str) -> UUID | None:
+    if artifact is None:
+        return create_progress_artifact(progress=percent, description=note)  # type: ignore[return-value]
+    update_progress_artifact(artifact_id=artifact, progress=percent, description=note)
+    return artifact

@@ -1,0 +1,106 @@
+"""The flow of a run: base, then stage after stage, each measured where it ends; then the final tables."""
+
+from typing import Annotated
+
+from prefect import flow
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from pydantic import Field
+
+from flows.tasks import evaluate_all, make_base, train_stage
+from siri import tracking
+from siri.config import RunConfig, load, recipe_names
+from siri.home import find_home
+from siri.measure import Evaluation
+from siri.run import Run, open_run
+
+LAPTOP = load("laptop")
+
+
+@flow(name="train", flow_run_name="{config.recipe} seed {config.seed}", validate_parameters=True)
+def train(
+    config: RunConfig = LAPTOP,
+    until: Annotated[str | None, Field(description="Stage to stop after, as in c2-high; none means the last")] = None,
+) -> str:
+    """Train a run stage by stage, keep a snapshot at every extremum and measure it; returns the run's id.
+
+    What the store holds already is not made again.
+    """
+    stages = config.schedule.stages_until(until)
+    make_base(config)
+    run = open_run(config, find_home())
+    with tracking.following(run):
+        evaluate_all(run, ["base"], config.evaluation.benchmarks)
+        for stage in stages:
+            train_stage(config, stage.name)
+            evaluate_all(run, [stage.name], config.evaluation.benchmarks)
+        if stages[-1].last == config.schedule.total_steps:
+            evaluate_all(run, run.snapshot_steps, config.evaluation.final)
+    publish(run)
+    return run.id
+
+
+@flow(name="train-recipe", flow_run_name="{recipe}")
+def train_recipe(
+    recipe: Annotated[
+        str, Field(description="Name of a recipe", json_schema_extra={"enum": [*recipe_names()]})
+    ] = "laptop",
+    overrides: Annotated[list[str], Field(description="Changes to it, as in schedule.min_budget=24")] = [],  # noqa: B006
+    until: Annotated[str | None, Field(description="Stage to stop after, as in c2-high; none means the last")] = None,
+) -> str:
+    """Train a recipe with `a.b=value` overrides, validated as on the command line; returns the run's id."""
+    run_id: str = train(load(recipe, overrides), until)
+    return run_id
+
+
+def publish(run: Run) -> None:
+    """Leave what was found as artifacts of the flow run: a table, a text that says how to go on, a link to MLflow."""
+    rows = snapshot_rows(run)
+    create_table_artifact(table=rows, key="snapshots", description=f"Snapshots of {run.name}")
+    create_markdown_artifact(markdown=describe_run(run, rows), key="run", description=run.name)
+    link = tracking.run_link(run)
+    if link is not None:
+        create_link_artifact(link=link, link_text=f"{run.name} in MLflow", key="mlflow")
+
+
+def snapshot_rows(run: Run) -> list[dict[str, str | int | float]]:
+    """One row per snapshot and benchmark that has been measured."""
+    settings = run.config.evaluation
+    rows: list[dict[str, str | int | float]] = []
+    for name, step in run.snapshot_steps.items():
+        for benchmark in dict.fromkeys((*settings.benchmarks, *settings.final)):
+            evaluation = Evaluation(run, name, benchmark)
+            if evaluation.find() is None:
+                continue
+            report = evaluation.report()
+            rows.append(
+                {
+                    "snapshot": name,
+                    "step": step,
+                    "benchmark": benchmark,
+                    "accuracy": round(report.accuracy.mean, 4),
+                    "tokens": round(report.length.mean, 1),
+                    "key": run.keys[step][:12],
+                }
+            )
+    return rows
+
+
+def describe_run(run: Run, rows: list[dict[str, str | int | float]]) -> str:
+    """The run in Markdown."""
+    schedule = run.config.schedule
+    lines = [
+        f"# {run.name}",
+        f"Run `{run.id}`: {schedule.shape} schedule, {schedule.total_steps} steps, "
+        f"seed {run.config.seed}, base seed {run.config.model.base_seed}.",
+        "",
+        "| snapshot | step | benchmark | accuracy | tokens |",
+        "|---|---|---|---|---|",
+        *(f"| {r['snapshot']} | {r['step']} | {r['benchmark']} | {r['accuracy']} | {r['tokens']} |" for r in rows),
+        "",
+        f"`siri show {run.name}:base` shows what the model wrote, `siri compare {run.name}` sets it beside other runs.",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    train(LAPTOP)

@@ -1,0 +1,115 @@
+"""The command line: what it prints, what it refuses, and how it exits."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from siri import cli
+from siri.config import load
+
+TINY = [
+    "engine.name=scripted",
+    "problems.train_size=64",
+    "problems.dev_size=16",
+    "problems.test_size=16",
+    "schedule.cycle_steps=8",
+]
+
+
+def run_cli(*words: str) -> int:
+    """Run a command in this process; returns its exit code."""
+    with mock.patch.dict(os.environ), mock.patch.object(sys, "argv", ["siri", *words]):
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+    code = ended.value.code
+    return code if isinstance(code, int) else 0
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["train", "laptop", "schedule.min_budgt=3"], "did you mean schedule.min_budget"),
+        (["train", "laptop", "seed=x"], "seed='x': input should be a valid integer"),
+        (["train", "laptop", "schedule.min_budget=100"], "min_budget=100 is above max_budget=72"),
+        (["train", "laptop", "schedule.cycle_steps=7"], "schedule.cycle_steps=7"),
+        (["train", "laptop", "schedule.cycle_steps=0"], "schedule.cycle_steps=0"),
+        (["train", "laptop", "schedule.shape=segments"], "needs segments"),
+        (["train", "laptop-two-stage", "schedule.segments=[{budget: 3}]"], "schedule.segments.0.steps"),
+        (["train", "laptop", "schedule.max_budget=400"], "the model reads 256 tokens at most"),
+        (["train", "laptop", "model.base=/no/such/model"], "model.base=/no/such/model"),
+        (["train", "laptop", "problems.source=/no/such.jsonl"], "/no/such.jsonl"),
+        (["train", "laptop", "engine.device=cuda"], "engine.device=cuda"),
+        (["train", "siri-7b"], "engine.name=verl"),
+        (["train", "no-such-recipe"], "recipe=no-such-recipe"),
+        (["train", "laptop", "--until", "c9-low"], "until=c9-low"),
+        (["preview", "laptop", "nonsense"], "must look like schedule.min_budget=4096"),
+        (["show", "laptop"], "must look like RUN:NAME"),
+        (["show", "laptop:c1-low"], "no runs yet"),
+        (["evaluate", "nothing"], "run=nothing"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    words: list[str], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if expected == "engine.device=cuda":
+        torch = pytest.importorskip("torch")
+        if torch.cuda.is_available():
+            pytest.skip("there is a GPU here")
+    assert run_cli(*words) == 2
+    captured = capsys.readouterr()
+    assert expected in captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith("siri: ")
+    assert not (tmp_path / ".siri" / "store").exists(), "nothing half-written"
+
+
+def test_a_broken_problem_file_is_refused_by_its_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_text('{"question": "1+1", "answer": "2"}\n{"question": "1+2"}\n')
+    assert run_cli("train", "laptop", f"problems.source={path}", "--home", str(tmp_path / "home")) == 2
+    assert "mine.jsonl" in (error := capsys.readouterr().err)
+    assert "2" in error
+
+
+def test_preview_gives_the_budget_of_every_step(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli("preview", "siri-1.5b", "--json") == 0
+    values = json.loads(capsys.readouterr().out)
+    assert values["budgets"] == load("siri-1.5b").schedule.budgets
+    assert values["budgets"][1599] == 8192
+    assert values["budgets"][1919] == 16384
+
+
+def test_preview_prints_every_setting_as_a_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli("preview", "laptop", "seed=3", "--config") == 0
+    recipe = tmp_path / "laptop.yaml"
+    recipe.write_text(capsys.readouterr().out)
+    assert load(str(recipe)) == load("laptop", ["seed=3"])
+
+
+def test_doctor_finds_this_installation_in_order(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli("doctor", "--json", "--home", str(tmp_path)) == 0
+    subjects = {finding["subject"]: finding["verdict"] for finding in json.loads(capsys.readouterr().out)}
+    assert subjects["packages"] == "ok"
+    assert subjects["MLflow"] == "ok"
+
+
+def test_doctor_says_how_to_mend_a_server_that_is_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    assert run_cli("doctor", "--home", str(tmp_path)) == 1
+    output = capsys.readouterr().out
+    assert "wrong MLflow" in output
+    assert "mend: start it, or unset MLFLOW_TRACKING_URI" in output
+
+
+def test_help_is_fast_because_nothing_heavy_is_imported() -> None:
+    code = "import sys; import siri.cli; print(sorted({'torch', 'prefect', 'mlflow', 'optuna', 'pandas'} & set(sys.modules)))"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output.strip() == "[]"

@@ -1,0 +1,231 @@
+"""Flows: without a server, killed, and under a server with a worker."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from siri.guard import MARK
+
+pytestmark = pytest.mark.server
+
+ROOT = Path(__file__).parent.parent
+BIN = Path(sys.executable).parent
+TINY = [
+    "engine.name=scripted",
+    "problems.train_size=64",
+    "problems.dev_size=16",
+    "problems.test_size=16",
+    "schedule.cycle_steps=8",
+]
+RUN_SECONDS = 180
+
+
+def siri(home: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line to its end."""
+    return subprocess.run(
+        [BIN / "siri", *words, "--home", home],
+        capture_output=True,
+        text=True,
+        timeout=RUN_SECONDS,
+        env=os.environ | environment,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home in which the scripted laptop recipe and its baseline have been trained without a server."""
+    home = tmp_path_factory.mktemp("trained")
+    for recipe in ("laptop", "laptop-constant"):
+        done = siri(home, "train", recipe, *TINY)
+        assert done.returncode == 0, done.stderr
+    return home
+
+
+def test_a_flow_runs_without_a_server_and_keeps_a_snapshot_at_every_extremum(trained: Path) -> None:
+    rows = json.loads(siri(trained, "snapshots", "list", "--json").stdout)
+    names = [row["name"] for row in rows if row["run"].startswith("laptop-b0")]
+    assert names == ["base", "c1-low", "c1-high", "c2-low", "c2-high", "c3-low", "c3-high"]
+    assert {"run", "name", "key", "step", "budget", "weights_sha256"} <= set(rows[0])
+    lows = [row for row in rows if row["name"].endswith("low")]
+    assert {row["budget"] for row in lows} == {36}
+
+
+def test_a_second_run_trains_nothing_and_says_so(trained: Path) -> None:
+    again = siri(trained, "train", "laptop", *TINY)
+    assert again.returncode == 0
+    assert again.stdout.count("in the store already, nothing to train") == 6
+    assert "steps trained" not in again.stdout
+
+
+def test_compare_prints_the_table_and_writes_the_report(trained: Path) -> None:
+    done = siri(trained, "compare", "laptop", "laptop-constant")
+    assert done.returncode == 0, done.stderr
+    for name in ("base", "c1-low", "c3-high"):
+        assert name in done.stdout
+    [report] = (trained / "reports").glob("*.html")
+    assert "c3-high" in report.read_text()
+
+
+def test_show_lets_people_read_what_a_snapshot_wrote(trained: Path) -> None:
+    shown = json.loads(siri(trained, "show", "laptop:c3-low", "--problem", "2", "--json").stdout)
+    assert len(shown["samples"]) == 6
+    assert shown["samples"][0]["verdict"] in ("correct", "wrong", "unparsed")
+
+
+@contextmanager
+def started(*command: str | Path, home: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """A child in a process group of its own, with its output in a file; killed at the end."""
+    log = home.parent / f"{Path(command[0]).name}-{time.monotonic_ns()}.log"
+    with log.open("w") as output:
+        child = subprocess.Popen(
+            list(command),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=ROOT,
+            env=os.environ | environment,
+            start_new_session=True,
+        )
+        try:
+            yield child
+        finally:
+            for process in [*psutil.Process(child.pid).children(recursive=True)] if child.poll() is None else []:
+                process.kill()
+            child.kill()
+            child.wait()
+
+
+def wait_for(question: str, answer: Any, seconds: float = 120) -> None:
+    """Ask until the answer is true, for a bounded time."""
+    deadline = time.monotonic() + seconds
+    while not answer():
+        assert time.monotonic() < deadline, f"waited {seconds} s for: {question}"
+        time.sleep(0.2)
+
+
+def marked_processes(home: Path) -> list[psutil.Process]:
+    """Processes that a flow of this home started and that are still there."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            environment = process.environ()
+        except psutil.Error:
+            continue
+        if MARK in environment and environment.get("SIRI_HOME") == str(home.resolve()):
+            found.append(process)
+    return found
+
+
+def test_a_killed_flow_leaves_no_process_and_goes_on_where_it_was(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    # the paper's cycle length: long enough that the kill comes in the middle of a stage
+    words = [*TINY[:-1], "schedule.cycle_steps=640", "schedule.cycles=1", "rollout.batch_size=64", "checkpoint_every=5"]
+    command = [BIN / "siri", "train", "laptop", *words, "--home", str(home)]
+    metrics = home / "runs"
+    with started(*command, home=home) as child:
+        wait_for(
+            "twenty steps", lambda: sum(len(p.read_text().splitlines()) for p in metrics.glob("*/metrics.jsonl")) > 20
+        )
+        assert len(marked_processes(home)) >= 2, "the flow and its own Prefect server"
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait()
+        wait_for("the guard to end what is left", lambda: not marked_processes(home), 30)
+    done = siri(home, "train", "laptop", *words)
+    assert done.returncode == 0, done.stderr
+    steps = [json.loads(line)["step"] for p in metrics.glob("*/metrics.jsonl") for line in p.read_text().splitlines()]
+    assert steps == list(range(1, 641))
+
+
+def test_ctrl_c_keeps_a_checkpoint_and_says_how_to_go_on(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    words = [
+        *TINY[:-1],
+        "schedule.cycle_steps=2000",
+        "schedule.cycles=1",
+        "rollout.batch_size=64",
+        "checkpoint_every=5000",
+    ]
+    command = [BIN / "siri", "train", "laptop", *words, "--home", str(home)]
+    with started(*command, home=home) as child:
+        metrics = home / "runs"
+        wait_for(
+            "twenty steps", lambda: sum(len(p.read_text().splitlines()) for p in metrics.glob("*/metrics.jsonl")) > 20
+        )
+        os.kill(child.pid, signal.SIGINT)
+        assert child.wait(timeout=60) == 130
+    [log] = tmp_path.glob("siri-*.log")
+    assert "its checkpoint is kept. Go on with: siri train laptop" in log.read_text()
+    roles = [json.loads(p.read_text())["role"] for p in (home / "store" / "entries").glob("*/*/manifest.json")]
+    assert "rolling" in roles
+
+
+def free_port() -> int:
+    """A port of loopback that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def answers(url: str) -> bool:
+    """Whether a server answers 200 at a URL."""
+    try:
+        with urllib.request.urlopen(url, timeout=2) as reply:
+            return bool(reply.status == 200)
+    except OSError:
+        return False
+
+
+def post(url: str, body: dict[str, Any]) -> Any:
+    """POST JSON, read JSON."""
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as reply:
+        return json.load(reply)
+
+
+def test_a_deployment_runs_on_a_worker_under_a_server(tmp_path: Path) -> None:
+    home, port = tmp_path / "home", free_port()
+    api = f"http://127.0.0.1:{port}/api"
+    environment = {
+        "PREFECT_HOME": str(tmp_path / "prefect"),
+        "PREFECT_API_URL": api,
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "true",
+        "SIRI_HOME": str(home),
+    }
+
+    def prefect(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [BIN / "prefect", *words], capture_output=True, text=True, timeout=120, cwd=ROOT, env=os.environ | environment,
+            check=False,
+        )  # fmt: skip
+
+    server = [BIN / "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    with started(*server, home=home, **environment):
+        wait_for("the server", lambda: answers(f"{api}/health"))
+        assert prefect("work-pool", "create", "siri", "--type", "process").returncode == 0
+        deployed = prefect("--no-prompt", "deploy", "--all")
+        assert deployed.returncode == 0, deployed.stdout + deployed.stderr
+        with started(BIN / "prefect", "worker", "start", "--pool", "siri", home=home, **environment):
+            overrides = [*TINY, "schedule.cycles=1"]
+            ran = prefect(
+                "deployment", "run", "train-recipe/train-recipe", "--watch",
+                "--param", f"overrides={json.dumps(overrides)}", "--param", "recipe=laptop",
+            )  # fmt: skip
+            assert ran.returncode == 0, ran.stdout + ran.stderr
+            artifacts = post(f"{api}/artifacts/filter", {})
+    kinds = {artifact["type"] for artifact in artifacts}
+    assert {"markdown", "table", "progress"} <= kinds
+    assert len(list((home / "runs").glob("*/metrics.jsonl"))) == 1
