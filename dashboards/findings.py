@@ -216,7 +216,7 @@ def _moves(evidence: Evidence, claim: str, column: str, unit: str, digits: int) 
     towards = {"compression": -1, "expansion": 1}
     outcomes = [towards[phase] * sign(change) for phase, changes in stages for _, change in changes]
     parts = [
-        f"{phase} to {name}: {wording.difference(change, 1, digits)} {unit}"
+        f"to {name}: {wording.difference(change, 1, digits)} {unit}"
         for phase, changes in stages
         for name, change in changes
     ]

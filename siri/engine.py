@@ -25,7 +25,8 @@ class StagePlan:
     scratch: Path
     """An empty folder to write checkpoints into."""
     stop: Event = field(default_factory=Event)
-    """Set from outside, it ends the stage after the step at hand, whose report then comes with a checkpoint."""
+    """Set from outside, it ends the stage after the step at hand, or after the next one if that step's report is out
+    without a checkpoint already: the last report always comes with one."""
 
     def saves(self, step: int) -> bool:
         """Whether the report of a step must come with a checkpoint."""

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import psutil
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 
 from siri.errors import InputError
 
@@ -94,7 +95,7 @@ class Store:
             return Entry(path.parent, Manifest(**json.loads(path.read_text())))
         except FileNotFoundError:
             return None
-        except (json.JSONDecodeError, TypeError):
+        except (ValueError, TypeError):  # no JSON, no UTF-8, or other fields
             self._quarantine(key, "its manifest cannot be read")
             return None
 
@@ -142,13 +143,28 @@ class Store:
             for path in folder.iterdir():
                 _flush(path)
             target.parent.mkdir(parents=True, exist_ok=True)
-            os.rename(folder, target)
+            stored = self._appear(folder, manifest.key)
             _flush(target.parent)
         except OSError as error:
             shutil.rmtree(folder, ignore_errors=True)
+            raise explain_write_error(error, self.root) from None
+        return stored or Entry(target, manifest)
+
+    def _appear(self, folder: Path, key: str) -> Entry | None:
+        """Rename a finished folder to its place; the entry that stands there already, if one does."""
+        try:
+            os.rename(folder, self._folder(key))
+        except OSError as error:
             if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
-                raise explain_write_error(error, self.root) from None
-        return Entry(target, manifest)
+                raise
+            stored = self.find(key)
+            if stored is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+                return stored
+            if self._folder(key).exists():
+                self._quarantine(key, "it has no manifest")
+            os.rename(folder, self._folder(key))
+        return None
 
     def promote(self, entry: Entry) -> None:
         """Keep a rolling checkpoint as a snapshot."""
@@ -219,13 +235,30 @@ def write_atomically(path: Path, text: str) -> None:
     """Write a small file so that readers see the old text or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise explain_write_error(error, path.parent) from None
 
 
-def explain_write_error(error: OSError, place: Path) -> Exception:
+@contextmanager
+def full_disk_explained(place: Path) -> Iterator[None]:
+    """Whatever writes below `place` in this block: a full disk ends it with one line, not with a traceback."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        explained = explain_write_error(error, place)
+        if explained is error:
+            raise
+        raise explained from None
+
+
+def explain_write_error(error: Exception, place: Path) -> Exception:
     """A full disk is the user's to mend, one line; any other error stays what it is."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if full or (isinstance(error, SafetensorError) and f"os error {errno.ENOSPC}" in str(error)):
         return InputError(f"disk full: {place} has no room left; free some and run the same command to go on")
     return error
 

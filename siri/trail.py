@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -35,10 +35,9 @@ class Chain:
 def travel(chain: Chain, last: int, train: Train) -> Generator[StepReport]:
     """Go along a chain to step `last`, from the nearest stored key, under the lease of the last one."""
     with chain.store.lease(chain.keys[last]):
-        start = _nearest_verified(chain, last)
+        start = _keep(chain, _nearest_verified(chain, last), last)
         if start.manifest.step == last:
-            if start.manifest.role == "rolling":
-                chain.store.promote(start)
+            _remove_rolling(chain, last)
             return
         scratch = chain.store.scratch()
         try:
@@ -57,6 +56,15 @@ def _nearest_verified(chain: Chain, last: int) -> Entry:
             raise InputError(f"base {chain.keys[0][:12]}: gone from the store; run the command again to make it")
         if chain.store.verified(found.manifest.key) is not None:
             return found
+
+
+def _keep(chain: Chain, entry: Entry, last: int) -> Entry:
+    """The entry, a snapshot now if it is to be one here: another run may have left it as a rolling checkpoint."""
+    manifest = entry.manifest
+    if manifest.role != "rolling" or not (manifest.step in chain.kept or manifest.step == last):
+        return entry
+    chain.store.promote(entry)
+    return replace(entry, manifest=replace(manifest, role="snapshot"))
 
 
 def _train_from(chain: Chain, start: Entry, last: int, train: Train, scratch: Path) -> Iterator[StepReport]:
@@ -99,13 +107,14 @@ class _Trail:
         """Store the report's checkpoint and drop the rolling one before it."""
         assert report.checkpoint is not None
         kept = report.step in self.chain.kept or report.step == self.last
-        entry = commit_checkpoint(
+        made = commit_checkpoint(
             self.chain, report.checkpoint, report.step, self.parent, "snapshot" if kept else "rolling",
             self.lines, self.responses,
         )  # fmt: skip
+        entry = _keep(self.chain, made, self.last)
         if self.replaced is not None and self.replaced.manifest.key != entry.manifest.key:
             self.chain.store.remove(self.replaced.manifest.key)
-        self.replaced = None if kept else entry
+        self.replaced = entry if entry.manifest.role == "rolling" else None  # it may be another run's snapshot
         if kept:
             self.parent, self.lines, self.responses = entry.manifest.key, [], []
 

@@ -56,14 +56,9 @@ def train(stepper: Stepper, config: RunConfig, problems: ProblemSet, plan: Stage
         advantages = method.advantages(rewards, batch, config.method)
         metrics = read_metrics(batch, rewards) | stepper.update(batch, advantages, step)
         metrics |= {"time/sample": sampled - began, "time/update": time.perf_counter() - sampled}
-        yield StepReport(
-            step=step,
-            time=time.time(),
-            metrics=metrics,
-            responses=pick_responses(batch, rewards),
-            checkpoint=save_checkpoint(stepper, state, plan.scratch, step) if plan.saves(step) else None,
-        )
-        if plan.stop.is_set():
+        checkpoint = save_checkpoint(stepper, state, plan.scratch, step) if plan.saves(step) else None
+        yield StepReport(step, time.time(), metrics, pick_responses(batch, rewards), checkpoint)
+        if plan.stop.is_set() and checkpoint is not None:  # a stop that came too late for one takes one step more
             return
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -42,6 +43,14 @@ class UpdateTotals:
         }
 
 
+class Prompt(NamedTuple):
+    """A problem as the policy sees it."""
+
+    ids: list[int]
+    opening: str
+    """`<think>` where the template opens the thought: the grader must see it open, or a box in it might count."""
+
+
 class LocalStepper:
     """A Stepper over a torch policy."""
 
@@ -53,7 +62,7 @@ class LocalStepper:
             optimizer.beta1, optimizer.beta2, optimizer.epsilon, optimizer.weight_decay, optimizer.max_grad_norm
         )
         self.policy = Policy(config.engine, adam)
-        self._prompts: dict[str, list[int]] = {}
+        self._prompts: dict[str, Prompt] = {}
 
     def load(self, folder: Path) -> None:
         """Take the policy from a checkpoint's folder."""
@@ -78,7 +87,7 @@ class LocalStepper:
         prompts = [self._encode(problem) for problem in problems]
         sampled = sample(
             loaded.model,
-            prompts,
+            [prompt.ids for prompt in prompts],
             budgets,
             group_size=group_size,
             temperature=temperature,
@@ -89,20 +98,20 @@ class LocalStepper:
         )
         return self._grade(problems, budgets, prompts, sampled, group_size)
 
-    def _encode(self, problem: Problem) -> list[int]:
+    def _encode(self, problem: Problem) -> Prompt:
         """The problem's prompt; kept, since a problem comes back every epoch and in every evaluation."""
         if problem.question not in self._prompts:
-            settings = self.config.problems
-            self._prompts[problem.question] = encode_prompt(
-                problem, self.policy.loaded.tokenizer, settings.template, settings.suffix
-            )
+            settings, tokenizer = self.config.problems, self.policy.loaded.tokenizer
+            ids = encode_prompt(problem, tokenizer, settings.template, settings.suffix)
+            opens = tokenizer.decode(ids[-8:]).rstrip().endswith("<think>")
+            self._prompts[problem.question] = Prompt(ids, "<think>" if opens else "")
         return self._prompts[problem.question]
 
     def _grade(
         self,
         problems: Sequence[Problem],
         budgets: Sequence[int],
-        prompts: Sequence[list[int]],
+        prompts: Sequence[Prompt],
         sampled: Sampled,
         group_size: int,
     ) -> RolloutBatch:
@@ -114,10 +123,11 @@ class LocalStepper:
         written = [row[:length] for row, length in zip(tokens.tolist(), lengths.tolist(), strict=True)]
         texts = self.policy.loaded.tokenizer.batch_decode(written, skip_special_tokens=True)
         answers = [problems[index].answer for index in rows]
+        read = [prompts[index].opening + text for index, text in zip(rows, texts, strict=True)]
         return RolloutBatch(
             problem_ids=tuple(problems[index].id for index in rows),
             group_size=group_size,
-            prompts=tuple(tuple(prompts[index]) for index in rows),
+            prompts=tuple(tuple(prompts[index].ids) for index in rows),
             tokens=tokens,
             logprobs=sampled.logprobs.cpu(),
             entropies=sampled.entropies.cpu(),
@@ -125,7 +135,7 @@ class LocalStepper:
             budgets=torch.tensor([budgets[index] for index in rows]),
             finished=finished,
             texts=tuple(texts),
-            verdicts=tuple(grade_many(texts, answers, self.config.problems.grader, finished.tolist())),
+            verdicts=tuple(grade_many(read, answers, self.config.problems.grader, finished.tolist())),
         )
 
     def update(self, batch: RolloutBatch, advantages: Tensor, step: int) -> dict[str, float]:

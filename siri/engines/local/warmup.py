@@ -88,8 +88,9 @@ def warm_up(config: RunConfig, plan: StagePlan) -> Iterator[StepReport]:
             "warmup/learning_rate": rate,
             "warmup/tokens": float(sum(len(response) for _, response in batch)),
         }
-        yield StepReport(step, time.time(), metrics, checkpoint=_save(policy, plan, step))
-        if plan.stop.is_set():
+        checkpoint = _save(policy, plan, step)
+        yield StepReport(step, time.time(), metrics, checkpoint=checkpoint)
+        if plan.stop.is_set() and checkpoint is not None:
             return
 
 

@@ -1,9 +1,11 @@
 """The scripted engine as a child process that owns its loop, as a cluster's trainer does."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ class ScriptedProcessEngine(ScriptedEngine):
 
     def train(self, plan: StagePlan) -> Iterator[StepReport]:
         """Start the child, pass its reports on, and fail if it ended early."""
+        self.close()
         command = [sys.executable, "-m", "siri.engines.scripted.child"]
         self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self._child.stdin is not None
@@ -35,11 +38,17 @@ class ScriptedProcessEngine(ScriptedEngine):
             last = report.step
             yield report
             if plan.stop.is_set():
-                self._child.stdin.write("stop\n")
-                self._child.stdin.flush()
+                self._tell_to_stop()
         code = self._child.wait()
         if code != 0 or (last != plan.last and not plan.stop.is_set()):
             raise RuntimeError(f"the scripted child ended with code {code} after step {last} of {plan.last}")
+
+    def _tell_to_stop(self) -> None:
+        """The child may have run ahead of its reports to its own end; then there is nobody left to tell."""
+        assert self._child is not None
+        assert self._child.stdin is not None
+        with suppress(BrokenPipeError):
+            os.write(self._child.stdin.fileno(), b"stop\n")
 
     def close(self) -> None:
         """End the child if it is still there."""
@@ -50,6 +59,7 @@ class ScriptedProcessEngine(ScriptedEngine):
         for pipe in (self._child.stdin, self._child.stdout):
             if pipe is not None:
                 pipe.close()
+        self._child = None
 
 
 def _plan_to_json(plan: StagePlan) -> dict[str, Any]:

@@ -1,0 +1,206 @@
+"""One HTML file that tells a run: no server, no network, every text escaped; and the same table for a terminal."""
+
+import base64
+import hashlib
+import platform
+import re
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+from rich.table import Table
+from rich.text import Text
+
+from dashboards import data, figures, wording
+from dashboards.findings import Evidence, find_all
+from siri.behavior import WORDS
+from siri.evaluate import EvalReport
+from siri.measure import Evaluation
+from siri.run import Run
+from siri.snapshots import write_atomically
+
+HERE = Path(__file__).parent
+_WORDS = re.compile(rf"\b({'|'.join(WORDS).replace('_', '(?:_|[ ]+)')})\b", re.IGNORECASE)
+
+
+def write_report(run: Run, baselines: Sequence[Run], path: Path) -> Path:
+    """Write the report of a run, its baselines beside it, as one self-contained HTML file.
+
+    It shows what has been evaluated so far. Equal input gives an equal file, but for the date at its end. Raises
+    InputError when nothing has been evaluated, or when a baseline was measured otherwise than the run.
+    """
+    page = _environment().get_template("page.html").render(_content(run, tuple(baselines)))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, page)
+    return path
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    writers = {name: getattr(wording, name) for name in ("percent", "tokens", "number", "difference", "listed")}
+    environment.globals |= writers | {"interval": data.interval_of, "whisker": whisker, "pieces": pieces}
+    return environment
+
+
+def _content(run: Run, baselines: tuple[Run, ...]) -> dict[str, Any]:
+    """Everything that the page's template names."""
+    benchmark = data.find_benchmark(run)
+    runs, evidence = [run, *baselines], Evidence(run, baselines, benchmark)
+    table = data.snapshot_table(runs, benchmark)
+    called = data.labels(runs)
+    report = Evaluation(run, data.evaluated(run, benchmark)[-1], benchmark).report()
+    return {
+        "run": run,
+        "label": called[run.id],
+        "baselines": [called[baseline.id] for baseline in baselines],
+        "trained": len(data.curves(run)),
+        "steps": run.config.schedule.total_steps,
+        "report": report,
+        "table": _rows(table),
+        "many": max(report.pass_at),
+        "tiles": _tiles(table, evidence, run),
+        "comparisons": {label: _rows(found) for label, found in evidence.comparisons.items()},
+        "scales": {label: _scales(found) for label, found in evidence.comparisons.items()},
+        "figures": _figures(table, runs, benchmark),
+        "findings": find_all(evidence),
+        "problem": data.one_problem(run, benchmark),
+        "responses": dict(data.training_responses(run)),
+        "config": yaml.safe_dump(run.config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+        "facts": _facts(run, report),
+        "date": datetime.now(UTC).date().isoformat(),
+        **_assets(),
+    }
+
+
+def _rows(table: pd.DataFrame) -> list[pd.Series]:
+    return [row for _, row in table.iterrows()]
+
+
+def _tiles(table: pd.DataFrame, evidence: Evidence, run: Run) -> list[tuple[str, str, str]]:
+    """(what, accuracy, tokens) of the headline: from the base to the last snapshot, and against each baseline."""
+    own = table[table["run"] == run.name]
+    first, last = own.iloc[0], own.iloc[-1]
+    tiles = []
+    if first["snapshot"] == data.BASE:
+        accuracy, length = (
+            f"{write(first[name])} → {write(last[name])}"
+            for name, write in (("accuracy", wording.percent), ("length", wording.tokens))
+        )
+        tiles.append((f"base → {last['snapshot']}", f"{accuracy} %", length))
+    for label, found in evidence.comparisons.items():
+        row = found.iloc[-1]
+        accuracy = wording.difference(data.interval_of(row, "accuracy"), 100)
+        length = wording.difference(data.interval_of(row, "length"))
+        tiles.append((f"{row['snapshot']} against {label} at step {row['step']}", f"{accuracy} points", length))
+    return tiles
+
+
+def _scales(table: pd.DataFrame) -> dict[str, float]:
+    """Largest bound of each difference: what the whiskers of a column are drawn against."""
+    return {
+        name: max(table[[f"{name}_low", f"{name}_high"]].abs().max().max(), 1e-9) for name in ("accuracy", "length")
+    }
+
+
+def whisker(row: pd.Series, name: str, scale: float) -> Markup:
+    """Style of an interval drawn beside its number: mean, low and high as percentages, 50 is no difference."""
+    values = (("mean", row[name]), ("low", row[f"{name}_low"]), ("high", row[f"{name}_high"]))
+    return Markup(";".join(f"--{part}:{50 + 48 * value / scale:.1f}%" for part, value in values))
+
+
+def _figures(table: pd.DataFrame, runs: list[Run], benchmark: str) -> dict[str, Markup]:
+    called = data.labels(runs)
+    run = runs[0]
+    evaluations = {name: data.snapshot_table(runs, name) for name in run.config.evaluation.benchmarks}
+    drawn = figures.figures(
+        table,
+        run.name,
+        {called[one.id]: data.curves(one) for one in runs},
+        {name: found for name, found in evaluations.items() if len(found)} or {benchmark: table},
+        run.config.schedule,
+    )
+    return {name: Markup(figures.figure_json(figure)) for name, figure in drawn.items()}
+
+
+def _facts(run: Run, report: EvalReport) -> dict[str, str]:
+    """What decides the numbers, for whoever wants to make them again."""
+    train, rollout = run.problems.train, run.config.rollout
+    return {
+        "run": f"{run.id} ({run.name})",
+        "method": f"{run.config.method.name}, {rollout.batch_size} problems × {rollout.group_size} responses a step",
+        "seeds": f"RL {run.config.seed}, base {run.config.model.base_seed}, evaluation {run.config.evaluation.seed}",
+        "base": f"{run.config.model.base}, key {run.base}",
+        "engine": ", ".join(f"{name} {value}" for name, value in run.numerics.items()),
+        "trained on": f"{train.name}, {len(train)} problems, digest {train.digest[:16]}",
+        "evaluated on": f"{report.benchmark}, {report.problems} problems × {report.samples} samples, "
+        f"temperature {report.temperature}, budget {report.budget}",
+        "report made with": f"siri-rl {version('siri-rl')}, Python {platform.python_version()}, "
+        f"plotly {version('plotly')}",
+    }
+
+
+def _assets() -> dict[str, Markup]:
+    """Style and scripts, with the digests that let the page run these scripts and no other."""
+    scripts = {"plotly": get_plotlyjs(), "script": (HERE / "page.js").read_text(encoding="utf-8")}
+    policy = " ".join(f"'sha256-{_digest(script)}'" for script in scripts.values())
+    texts = scripts | {"style": (HERE / "page.css").read_text(encoding="utf-8"), "script_policy": policy}
+    return {name: Markup(text) for name, text in texts.items()}
+
+
+def _digest(script: str) -> str:
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def pieces(text: str) -> Iterator[tuple[str, str]]:
+    """A response in pieces (kind, text): behaviour words with their kind, what stands between them with none."""
+    end = 0
+    for found in _WORDS.finditer(text):
+        yield "", text[end : found.start()]
+        yield WORDS["_".join(found.group().lower().split())], found.group()
+        end = found.end()
+    yield "", text[end:]
+
+
+def print_table(run: Run, baselines: Sequence[Run]) -> Table:
+    """The headline table for a terminal: a row per evaluated snapshot, 95 % intervals in brackets."""
+    benchmark = data.find_benchmark(run)
+    rows = data.snapshot_table([run, *baselines], benchmark)
+    report = Evaluation(run, data.evaluated(run, benchmark)[-1], benchmark).report()
+    table = Table(
+        title=f"{report.benchmark}: {report.problems} problems × {report.samples} samples, budget {report.budget}",
+        title_justify="left",
+        caption="brackets: 95 % over problems and samples; CR: accuracy gained over length kept, against the base",
+        caption_justify="left",
+    )
+    for column in ("run", "snapshot"):
+        table.add_column(column)
+    for column in ("step", "accuracy %", "mean tokens", "accuracy–CR"):
+        table.add_column(column, justify="right")
+    before = data.BASE
+    for row in _rows(rows):
+        if row["label"] != before:
+            table.add_section()
+        table.add_row(*_cells(row, repeated=row["label"] == before))
+        before = row["label"]
+    return table
+
+
+def _cells(row: pd.Series, repeated: bool) -> list[Text]:
+    cells = (
+        "" if repeated or row["phase"] == data.BASE else row["label"],
+        row["snapshot"],
+        str(row["step"]),
+        wording.percent_interval(data.interval_of(row, "accuracy")),
+        wording.token_interval(data.interval_of(row, "length")),
+        wording.number(row["accuracy_cr"], 2),
+    )
+    return [Text(cell) for cell in cells]

@@ -1,0 +1,131 @@
+"""MLflow as a projection of runs: what a run's folder and the store say goes there in batches, without doubles."""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from queue import Empty, SimpleQueue
+from threading import Thread
+
+from filelock import FileLock, Timeout
+
+from siri.errors import InputError, StoppedError
+from siri.run import Run
+from siri.tracking.record import Closed, Record, Status, SyncResult, TrackingError, followed, mlflow_errors, open_record
+from siri.tracking.server import compare_link, probe, public, run_link
+
+__all__ = ["Closed", "SyncResult", "close", "compare_link", "following", "run_link", "sync"]
+
+SECONDS = 10.0
+"""Between two projections while a run trains."""
+PATIENCE, SHORT_PATIENCE = 60.0, 5.0
+"""Seconds that the end of training waits for MLflow: a first start migrates a database, a failing server gets less."""
+log = logging.getLogger("siri")
+
+
+def sync(run: Run) -> SyncResult:
+    """Bring MLflow up to date with a run's folder and the store; a second time changes nothing.
+
+    A step is projected once, and only when a stored checkpoint holds the very line that metrics.jsonl shows: steps that
+    a crash can still lose are not, so steps trained anew are never there twice. Which steps are there is asked of
+    MLflow itself, whose batches are transactions; there is no cursor to lose. A run that nobody trains is not left
+    RUNNING: FINISHED if its last snapshot stands, else KILLED. What MLflow does not take is a warning and
+    `SyncResult.failure`, never an exception. Raises InputError for an evaluation's benchmark that cannot be read.
+    """
+    return _Writer(run).write(None)
+
+
+def close(run: Run, status: Closed) -> SyncResult:
+    """`sync`, and set the status that a run has ended with; for a run whose own process could not, say."""
+    return _Writer(run).write(status)
+
+
+@contextmanager
+def following(run: Run) -> Iterator[None]:
+    """Keep MLflow up to date from a thread while the body trains: RUNNING, and at the end how it ended.
+
+    Training never waits for MLflow and never fails by it. The end waits for the last batch: 60 s at most, 5 s when
+    MLflow has been failing. A server that is down costs one warning.
+    """
+    status: Closed = "FAILED"
+    with ExitStack() as stack:
+        with contextlib.suppress(Timeout):  # another process of this run tells as well as we do that it is followed
+            stack.enter_context(followed(run).acquire(timeout=0))
+        follower = _Follower(run)
+        try:
+            yield
+            status = "FINISHED"
+        except (StoppedError, KeyboardInterrupt):
+            status = "KILLED"
+            raise
+        finally:
+            follower.end(status)
+
+
+class _Follower:
+    """The thread that projects: now, every SECONDS, and a last time with the status that the end brings."""
+
+    def __init__(self, run: Run) -> None:
+        self.writer = _Writer(run)
+        self.statuses: SimpleQueue[Closed] = SimpleQueue()
+        self.thread = Thread(target=self._follow, name=f"mlflow {run.name}", daemon=True)
+        self.thread.start()
+
+    def _follow(self) -> None:
+        status: Status = "RUNNING"
+        while True:
+            self._write(status)
+            if status != "RUNNING":
+                return
+            with contextlib.suppress(Empty):
+                status = self.statuses.get(timeout=SECONDS)
+
+    def _write(self, status: Status) -> None:
+        try:
+            self.writer.write(status)
+        except InputError as error:
+            self.writer.fail(str(error))
+
+    def end(self, status: Closed) -> None:
+        """Ask for the last projection and wait for it, within bounds."""
+        self.statuses.put(status)
+        self.thread.join(SHORT_PATIENCE if self.writer.failing else PATIENCE)
+        if self.thread.is_alive():
+            self.writer.fail("takes too long")
+
+
+class _Writer:
+    """Projects a run again and again: keeps its record open, drops it after a failure, warns of the first one."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.record: Record | None = None
+        self.failing = False
+        self.warned = False
+
+    def write(self, status: Status | None) -> SyncResult:
+        """Project once. Raises InputError for a benchmark that cannot be read."""
+        try:
+            probe(self.run.home.tracking_uri)
+            with FileLock(self.run.home.root / "mlflow.lock", timeout=PATIENCE / 2):
+                result = self._write(status)
+        except (TrackingError, OSError) as error:
+            self.record = None
+            return self.fail(" ".join(str(error).split())[:300])
+        self.failing = False
+        return result
+
+    def _write(self, status: Status | None) -> SyncResult:
+        with mlflow_errors():
+            if self.record is None:
+                self.record = open_record(self.run, trains=status == "RUNNING")
+            return self.record.write(status)
+
+    def fail(self, reason: str) -> SyncResult:
+        """Warn, the first time."""
+        self.failing = True
+        if not self.warned:
+            self.warned = True
+            place = public(self.run.home.tracking_uri)
+            log.warning("MLflow at %s: %s; nothing is lost, `siri sync` brings it up to date", place, reason)
+        return SyncResult(failure=reason)

@@ -1,0 +1,182 @@
+"""What MLflow is told of a run: parameters, tags, the points of its steps and evaluations; MLflow is not needed here."""
+
+import json
+import platform
+import re
+import subprocess
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+
+from siri import records
+from siri.evaluate import EvalReport
+from siri.measure import REPORT, Evaluation, read_report
+from siri.run import Run
+from siri.snapshots import Entry
+
+RUN_ID = "siri.run_id"
+"""Tag by which a run's record is found."""
+KEY = "siri.key"
+"""Tag by which a snapshot's model and model version are found."""
+PARAMETERS = (
+    "recipe", "seed", "method.name", "schedule.shape", "schedule.max_budget", "schedule.min_budget",
+    "schedule.cycle_steps", "schedule.cycles", "optimizer.learning_rate", "rollout.group_size",
+    "rollout.batch_size", "model.base", "model.base_seed", "engine.name",
+)  # fmt: skip
+"""Settings that runs are searched by; the whole config lies in the run's folder."""
+UNREAD = {"constant": ("min_budget",), "segments": ("max_budget", "min_budget", "cycle_steps", "cycles")}
+"""Shape -> settings of the schedule that it does not read."""
+EXTREMA = {"compression": "low", "expansion": "high", "level": "last"}
+"""Phase of a stage -> what its end is called in metrics (`low/accuracy`) and aliases (`siri-low`)."""
+
+
+class Point(NamedTuple):
+    """One value of a metric."""
+
+    name: str
+    value: float
+    time: float
+    """Seconds since the epoch."""
+    step: int
+
+
+def parameters(run: Run) -> dict[str, str]:
+    """PARAMETERS by their paths in the config, without those that the schedule's shape does not read."""
+    unread = [f"schedule.{name}" for name in UNREAD.get(run.config.schedule.shape, ())]
+    return {path: str(_setting(run, path)) for path in PARAMETERS if path not in unread}
+
+
+def _setting(run: Run, path: str) -> Any:
+    value: Any = run.config
+    for name in path.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def identity(run: Run) -> dict[str, str]:
+    """Tags that say what a run is."""
+    train = run.problems.train
+    return {
+        RUN_ID: run.id,
+        "recipe": run.config.recipe,
+        "seed": str(run.config.seed),
+        "base_seed": str(run.config.model.base_seed),
+        "schedule": run.config.schedule.model_dump_json(),
+        "numerics": json.dumps(run.numerics),
+        "base_key": run.base,
+        "problems.name": train.name,
+        "problems.rows": str(len(train)),
+        "problems.digest": train.digest,
+    }
+
+
+def surroundings(run: Run) -> dict[str, str]:
+    """Tags that say what a run is trained by: commit, versions, hardware of this machine."""
+    return {
+        "git_commit": git_commit(Path(__file__).parents[1]),
+        "version.siri": version("siri-rl"),
+        "version.python": platform.python_version(),
+        "version.torch": version("torch"),
+        "version.mlflow": version("mlflow"),
+        "hardware.cpu": platform.processor() or platform.machine(),
+        "hardware.cpus": str(psutil.cpu_count()),
+        "hardware.gpu": _gpu_name(run),
+    }
+
+
+def git_commit(package: Path) -> str:
+    """The commit checked out where a package lies; `unknown` if git does not have the package there."""
+    command = ["git", "rev-parse", "HEAD", "HEAD:./__init__.py"]  # the second fails where it merely lies in a checkout
+    try:
+        found = subprocess.run(command, cwd=package, capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return found.stdout.split()[0]
+
+
+def _gpu_name(run: Run) -> str:
+    if run.config.engine.device != "cuda":
+        return "none"
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+
+
+def settled_lines(run: Run) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl that a stored checkpoint holds: what no crash can take back any more."""
+    entry = run.store.nearest(run.keys)
+    if entry is None:
+        return []
+    try:
+        kept = {(line["key"], line["time"]) for line in records.history(run.store, entry)}
+    except FileNotFoundError:  # a newer checkpoint has just taken this one's place; the next time finds that
+        return []
+    return [line for line in records.read_lines(run.folder / records.METRICS) if (line["key"], line["time"]) in kept]
+
+
+def step_points(line: dict[str, Any]) -> list[Point]:
+    """The metrics of a step's line."""
+    names = line.keys() - {"step", "key", "time"}
+    return [Point(name, line[name], line["time"], line["step"]) for name in sorted(names)]
+
+
+def batches(lines: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Whole steps, as many as MLflow takes in one call: 1000 metrics."""
+    batch: list[dict[str, Any]] = []
+    for line in lines:
+        if sum(map(len, batch)) + len(line) > 1000:
+            yield batch
+            batch = []
+        batch.append(line)
+    if batch:
+        yield batch
+
+
+def evaluation_metrics(report: EvalReport) -> dict[str, float]:
+    """The headline numbers of an evaluation, and the bounds of accuracy and length as `…_low` and `…_high`."""
+    intervals = {"accuracy": report.accuracy, "length": report.length}
+    lows = {f"{name}_low": interval.low for name, interval in intervals.items()}
+    highs = {f"{name}_high": interval.high for name, interval in intervals.items()}
+    return report.metrics() | lows | highs
+
+
+def evaluation_points(evaluation: Evaluation, entry: Entry, prefix: str) -> list[Point]:
+    """The metrics of a stored evaluation, behind a name, at the snapshot's step and the time it was made."""
+    report, time = read_report(entry.folder), (entry.folder / REPORT).stat().st_mtime
+    step = evaluation.run.step_of(evaluation.snapshot)
+    return [Point(f"{prefix}/{name}", value, time, step) for name, value in evaluation_metrics(report).items()]
+
+
+def evaluation_prefixes(evaluation: Evaluation) -> list[str]:
+    """What an evaluation's metrics stand behind: the benchmark's name, and the extremum's on the final benchmark.
+
+    MLflow's tables show a metric's value at its last step, so `low/accuracy` is the last cycle's there.
+    """
+    names = [re.sub(r"[^\w.-]", "-", Path(evaluation.benchmark).stem)]
+    settings = evaluation.run.config.evaluation
+    extremum = extremum_of(evaluation.run, evaluation.snapshot)
+    if extremum is not None and evaluation.benchmark == (*settings.final, *settings.benchmarks)[0]:
+        names.append(extremum)
+    return names
+
+
+def extremum_of(run: Run, snapshot: str) -> str | None:
+    """`base`, `low`, `high`, `last` where a constant or hand-made stage ends; None for a snapshot between extrema."""
+    extrema = {stage.name: EXTREMA[stage.phase] for stage in run.config.schedule.stages}
+    return "base" if snapshot == "base" else extrema.get(snapshot)
+
+
+def snapshot_tags(run: Run, name: str, entry: Entry) -> dict[str, str]:
+    """What a snapshot is, and how to get at it (`siri snapshots export RUN:NAME`), with no path of this machine."""
+    step = entry.manifest.step
+    return {
+        KEY: entry.manifest.key,
+        "snapshot": f"{run.name}:{name}",
+        "step": str(step),
+        "budget": str(run.config.schedule(step)),
+        "weights_sha256": entry.manifest.weights_sha256,
+        "store_path": entry.folder.relative_to(run.home.store).as_posix(),
+    }

@@ -1,0 +1,66 @@
+"""The server behind a tracking URI: whether it lives, and the addresses of a run's pages there."""
+
+import contextlib
+import json
+import socket
+import urllib.error
+import urllib.request
+from collections.abc import Iterable
+from urllib.parse import quote, urlsplit
+
+from siri.run import Run
+from siri.snapshots import write_atomically
+
+NOTE = "mlflow.json"
+"""In a run's folder: where its record is, so that a link to it needs no look-up."""
+PROBE_SECONDS = 2.0
+"""Longest wait for a sign of life."""
+PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}
+
+
+def public(uri: str) -> str:
+    """A tracking URI without user and password, as links and messages may show it."""
+    parts = urlsplit(uri)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/") if parts.netloc else uri
+
+
+def probe(uri: str) -> None:
+    """Raise OSError unless the server of a tracking URI shows a sign of life; MLflow itself would retry for minutes."""
+    parts = urlsplit(uri)
+    scheme = parts.scheme.partition("+")[0]
+    if parts.hostname is None or scheme not in PORTS:
+        return
+    socket.create_connection((parts.hostname, parts.port or PORTS[scheme]), PROBE_SECONDS).close()
+    if scheme in ("http", "https"):
+        with contextlib.suppress(urllib.error.HTTPError):  # a server that asks for a password lives
+            urllib.request.urlopen(f"{public(uri)}/health", timeout=PROBE_SECONDS).close()
+
+
+def write_note(run: Run, experiment: str, mlflow_id: str) -> None:
+    """Remember where a run's record is."""
+    note = {"server": public(run.home.tracking_uri), "experiment": experiment, "run": mlflow_id}
+    write_atomically(run.folder / NOTE, json.dumps(note))
+
+
+def run_link(run: Run) -> str | None:
+    """Address of a run's page; None without a server, or when the run has not been recorded there."""
+    note = _read_note(run)
+    return f"{note['server']}/#/experiments/{note['experiment']}/runs/{note['run']}" if note else None
+
+
+def compare_link(runs: Iterable[Run]) -> str | None:
+    """Address of the page that sets runs side by side; None without a server or when none has been recorded there."""
+    notes = [note for run in runs if (note := _read_note(run))]
+    if not notes:
+        return None
+    chosen = quote(json.dumps([note["run"] for note in notes]))
+    experiments = quote(json.dumps([notes[0]["experiment"]]))
+    return f"{notes[0]['server']}/#/compare-runs?runs={chosen}&experiments={experiments}"
+
+
+def _read_note(run: Run) -> dict[str, str] | None:
+    path, server = run.folder / NOTE, public(run.home.tracking_uri)
+    if not server.startswith("http") or not path.exists():
+        return None
+    note: dict[str, str] = json.loads(path.read_text())
+    return note if note["server"] == server else None

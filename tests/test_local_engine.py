@@ -1,0 +1,225 @@
+"""The local engine: killed and restarted bit for bit, blind to its micro-batches, with users' models in and out."""
+
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from siri import bases, run
+from siri.config import RunConfig, load
+from siri.engine import SampleRequest
+from siri.engines.local.engine import LocalEngine
+from siri.engines.local.stepper import LocalStepper
+from siri.errors import InputError
+from siri.home import Home
+from siri.methods import METHODS
+from siri.problems import load_splits, problems_of_step
+from siri.snapshots import Store
+from tests.drive_local import ODD
+
+TINY = [
+    "model.shape.width=16",
+    "model.shape.heads=2",
+    "model.shape.layers=2",
+    "model.shape.feed_forward=32",
+    "model.warmup.steps=12",
+    "model.warmup.batch_size=4",
+    "problems.train_size=64",
+    "problems.dev_size=8",
+    "problems.test_size=8",
+    "schedule.max_budget=24",
+    "schedule.min_budget=12",
+    "schedule.cycle_steps=8",
+    "schedule.cycles=1",
+    "rollout.batch_size=4",
+    "rollout.group_size=4",
+    "checkpoint_every=3",
+]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _every_step_teaches() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(METHODS, "siri", ODD)
+        yield
+
+
+def settle(home: Path, *overrides: str) -> run.Run:
+    """Make a tiny run to its end, in this process."""
+    config = load("laptop", [*TINY, *overrides])
+    list(bases.make_base(config, Home(home)))
+    opened = run.open_run(config, Home(home))
+    list(run.advance(opened, config.schedule.total_steps))
+    return opened
+
+
+def weights(opened: run.Run) -> list[str]:
+    """sha256 of the weights of every snapshot, the base first."""
+    found = [opened.snapshot(name) for name in opened.snapshot_steps]
+    return [entry.manifest.weights_sha256 for entry in found if entry is not None]
+
+
+def kill_at(line: str, home: Path, overrides: Sequence[str]) -> None:
+    """Run the driver until it prints a line, then kill it."""
+    command = [sys.executable, "-m", "tests.drive_local", str(home), *TINY, *overrides]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        for printed in child.stdout:
+            if printed.strip() == line:
+                child.kill()
+                break
+        else:
+            pytest.fail(f"the driver ended before it printed {line!r}")
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> run.Run:
+    """The tiny run, made without a break."""
+    return settle(tmp_path_factory.mktemp("straight"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "line", ["warmup 1", "warmup 7", "warmup 12", "step 1", "step 3", "step 4", "step 6", "step 8"]
+)
+def test_weights_after_a_kill_and_a_restart_are_those_of_a_straight_run(
+    line: str, straight: run.Run, tmp_path: Path
+) -> None:
+    kill_at(line, tmp_path, [])
+    assert weights(settle(tmp_path)) == weights(straight)
+
+
+def test_training_changes_the_weights_at_every_snapshot(straight: run.Run) -> None:
+    assert len(set(weights(straight))) == 3
+
+
+def test_a_second_seed_stands_on_the_same_base(straight: run.Run) -> None:
+    other = settle(straight.home.root, "seed=1")
+    assert weights(other)[0] == weights(straight)[0]
+    assert weights(other)[1:] != weights(straight)[1:]
+
+
+def test_another_base_seed_is_another_base(straight: run.Run) -> None:
+    other = settle(straight.home.root, "model.base_seed=1")
+    assert weights(other)[0] != weights(straight)[0]
+
+
+def gradients(opened: run.Run, config: RunConfig) -> dict[str, torch.Tensor]:
+    """The gradient of one step's first minibatch under a config's micro-batches."""
+    stepper = LocalStepper(config)
+    base = opened.snapshot("base")
+    assert base is not None
+    stepper.load(base.folder)
+    problems = problems_of_step(opened.problems.train.problems, 0, 1, 4)
+    batch = stepper.sample(problems, [24] * 4, 1)
+    made_up = torch.linspace(-1, 1, len(batch.texts))  # an untrained model is never right
+    caught: dict[str, torch.Tensor] = {}
+
+    def catch(rate: float) -> float:
+        caught.update({name: p.grad.clone() for name, p in stepper.policy.parameters().items() if p.grad is not None})
+        stepper.policy.optimizer.zero_grad()
+        return 0.0
+
+    stepper.policy.step = catch  # type: ignore[method-assign]
+    stepper.update(batch, made_up, 1)
+    return caught
+
+
+@pytest.mark.parametrize("aggregation", ["token-mean", "seq-mean-token-sum", "seq-mean-token-mean"])
+def test_the_gradient_does_not_depend_on_the_micro_batch_size(straight: run.Run, aggregation: str) -> None:
+    overrides = [*TINY, f"method.loss_aggregation={aggregation}", "method.minibatches=1"]
+    small = gradients(straight, load("laptop", [*overrides, "engine.micro_batch_tokens=40"]))
+    large = gradients(straight, load("laptop", [*overrides, "engine.micro_batch_tokens=100000"]))
+    assert small.keys() == large.keys()
+    for name, gradient in large.items():
+        scale = max(float(gradient.abs().max()), 1e-6)
+        assert float((small[name] - gradient).abs().max()) / scale < 1e-5, name
+
+
+def test_groups_without_advantage_stay_in_the_denominator(straight: run.Run) -> None:
+    config = load("laptop", [*TINY, "method.minibatches=1"])
+    stepper = LocalStepper(config)
+    base = straight.snapshot("base")
+    assert base is not None
+    stepper.load(base.folder)
+    problems = problems_of_step(straight.problems.train.problems, 0, 1, 4)
+    batch = stepper.sample(problems, [24] * 4, 1)
+    advantages = torch.zeros(16)
+    advantages[:4] = torch.tensor([1.0, -1.0, 0.5, -0.5])
+    loss = stepper.update(batch, advantages, 1)["update/loss"]
+    # on policy the ratio is 1, so a token's loss is −A: the mean over all tokens of the batch
+    expected = -float((advantages * batch.lengths).sum() / batch.lengths.sum())
+    assert loss == pytest.approx(expected, abs=1e-5)
+
+
+def test_no_step_is_taken_when_no_group_teaches(straight: run.Run) -> None:
+    stepper = LocalStepper(load("laptop", TINY))
+    base = straight.snapshot("base")
+    assert base is not None
+    stepper.load(base.folder)
+    before = {name: p.detach().clone() for name, p in stepper.policy.parameters().items()}
+    problems = problems_of_step(straight.problems.train.problems, 0, 1, 4)
+    batch = stepper.sample(problems, [24] * 4, 1)
+    rewards, _ = METHODS["grpo"].rewards(replace(batch, verdicts=("wrong",) * 16), {})
+    stepper.update(batch, METHODS["grpo"].advantages(rewards, batch, stepper.config.method), 1)
+    assert all(torch.equal(before[name], p) for name, p in stepper.policy.parameters().items())
+
+
+def test_a_snapshot_exports_as_a_folder_that_transformers_loads(straight: run.Run, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    run.export(straight, "c1-high", tmp_path / "exported")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "exported")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "exported")
+    stepper = LocalStepper(straight.config)
+    entry = straight.snapshot("c1-high")
+    assert entry is not None
+    stepper.load(entry.folder)
+    ids = torch.tensor([tokenizer.encode("<bos> A *9 +8 ; 8 <think> A *9 +8 3")])
+    ours = stepper.policy.loaded.model(ids, torch.arange(ids.shape[1]))
+    assert float((model(ids).logits[0] - ours).detach().abs().max()) < 2e-5
+    with pytest.raises(InputError, match="there is something already"):
+        run.export(straight, "c1-high", tmp_path / "exported")
+
+
+def test_a_users_model_and_problems_train(straight: run.Run, tmp_path: Path) -> None:
+    run.export(straight, "base", tmp_path / "model")
+    rows = "".join(f'{{"question": "A *{a} +1 ; {v}", "answer": "3"}}\n' for a in range(1, 10) for v in range(11))
+    (tmp_path / "mine.jsonl").write_text(rows)
+    opened = settle(
+        tmp_path / "home",
+        f"model.base={tmp_path / 'model'}",
+        f"problems.source={tmp_path / 'mine.jsonl'}",
+        "problems.grader=answer",
+    )
+    assert weights(opened)[0] == weights(straight)[0]
+    assert len(set(weights(opened))) == 3
+    assert len((opened.folder / "metrics.jsonl").read_text().splitlines()) == 8
+
+
+def test_an_evaluation_batch_has_random_numbers_of_its_own(straight: run.Run) -> None:
+    engine = LocalEngine(load("laptop", [*TINY, "engine.sample_rows=8"]), straight.problems.train)
+    base = straight.snapshot("base")
+    assert base is not None
+    same = (straight.problems.dev.problems[0],) * 4
+    request = SampleRequest(same, samples=4, budget=24, temperature=1.0, seed=0)
+    batches = list(engine.sample(base.folder, request))
+    assert [len(batch.texts) for batch in batches] == [8, 8]
+    assert batches[0].texts != batches[1].texts
+    assert [batch.texts for batch in engine.sample(base.folder, request)] == [batch.texts for batch in batches]
+
+
+def test_bad_shapes_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    config = load("laptop", [*TINY, "model.shape.heads=3"])
+    with pytest.raises(InputError, match=r"model\.shape\.heads=3"):
+        list(bases.make_base(config, Home(tmp_path)))
+    assert list(Store(tmp_path / "store").entries()) == []
+
+
+def test_splits_are_the_same_for_every_reader() -> None:
+    settings = load("laptop", TINY).problems
+    assert load_splits(settings).train.digest == load_splits(settings.model_copy()).train.digest
