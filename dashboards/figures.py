@@ -57,6 +57,7 @@ def _points(rows: pd.DataFrame, name: str, colour: str) -> go.Scatter:
         line={"color": colour, "width": 1.5},
         hovertext=[_hover(row) for _, row in rows.iterrows()],
         hoverinfo="text",
+        hoverlabel={"align": "left"},
     )
 
 
@@ -69,12 +70,13 @@ def _bars(rows: pd.DataFrame, name: str, scale: float, colour: str) -> dict[str,
 
 def _faint(colour: str) -> str:
     red, green, blue = (int(colour[start : start + 2], 16) for start in (1, 3, 5))
-    return f"rgba({red},{green},{blue},0.45)"
+    return f"rgba({red},{green},{blue},0.55)"
 
 
 def _hover(row: pd.Series) -> str:
+    title = f"<b>{escape(row['snapshot'])}</b>" + (f" of {escape(row['label'])}" if row["phase"] != "base" else "")
     return (
-        f"<b>{escape(row['snapshot'])}</b> · {escape(row['label'])} · step {row['step']}<br>"
+        f"{title}, step {row['step']}<br>"
         f"accuracy {100 * row['accuracy']:.1f} % ({100 * row['accuracy_low']:.1f}–{100 * row['accuracy_high']:.1f})<br>"
         f"{row['length']:.1f} tokens ({row['length_low']:.1f}–{row['length_high']:.1f})<br>"
         f"truncated {100 * row['truncated']:.1f} %"
@@ -121,6 +123,7 @@ def _extrema(curve: pd.DataFrame, schedule: LengthSchedule) -> go.Scatter:
         marker={"color": GREY, "size": 9, "symbol": [MARKS[stage.phase] for stage in stages]},
         hovertemplate="%{text}<extra></extra>",
         showlegend=False,
+        cliponaxis=False,
     )
 
 
@@ -132,7 +135,7 @@ def _line(curve: pd.DataFrame, column: str, name: str, style: dict[str, Any], ho
         mode="lines",
         name=escape(name),
         line=style,
-        hovertemplate=f"{hover}<extra>{escape(name)}</extra>",
+        hovertemplate=f"{escape(name)}: {hover}<extra></extra>",
     )
 
 
@@ -164,7 +167,7 @@ def _evaluated(rows: pd.DataFrame, name: str, colour: str, mark: str) -> go.Scat
         mode="markers",
         name=escape(name),
         marker={"color": colour, "size": 9, "symbol": mark},
-        hovertemplate=f"%{{y:.1f}} %<extra>{escape(name)}</extra>",
+        hovertemplate=f"{escape(name)}: %{{y:.1f}} %<extra></extra>",
     )
 
 
@@ -183,16 +186,16 @@ def words(table: pd.DataFrame, run: str) -> go.Figure:
     """Behaviour words per response of one run's snapshots, the base first; words that are never said are left out."""
     figure = _figure("", "times a response")
     rows = table[table["run"] == run]
-    for word, kind in WORDS.items():
+    for word in WORDS:
         if rows[f"word_{word}"].max() > 0:
             figure.add_scatter(
                 x=rows["snapshot"].tolist(),
                 y=rows[f"word_{word}"].round(4).tolist(),
                 mode="lines+markers",
-                name=f"{word} ({kind})",
+                name=word,
                 line={"color": WORD_COLOURS[word], "dash": WORD_DASHES[word], "width": 2},
                 marker={"size": 8},
-                hovertemplate=f"%{{y:.2f}} a response<extra>{word}</extra>",
+                hovertemplate=f"{word}: %{{y:.2f}} a response<extra></extra>",
             )
     figure.update_yaxes(rangemode="tozero")
     figure.update_xaxes(type="category")
@@ -207,16 +210,20 @@ def _figure(x: str, y: str, steps: LengthSchedule | None = None) -> go.Figure:
     figure.update_yaxes(title=y, showgrid=True, **axis)
     figure.update_layout(
         height=340,
-        margin={"l": 48, "r": 12, "t": 12, "b": 40},
+        margin={"l": 48, "r": 24, "t": 12, "b": 40},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         font={"family": "inherit", "size": 13},
         hovermode="x unified",
-        hoverlabel={"font": {"size": 13}},
+        hoverlabel={"bgcolor": "#20252d", "bordercolor": "#20252d", "font": {"size": 13, "color": "#f2f3f5"}},
         legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
     )
     if steps is not None:
-        figure.update_xaxes(range=[-0.01 * steps.total_steps, 1.01 * steps.total_steps])
+        figure.update_xaxes(
+            hoverformat="d",
+            unifiedhovertitle={"text": "step %{x}"},
+            range=[-0.01 * steps.total_steps, 1.01 * steps.total_steps],
+        )
     return figure
 
 

@@ -5,7 +5,7 @@ for (const data of document.querySelectorAll("script[type='application/json']"))
   layout.dragmode = touch ? false : "zoom";
   if (document.documentElement.clientWidth < 640) {
     layout.height = Math.min(layout.height, 380);
-    layout.margin = { ...layout.margin, l: 40, r: 4 };
+    layout.margin = { ...layout.margin, l: 40 };
     layout.font = { ...layout.font, size: 11 };
   }
   Plotly.newPlot(data.dataset.figure, traces, layout, { responsive: true, displayModeBar: false });

@@ -46,8 +46,8 @@ def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    writers = {name: getattr(wording, name) for name in ("percent", "tokens", "number", "difference", "listed")}
-    environment.globals |= writers | {"interval": data.interval_of, "whisker": whisker, "pieces": pieces}
+    writers = {name: getattr(wording, name) for name in ("percent", "tokens", "number", "signed", "listed")}
+    environment.globals |= writers | {"whisker": whisker, "pieces": pieces}
     return environment
 
 

@@ -11,7 +11,6 @@ def use_home(home: Home) -> None:
     Without PREFECT_API_URL a flow brings a server of its own, on loopback, for as long as it runs. The first start on a
     fresh home migrates a database, which outlasts Prefect's default time-out of 20 s.
     """
-    home.prefect.mkdir(parents=True, exist_ok=True)
     os.environ["SIRI_HOME"] = str(home.root.resolve())
     defaults = {
         "PREFECT_HOME": str(home.prefect.resolve()),

@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -93,7 +93,6 @@ def evaluate(
 @app.command()
 def compare(
     runs: Annotated[list[str], typer.Argument(help="Runs or recipes; the first is set beside all others.")],
-    benchmark: Annotated[str | None, typer.Option(help="Which benchmark. [default: the run's final one]")] = None,
     report: Annotated[
         Path | None, typer.Option(help="Write the HTML report here. [default: in the work folder]")
     ] = None,
@@ -110,14 +109,13 @@ def compare(
 
     place = _use_home(home)
     opened = [reopen_run(place, name) for name in runs]
-    chosen = benchmark or opened[0].config.evaluation.final[0]
     if as_json:
-        print(data.snapshot_table(opened, chosen).to_json(orient="records", indent=1))
+        table = data.snapshot_table(opened, data.find_benchmark(opened[0]))
+        print(table.to_json(orient="records", indent=1))
         return
-    _print(pages.print_table(opened[0], opened[1:], chosen))
+    _print(pages.print_table(opened[0], opened[1:]))
     path = report or place.reports / f"{'-'.join(run.name for run in opened)}.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    print(f"report: {pages.write_report(opened[0], opened[1:], path, chosen)}")
+    print(f"report: {pages.write_report(opened[0], opened[1:], path)}")
 
 
 @app.command()
@@ -262,12 +260,21 @@ def _use_home(folder: Path | None) -> Any:
 def _table(title: str, rows: list[dict[str, Any]]) -> Any:
     from rich.table import Table
 
-    table = Table(title=title if rows else f"no {title} yet")
-    for name in rows[0] if rows else []:
-        table.add_column(name)
+    if not rows:
+        return f"no {title} yet"
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for name, value in rows[0].items():
+        justify: Literal["left", "right"] = "right" if isinstance(value, int) else "left"
+        table.add_column(name.removesuffix("_sha256"), no_wrap=True, justify=justify)
     for row in rows:
-        table.add_row(*(str(value)[:16] for value in row.values()))
+        table.add_row(*(_cell(name, value) for name, value in row.items()))
     return table
+
+
+def _cell(name: str, value: Any) -> str:
+    if name in ("key", "weights_sha256"):
+        return str(value)[:12]
+    return "–" if value is None else str(value)
 
 
 def _print(renderable: Any) -> None:

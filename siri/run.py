@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +19,7 @@ from siri.errors import InputError
 from siri.home import Home
 from siri.problems import Splits, load_splits
 from siri.snapshots import Entry, Store, write_atomically
-from siri.trail import Chain, travel
+from siri.trail import Chain, Train, travel
 
 
 @dataclass(frozen=True)
@@ -154,14 +154,30 @@ def advance(run: Run, last: int, stop: Event | None = None) -> Iterator[StepRepo
     chain = Chain(run.store, run.keys, kept, run.config.checkpoint_every, facts, stop or Event())
     metrics = run.folder / records.METRICS
     engine = open_engine(run.config, run.problems.train)
-    with closing(engine), closing(travel(chain, last, engine.train)) as way:
-        for number, report in enumerate(way):
-            if number == 0:
+    with closing(engine), closing(_visit(chain, _points(run, last), engine.train)) as way:
+        previous: int | None = None
+        for report in way:
+            if previous is None or report.step != previous + 1:
                 _write_metrics(run, report.step - 1)
+            previous = report.step
             records.append_line(metrics, records.step_line(report, run.keys[report.step]))
             yield report
     if run.store.find(run.keys[last]) is not None:
         _write_metrics(run, last)
+
+
+def _points(run: Run, last: int) -> list[int]:
+    """The snapshots on the way through the stage that `last` lies in: added ones are made though its end stands."""
+    stage = next((stage for stage in run.config.schedule.stages if last in stage.steps), None)
+    inside = [step for step in run.snapshot_steps.values() if stage is not None and stage.first <= step < last]
+    return [*sorted(inside), last]
+
+
+def _visit(chain: Chain, points: list[int], train: Train) -> Generator[StepReport]:
+    for point in points:
+        yield from travel(chain, point, train)
+        if chain.stop.is_set():
+            return
 
 
 def _write_metrics(run: Run, step: int) -> None:

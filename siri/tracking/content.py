@@ -1,4 +1,4 @@
-"""What MLflow is told of a run: parameters, tags, the points of its steps and evaluations; MLflow is not needed here."""
+"""What MLflow is told of a run: parameters, tags, the points of its steps and evaluations; MLflow is not used here."""
 
 import json
 import platform
@@ -21,6 +21,8 @@ RUN_ID = "siri.run_id"
 """Tag by which a run's record is found."""
 KEY = "siri.key"
 """Tag by which a snapshot's model and model version are found."""
+BATCH = 1000
+"""Most metrics that MLflow takes in one call."""
 PARAMETERS = (
     "recipe", "seed", "method.name", "schedule.shape", "schedule.max_budget", "schedule.min_budget",
     "schedule.cycle_steps", "schedule.cycles", "optimizer.learning_rate", "rollout.group_size",
@@ -124,10 +126,10 @@ def step_points(line: dict[str, Any]) -> list[Point]:
 
 
 def batches(lines: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """Whole steps, as many as MLflow takes in one call: 1000 metrics."""
+    """Whole steps, as many as MLflow takes in one call."""
     batch: list[dict[str, Any]] = []
     for line in lines:
-        if sum(map(len, batch)) + len(line) > 1000:
+        if sum(map(len, batch)) + len(line) > BATCH:
             yield batch
             batch = []
         batch.append(line)

@@ -66,7 +66,7 @@ def mlflow_errors() -> Iterator[None]:
 
     try:
         yield
-    except (MlflowException, SQLAlchemyError) as error:
+    except (MlflowException, SQLAlchemyError, ImportError) as error:  # ImportError: a database without its driver
         raise TrackingError(str(error)) from error
 
 
@@ -145,6 +145,7 @@ class Record:
         settings = run.config.evaluation
         benchmarks = dict.fromkeys((*settings.benchmarks, *settings.final))
         self.pending = [Evaluation(run, name, benchmark) for name in run.snapshot_steps for benchmark in benchmarks]
+        self.points: dict[str, set[tuple[int, float]]] = {}
         self.last_key = run.base
 
     def write(self, status: Status | None) -> SyncResult:
@@ -175,10 +176,14 @@ class Record:
     @cached_property
     def steps(self) -> set[int]:
         """The steps whose metrics are there."""
-        return {step for step, _ in self._history(MARK)}
+        return {point.step for point in self.client.get_metric_history(self.mlflow_id, MARK)}
 
-    def _history(self, name: str) -> set[tuple[int, float]]:
-        return {(point.step, point.value) for point in self.client.get_metric_history(self.mlflow_id, name)}
+    def _holds(self, point: Point) -> bool:
+        """Whether the value stood at its step when its metric was first asked for."""
+        if point.name not in self.points:
+            history = self.client.get_metric_history(self.mlflow_id, point.name)
+            self.points[point.name] = {(held.step, held.value) for held in history}
+        return (point.step, point.value) in self.points[point.name]
 
     def _log(self, points: list[Point]) -> None:
         """In one transaction."""
@@ -209,7 +214,7 @@ class Record:
             new = content.evaluation_points(evaluation, entry, prefix)
             # Two of the metrics tell: other settings of an evaluation give other values, which are then added.
             marks = [point for point in new if point.name in (f"{prefix}/accuracy", f"{prefix}/length")]
-            if not all((point.step, point.value) in self._history(point.name) for point in marks):
+            if not all(map(self._holds, marks)):
                 points += new
         if points:
             self._log(points)

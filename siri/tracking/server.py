@@ -1,11 +1,11 @@
 """The server behind a tracking URI: whether it lives, and the addresses of a run's pages there."""
 
-import contextlib
 import json
 import socket
 import urllib.error
 import urllib.request
 from collections.abc import Iterable
+from http.client import HTTPException
 from urllib.parse import quote, urlsplit
 
 from siri.run import Run
@@ -26,14 +26,18 @@ def public(uri: str) -> str:
 
 def probe(uri: str) -> None:
     """Raise OSError unless the server of a tracking URI shows a sign of life; MLflow itself would retry for minutes."""
-    parts = urlsplit(uri)
-    scheme = parts.scheme.partition("+")[0]
-    if parts.hostname is None or scheme not in PORTS:
-        return
-    socket.create_connection((parts.hostname, parts.port or PORTS[scheme]), PROBE_SECONDS).close()
-    if scheme in ("http", "https"):
-        with contextlib.suppress(urllib.error.HTTPError):  # a server that asks for a password lives
+    try:
+        parts = urlsplit(uri)
+        scheme = parts.scheme.partition("+")[0]
+        if parts.hostname is None or scheme not in PORTS:
+            return
+        socket.create_connection((parts.hostname, parts.port or PORTS[scheme]), PROBE_SECONDS).close()
+        if scheme in ("http", "https"):
             urllib.request.urlopen(f"{public(uri)}/health", timeout=PROBE_SECONDS).close()
+    except urllib.error.HTTPError:  # a server that asks for a password lives
+        return
+    except (HTTPException, ValueError) as error:
+        raise OSError(f"not an MLflow server: {error!r}") from error
 
 
 def write_note(run: Run, experiment: str, mlflow_id: str) -> None:

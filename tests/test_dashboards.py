@@ -1,0 +1,359 @@
+"""Tables equal the reports they are made of; differences are paired; the page is one safe file that claims no more."""
+
+import re
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from dashboards import data, findings, wording
+from dashboards.findings import Evidence, best_lag, find_all, judge, sign
+from dashboards.report import pieces, print_table, write_report
+from siri import records
+from siri.bases import make_base
+from siri.config import load
+from siri.errors import InputError
+from siri.evaluate import compare
+from siri.home import Home
+from siri.measure import Evaluation, measure
+from siri.run import Run, advance, open_run
+from siri.statistics import Interval, accuracy_cr
+
+TINY = [
+    "engine.name=scripted",
+    "problems.train_size=64",
+    "problems.dev_size=16",
+    "problems.test_size=16",
+    "rollout.batch_size=4",
+    "schedule.cycle_steps=16",
+]
+CONSTANT = [
+    "recipe=laptop-constant",
+    "method.name=grpo",
+    "schedule.shape=constant",
+    "schedule.snapshots_at=[8,16,24,32,40]",
+]
+
+
+def make_run(home: Home, *overrides: str, benchmarks: tuple[str, ...] = ("dev", "test")) -> Run:
+    """A scripted run, trained and evaluated."""
+    config = load("laptop", [*TINY, *overrides])
+    for _ in make_base(config, home):
+        pass
+    run = open_run(config, home)
+    for _ in advance(run, config.schedule.total_steps):
+        pass
+    for benchmark in benchmarks:
+        for name in run.snapshot_steps:
+            for _ in measure(Evaluation(run, name, benchmark)):
+                pass
+    return run
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    return Home(tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture(scope="module")
+def run(home: Home) -> Run:
+    return make_run(home)
+
+
+@pytest.fixture(scope="module")
+def constant(home: Home) -> Run:
+    return make_run(home, *CONSTANT)
+
+
+@pytest.fixture(scope="module")
+def page(run: Run, constant: Run, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_report(run, [constant], tmp_path_factory.mktemp("report") / "report.html").read_text()
+
+
+def without_plotly(page: str) -> str:
+    """The page but for its largest script, which is plotly.js."""
+    scripts = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    return page.replace(max(scripts, key=len), "")
+
+
+# tables
+
+
+def test_a_row_says_what_the_report_says(run: Run, constant: Run) -> None:
+    table = data.snapshot_table([run, constant], "test")
+    for _, row in table.iterrows():
+        owner = run if row["run"] == run.name else constant
+        report = Evaluation(owner, row["snapshot"], "test").report()
+        assert data.interval_of(row, "accuracy") == report.accuracy
+        assert data.interval_of(row, "length") == report.length
+        assert (row["truncated"], row["entropy"]) == (report.truncated, report.entropy)
+        assert row["pass@4"] == report.pass_at[4]
+        assert row["word_wait"] == report.words["wait"]
+
+
+def test_runs_share_one_base_row_which_is_first(run: Run, constant: Run) -> None:
+    table = data.snapshot_table([run, constant], "test")
+    assert list(table["phase"]).count("base") == 1
+    assert table["phase"].iloc[0] == "base"
+    assert list(table["step"][1:7]) == [8, 16, 24, 32, 40, 48]
+    assert set(table["label"]) == {"base", "cosine 36–72", "constant 72"}
+
+
+def test_accuracy_cr_is_against_the_base(run: Run) -> None:
+    table = data.snapshot_table([run], "test").set_index("snapshot")
+    base, high = table.loc["base"], table.loc["c3-high"]
+    expected = accuracy_cr([high["accuracy"]], [high["length"]], [base["accuracy"]], [base["length"]])
+    assert high["accuracy_cr"] == expected
+    assert base["accuracy_cr"] == 0
+
+
+def test_runs_that_look_alike_are_told_apart(run: Run, home: Home) -> None:
+    again = make_run(home, "seed=1", benchmarks=())
+    assert len(set(data.labels([run, again]).values())) == 2
+
+
+def test_differences_are_paired_at_equal_steps(run: Run, constant: Run) -> None:
+    table = data.comparison_table(run, constant, "test")
+    assert list(table["step"]) == [8, 16, 24, 32, 40, 48]
+    assert list(table["baseline_snapshot"]) == ["step-8", "step-16", "step-24", "step-32", "step-40", "s1"]
+    ours, theirs = Evaluation(run, "c2-low", "test").samples(), Evaluation(constant, "step-24", "test").samples()
+    row = table[table["step"] == 24].iloc[0]
+    assert data.interval_of(row, "accuracy") == compare(ours, theirs, "correct")
+    assert data.interval_of(row, "length") == compare(ours, theirs, "length")
+    assert row["length_share"] == pytest.approx(row["length"] / theirs["length"].mean())
+
+
+def test_a_baseline_measured_otherwise_is_not_compared(run: Run, home: Home) -> None:
+    other = make_run(home, *CONSTANT, "evaluation.budget=50", benchmarks=("test",))
+    with pytest.raises(InputError, match="budget=50"):
+        data.comparison_table(run, other, "test")
+
+
+def test_curves_hold_every_step_and_its_budget(run: Run) -> None:
+    curve = data.curves(run)
+    assert list(curve["step"]) == list(range(1, 49))
+    assert list(curve["rollout/budget"]) == run.config.schedule.budgets
+
+
+def test_the_problem_shown_is_the_first_that_splits_the_policies(run: Run) -> None:
+    shown = data.one_problem(run, "test")
+    assert shown is not None
+    assert [answer.title for answer in shown.answers] == ["base", "c3-low", "c3-high"]
+    tables = [Evaluation(run, name, "test").samples().query("sample == 0") for name in ("base", "c3-low", "c3-high")]
+    split = [len({bool(table["correct"].iloc[place]) for table in tables}) > 1 for place in range(16)]
+    problem = run.problems.test.problems[split.index(True) if any(split) else 0]
+    assert (shown.question, shown.solution) == (problem.question, problem.answer)
+
+
+def test_training_responses_are_those_of_the_extrema(run: Run) -> None:
+    kept = dict(data.training_responses(run))
+    assert list(kept) == ["c1-low", "c1-high", "c2-low", "c2-high", "c3-low", "c3-high"]
+    assert all(len(found) == 4 for found in kept.values())
+    assert kept["c2-low"][0].answers[0].budget == run.config.schedule(24)
+
+
+def test_a_run_without_evaluations_is_bad_input(home: Home, tmp_path: Path) -> None:
+    bare = make_run(home, "seed=7", benchmarks=())
+    with pytest.raises(InputError, match="siri evaluate"):
+        write_report(bare, [], tmp_path / "report.html")
+    assert not list(tmp_path.iterdir())
+
+
+# findings
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "verdict"),
+    [
+        ([], "not tested here"),
+        ([1, 1], "for it"),
+        ([1, 0], "for it in part"),
+        ([0, 0], "undecided"),
+        ([-1, 0], "against it"),
+        ([-1, -1], "against it"),
+        ([1, 0, -1], "both ways"),
+    ],
+)
+def test_a_verdict_goes_no_further_than_its_outcomes(outcomes: list[int], verdict: str) -> None:
+    assert judge(outcomes) == verdict
+
+
+def test_an_interval_that_holds_zero_is_undecided() -> None:
+    assert [sign(Interval(1, low, 2)) for low in (0.1, 0, -0.1)] == [1, 0, 0]
+    assert [sign(Interval(-1, -2, high)) for high in (-0.1, 0, 0.1)] == [-1, 0, 0]
+
+
+@pytest.mark.parametrize("lag", [0, 1, 7, 20])
+def test_the_lag_is_found(lag: int) -> None:
+    budgets = [54 + 18 * np.cos(2 * np.pi * step / 80) for step in range(1, 241)]
+    lengths = [30 + 0.5 * (54 + 18 * np.cos(2 * np.pi * (step - lag) / 80)) for step in range(1, 241)]
+    assert best_lag(budgets, lengths, range(81, 161), 40) == (lag, pytest.approx(1))
+
+
+def test_what_does_not_vary_has_no_lag() -> None:
+    assert best_lag([72] * 40, list(range(40)), range(1, 41), 20) == (0, 0.0)
+
+
+def test_findings_say_what_the_intervals_say(run: Run, constant: Run) -> None:
+    found = find_all(Evidence(run, (constant,), "test"))
+    row = data.comparison_table(run, constant, "test").iloc[-1]
+    length = data.interval_of(row, "length")
+    assert found[0].verdict == judge([-sign(length)])
+    assert wording.difference(length) in found[0].statement
+    assert found[0].statement.startswith("In this run: c3-high against constant 72 at step 48")
+    assert [finding.verdict for finding in found[-2:]] == ["not tested here"] * 2
+
+
+def test_without_a_baseline_its_findings_are_not_tested(run: Run) -> None:
+    fewer, higher, rise, *_ = find_all(Evidence(run, (), "test"))
+    assert (fewer.verdict, higher.verdict) == ("not tested here", "not tested here")
+    assert rise.verdict != "not tested here"
+
+
+def test_a_constant_budget_tests_nothing_that_needs_cycles(constant: Run) -> None:
+    found = find_all(Evidence(constant, (), "test"))
+    assert {finding.verdict for finding in found[:6]} == {"not tested here"}
+
+
+def test_so_can_never_be_shown_to_stay_level(run: Run) -> None:
+    level = next(finding for finding in find_all(Evidence(run, (), "test")) if "“so”" in finding.claim)
+    assert level.verdict in ("against it", "undecided")
+
+
+# the page
+
+
+def test_the_page_is_one_file_with_one_plotly(page: str) -> None:
+    bare = without_plotly(page)
+    assert page.count("plotly.js v") == 1
+    assert "http://" not in bare
+    assert "https://" not in bare
+    assert not re.findall(r"\b(?:src|href)\s*=|@import|url\(|\bfetch\(|XMLHttpRequest|<link\b", bare)
+
+
+def test_the_page_forbids_itself_the_network(page: str) -> None:
+    policy = unescape(re.search(r'Content-Security-Policy" content="([^"]*)"', page)[1])  # type: ignore[index]
+    assert policy.startswith("default-src 'none'")
+    script = policy.split("script-src")[1].split(";")[0]
+    assert script.count("'sha256-") == 2
+    assert "unsafe" not in script
+
+
+def test_the_page_names_every_snapshot_and_number(page: str, run: Run, constant: Run) -> None:
+    for name in (*run.snapshot_steps, *constant.snapshot_steps):
+        assert f">{name}</td>" in page
+    for _, row in data.snapshot_table([run, constant], "test").iterrows():
+        assert wording.percent(row["accuracy"]) in page
+        assert wording.tokens(row["length"]) in page
+
+
+def test_the_page_has_a_light_and_a_dark_face(page: str) -> None:
+    assert "@media (prefers-color-scheme: dark)" in page
+    assert '<meta name="color-scheme" content="light dark">' in page
+    assert "@media (max-width: 640px)" in page
+
+
+def test_the_page_shows_config_and_claims_nothing_more(page: str) -> None:
+    bare = without_plotly(page)
+    assert "cycle_steps: 16" in bare
+    assert "In this run:" in bare
+    assert "reproduced" not in bare.lower()
+
+
+def test_equal_input_gives_an_equal_page(run: Run, constant: Run, page: str, tmp_path: Path) -> None:
+    again = write_report(run, [constant], tmp_path / "again.html").read_text()
+    date = re.compile(r"Written on \d{4}-\d\d-\d\d")
+    assert date.sub("", again) == date.sub("", page)
+
+
+HOSTILE = "<script>document.title='owned'</script>\"'><img src=x onerror=alert(1)> wait {{ 7 * 7 }}"
+
+
+def plant(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every model write HOSTILE, in evaluations and in training."""
+    samples, lines = Evaluation.samples, records.read_lines
+
+    def hostile_samples(self: Evaluation) -> pd.DataFrame:
+        return samples(self).assign(text=HOSTILE)
+
+    def hostile_lines(path: Path) -> list[dict[str, Any]]:
+        found = lines(path)
+        return [line | {"text": HOSTILE} for line in found] if path.name == records.RESPONSES else found
+
+    monkeypatch.setattr(Evaluation, "samples", hostile_samples)
+    monkeypatch.setattr(records, "read_lines", hostile_lines)
+
+
+def test_hostile_text_is_shown_and_not_run(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    named = make_run(home, "recipe=</script><b onclick=x>", benchmarks=("test",))
+    plant(monkeypatch)
+    page = write_report(named, [], tmp_path / "report.html").read_text()
+    bare = without_plotly(page)
+    assert "document.title=" in bare
+    assert "<script>document.title" not in bare
+    assert "<img" not in bare
+    assert "<b onclick" not in bare
+    assert bare.count("</script>") == 2 + 5  # the page's own scripts and its figures
+    assert '<mark class="backtracking">wait</mark> {{ 7 * 7 }}' in bare
+
+
+def test_a_half_finished_run_has_a_page(home: Home, tmp_path: Path) -> None:
+    half = open_run(load("laptop", [*TINY, "seed=3"]), home)
+    for _ in advance(half, 8):
+        pass
+    for _ in measure(Evaluation(half, "c1-low", "dev")):
+        pass
+    page = write_report(half, [], tmp_path / "report.html").read_text()
+    assert "8 of 48 steps are trained so far" in page
+    assert ">c1-low</td>" in page
+    assert ">c1-high</td>" not in page
+
+
+def test_a_level_run_has_a_page(constant: Run, tmp_path: Path) -> None:
+    assert "constant 72" in write_report(constant, [], tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize("text", ["", "wait", "so Hold  on, wait; resort", "hold_on alternatively COMPUTE"])
+def test_pieces_put_together_are_the_text(text: str) -> None:
+    assert "".join(piece for _, piece in pieces(text)) == text
+
+
+def test_only_whole_words_are_marked() -> None:
+    marked = [(kind, piece) for kind, piece in pieces("so Hold on: also waiting, wait") if kind]
+    assert marked == [("deduction", "so"), ("backtracking", "Hold on"), ("backtracking", "wait")]
+
+
+# the terminal
+
+
+def test_the_terminal_table_has_the_rows_of_the_page(run: Run, constant: Run) -> None:
+    console = Console(width=120, color_system=None)
+    with console.capture() as captured:
+        console.print(print_table(run, [constant]))
+    text = captured.get()
+    for _, row in data.snapshot_table([run, constant], "test").iterrows():
+        line = next(line for line in text.splitlines() if f" {row['snapshot']} " in line)
+        assert wording.percent_interval(data.interval_of(row, "accuracy")) in line
+        assert wording.token_interval(data.interval_of(row, "length")) in line
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"), [(1234.5, 0, "1,234"), (-0.04, 1, "0.0"), (-2.5, 1, "−2.5"), (float("nan"), 1, "–")]
+)
+def test_numbers_are_written_one_way(value: float, digits: int, text: str) -> None:
+    assert wording.number(value, digits) == text
+
+
+def test_differences_carry_their_sign() -> None:
+    assert wording.difference(Interval(0.1034, 0.0512, 0.1523), 100) == "+10.3 (+5.1 to +15.2)"
+    assert wording.difference(Interval(0.0, -1.0, 0.02)) == "0.0 (−1.0 to 0.0)"
+
+
+def test_every_verdict_has_a_face() -> None:
+    page = (Path(findings.__file__).parent / "page.html").read_text()
+    for outcomes in ([], [1], [1, 0], [0], [-1], [1, -1]):
+        assert f'"{judge(outcomes)}":' in page
