@@ -50,11 +50,10 @@ def train(
     settings = config.load(recipe, overrides or [])
     settings.schedule.stages_until(until)
     run.check(settings)
-    _use_home(home)
+    _prepare_flow(_use_home(home))
     from flows.train import train as flow
-    from siri import guard, interrupt
+    from siri import interrupt
 
-    guard.guard()
     interrupt.stop_gently()
     try:
         run_id = flow(settings, until)
@@ -83,10 +82,9 @@ def evaluate(
     opened = reopen_run(_use_home(home), run)
     for name in snapshots or []:
         opened.step_of(name)
+    _prepare_flow(opened.home)
     from flows.evaluation import evaluate as flow
-    from siri import guard
 
-    guard.guard()
     flow(opened.id, snapshots or [], benchmark or [])
 
 
@@ -255,6 +253,14 @@ def _use_home(folder: Path | None) -> Any:
     home = find_home(folder)
     use_home(home)
     return find_home(folder)
+
+
+def _prepare_flow(home: Any) -> None:
+    """A flow in this process brings a server, whose home must be there, and which must not outlive it."""
+    from siri import guard
+
+    home.prefect.mkdir(parents=True, exist_ok=True)
+    guard.guard()
 
 
 def _table(title: str, rows: list[dict[str, Any]]) -> Any:

@@ -190,7 +190,7 @@ def load(recipe: str, overrides: Sequence[str] = ()) -> RunConfig:
     Raises InputError: unknown recipe, broken YAML, unknown key, wrong type or a value out of bounds.
     """
     values = _read_recipe(recipe)
-    values.setdefault("recipe", Path(recipe).stem)
+    values.setdefault("recipe", recipe if recipe in recipe_names() else Path(recipe).stem)
     for override in overrides:
         _apply(values, override)
     return validate(values)

@@ -23,6 +23,9 @@ WIDEST = 100  # characters of the curve; wider ones are harder to read
 _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))  # braille bits, [row of 4][column of 2]
 
 
+_ASCII = str.maketrans("·–×", "--x")
+
+
 @dataclass(frozen=True)
 class Forecast:
     """What a run will take at most."""
@@ -71,18 +74,24 @@ class TerminalPreview:
     config: RunConfig
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Title, curve, stages, forecast; dots where the terminal's encoding has no braille."""
+        """Title, curve, stages, forecast; plain characters where the terminal's encoding has no others."""
+        for part in self._parts(options.max_width, options.ascii_only):
+            if isinstance(part, Text) and options.ascii_only:
+                part.plain = part.plain.translate(_ASCII)
+            yield part
+
+    def _parts(self, most: int, plain: bool) -> Iterator[Text | Table]:
         schedule = self.config.schedule
         title = Text.assemble((self.config.recipe, "bold"), f" · {schedule.shape} · {_range(schedule)} tokens")
         yield title
         yield Text()
         labels = [str(value) for value in _axis(schedule)]
         margin = max(map(len, labels)) + 2
-        width = max(16, min(WIDEST, options.max_width - margin - 1))
-        yield from _draw_curve(schedule, width, labels, options.ascii_only)
-        yield from _draw_ticks(schedule, width, margin, options.ascii_only)
+        width = max(16, min(WIDEST, most - margin - 1))
+        yield from _draw_curve(schedule, width, labels, plain)
+        yield from _draw_ticks(schedule, width, margin, plain)
         yield Text()
-        yield _table_of_stages(schedule)
+        yield _table_of_stages(schedule, plain)
         yield Text()
         yield _forecast_line(self.config)
 
@@ -168,15 +177,15 @@ def _place(marks: dict[int, tuple[str, str]], width: int, margin: int) -> Text:
     return line
 
 
-def _table_of_stages(schedule: LengthSchedule) -> Table:
+def _table_of_stages(schedule: LengthSchedule, plain: bool) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for column in ("stage", "phase"):
         table.add_column(column)
     for column in ("steps", "budget at its end"):
         table.add_column(column, justify="right")
     for stage in schedule.stages:
-        steps, budget = f"{stage.first:,}–{stage.last:,}", f"{schedule(stage.last):,}"
-        table.add_row(Text(stage.name, style=STYLES[stage.phase]), stage.phase, steps, budget)
+        steps = f"{stage.first:,}{'-' if plain else '–'}{stage.last:,}"
+        table.add_row(Text(stage.name, style=STYLES[stage.phase]), stage.phase, steps, f"{schedule(stage.last):,}")
     return table
 
 

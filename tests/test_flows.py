@@ -48,8 +48,8 @@ def siri(home: Path, *words: str, **environment: str) -> subprocess.CompletedPro
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home in which the scripted laptop recipe and its baseline have been trained without a server."""
     home = tmp_path_factory.mktemp("trained")
-    for recipe in ("laptop", "laptop-constant"):
-        done = siri(home, "train", recipe, *TINY)
+    for words in (["laptop"], ["laptop-constant", "schedule.snapshots_at=[4,8,12,16,20]"]):
+        done = siri(home, "train", *words, *TINY)
         assert done.returncode == 0, done.stderr
     return home
 
@@ -139,7 +139,7 @@ def test_a_killed_flow_leaves_no_process_and_goes_on_where_it_was(tmp_path: Path
         wait_for(
             "twenty steps", lambda: sum(len(p.read_text().splitlines()) for p in metrics.glob("*/metrics.jsonl")) > 20
         )
-        assert len(marked_processes(home)) >= 2, "the flow and its own Prefect server"
+        assert marked_processes(home), "the flow has brought its own Prefect server"
         os.kill(child.pid, signal.SIGKILL)
         child.wait()
         wait_for("the guard to end what is left", lambda: not marked_processes(home), 30)
@@ -208,8 +208,8 @@ def test_a_deployment_runs_on_a_worker_under_a_server(tmp_path: Path) -> None:
 
     def prefect(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [BIN / "prefect", *words], capture_output=True, text=True, timeout=120, cwd=ROOT, env=os.environ | environment,
-            check=False,
+            [BIN / "prefect", *words], capture_output=True, text=True, timeout=120, check=False,
+            cwd=ROOT, env=os.environ | environment,
         )  # fmt: skip
 
     server = [BIN / "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]

@@ -74,7 +74,7 @@ def test_an_ascii_terminal_gets_ascii_curves() -> None:
     assert "*" in "".join(curve)
 
 
-@pytest.mark.parametrize(("ending", "start"), [(".png", b"\x89PNG"), (".svg", b"<?xml"), (".html", b"<html>")])
+@pytest.mark.parametrize(("ending", "start"), [(".png", b"\x89PNG"), (".svg", b"<?xml"), (".html", b"<!doctype html>")])
 def test_pictures_are_written(config: RunConfig, tmp_path: Path, ending: str, start: bytes) -> None:
     path = draw_picture(config, tmp_path / "deep" / f"budget{ending}")
     assert path.read_bytes().startswith(start)

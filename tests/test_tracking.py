@@ -18,13 +18,13 @@ from typing import Any
 import pytest
 
 from siri import bases, measure, records, tracking
-from siri.config import RunConfig, load
+from siri.config import load
 from siri.errors import StoppedError
 from siri.home import Home
 from siri.measure import Evaluation
 from siri.run import Run, advance, open_run
 from siri.tracking import content, server
-from siri.tracking.record import Record, followed, open_record
+from siri.tracking.record import followed, open_record
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated"),  # MLflow 3.17 on SQLAlchemy 2.1
@@ -163,6 +163,17 @@ def test_only_steps_that_a_checkpoint_holds_are_projected_so_that_a_crash_double
     assert everything(run) == expected(run)
 
 
+def test_steps_made_again_after_their_snapshot_was_lost_are_not_doubled(run: Run) -> None:
+    train(run, 8)
+    tracking.sync(run)
+    before = everything(run)
+    for step in (4, 8):
+        run.store.remove(run.keys[step])
+    train(run, 8)
+    assert str(tracking.sync(run)) == "MLflow is up to date"
+    assert everything(run) == before
+
+
 def test_a_projection_grows_with_the_run(run: Run) -> None:
     train(run, 4)
     assert tracking.sync(run).steps == 4
@@ -213,7 +224,13 @@ def test_a_lost_note_doubles_nothing(run: Run) -> None:
 
 def test_two_at_once_make_one_record(run: Run) -> None:
     train(run, TOTAL)
-    workers = [threading.Thread(target=tracking.sync, args=[reopened(run)]) for _ in range(4)]
+    ready = threading.Barrier(4)
+
+    def work(run: Run) -> None:
+        ready.wait()
+        tracking.sync(run)
+
+    workers = [threading.Thread(target=work, args=[reopened(run)]) for _ in range(4)]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -247,6 +264,12 @@ def test_an_evaluation_under_other_settings_is_added(run: Run) -> None:
     assert tracking.sync(other).evaluations == 2
     assert len(points(run, "dev/length")) == 2
     assert str(tracking.sync(other)) == str(tracking.sync(run)) == "MLflow is up to date"
+
+
+def test_a_benchmark_that_is_gone_keeps_nothing_else_back(run: Run) -> None:
+    train(run, TOTAL)
+    result = tracking.sync(reopened(run, benchmarks=("gone.jsonl",)))
+    assert (result.steps, result.snapshots, result.failure) == (TOTAL, 4, None)
 
 
 def test_snapshots_are_registered_and_aliases_point_to_the_last_cycle(run: Run) -> None:
@@ -342,12 +365,14 @@ def test_a_followed_run_is_live_and_then_finished(run: Run, monkeypatch: pytest.
     assert everything(run) == expected(run)
 
 
-@pytest.mark.parametrize(("error", "status"), [(StoppedError, "KILLED"), (KeyboardInterrupt, "KILLED"), (ValueError, "FAILED")])
+@pytest.mark.parametrize(
+    ("error", "status"), [(StoppedError, "KILLED"), (KeyboardInterrupt, "KILLED"), (ValueError, "FAILED")]
+)
 def test_a_run_that_ends_otherwise_says_so_and_is_running_again_when_resumed(
     run: Run, error: type[BaseException], status: str
 ) -> None:
+    train(run, 4)
     with pytest.raises(error), tracking.following(run):
-        train(run, 4)
         raise error("c1-low")
     assert record_of(run).info.status == status
     with tracking.following(run):
@@ -397,7 +422,11 @@ def silent_port() -> Iterator[int]:
 
 @pytest.mark.parametrize("port", ["closed_port", "silent_port"])
 def test_a_server_that_is_down_costs_one_warning_and_sync_brings_everything_later(
-    run: Run, port: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    run: Run,
+    port: str,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(tracking, "SECONDS", 0.02)
     with monkeypatch.context() as context, caplog.at_level(logging.WARNING, "siri"):
@@ -443,6 +472,13 @@ assert tracking.sync(run).failure is None
 def test_importing_it_does_not_import_mlflow() -> None:
     code = "import sys, siri.tracking; print('mlflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+
+
+def test_nothing_shows_the_password_of_a_tracking_uri() -> None:
+    uri = "http://me:secret@host:5000/mlflow/"
+    assert server.public(uri) == "http://host:5000/mlflow"
+    assert server.redact(f"API request to {uri}api failed", uri) == "API request to http://host:5000/mlflow/api failed"
+    assert server.public("sqlite:////tmp/mlflow.db") == "sqlite:////tmp/mlflow.db"
 
 
 def test_links_need_a_server(run: Run) -> None:

@@ -9,10 +9,10 @@ from threading import Thread
 
 from filelock import FileLock, Timeout
 
-from siri.errors import InputError, StoppedError
+from siri.errors import StoppedError
 from siri.run import Run
 from siri.tracking.record import Closed, Record, Status, SyncResult, TrackingError, followed, mlflow_errors, open_record
-from siri.tracking.server import compare_link, probe, public, run_link
+from siri.tracking.server import compare_link, probe, public, redact, run_link
 
 __all__ = ["Closed", "SyncResult", "close", "compare_link", "following", "run_link", "sync"]
 
@@ -28,9 +28,9 @@ def sync(run: Run) -> SyncResult:
 
     A step is projected once, and only when a stored checkpoint holds the very line that metrics.jsonl shows: steps that
     a crash can still lose are not, so steps trained anew are never there twice. Which steps are there is asked of
-    MLflow itself, whose batches are transactions; there is no cursor to lose. A run that nobody trains is not left
-    RUNNING: FINISHED if its last snapshot stands, else KILLED. What MLflow does not take is a warning and
-    `SyncResult.failure`, never an exception. Raises InputError for an evaluation's benchmark that cannot be read.
+    MLflow itself, whose batches are transactions; there is no cursor to lose. (Steps whose stored snapshot was lost and
+    made again keep the points of the first time.) A run that nobody trains is not left RUNNING: FINISHED if its last
+    snapshot stands, else KILLED. What MLflow does not take is a warning and `SyncResult.failure`, never an exception.
     """
     return _Writer(run).write(None)
 
@@ -74,17 +74,11 @@ class _Follower:
     def _follow(self) -> None:
         status: Status = "RUNNING"
         while True:
-            self._write(status)
+            self.writer.write(status)
             if status != "RUNNING":
                 return
             with contextlib.suppress(Empty):
                 status = self.statuses.get(timeout=SECONDS)
-
-    def _write(self, status: Status) -> None:
-        try:
-            self.writer.write(status)
-        except InputError as error:
-            self.writer.fail(str(error))
 
     def end(self, status: Closed) -> None:
         """Ask for the last projection and wait for it, within bounds."""
@@ -104,14 +98,14 @@ class _Writer:
         self.warned = False
 
     def write(self, status: Status | None) -> SyncResult:
-        """Project once. Raises InputError for a benchmark that cannot be read."""
+        """Project once."""
         try:
             probe(self.run.home.tracking_uri)
             with FileLock(self.run.home.root / "mlflow.lock", timeout=PATIENCE / 2):
                 result = self._write(status)
         except (TrackingError, OSError) as error:
             self.record = None
-            return self.fail(" ".join(str(error).split())[:300])
+            return self.fail(redact(" ".join(str(error).split()), self.run.home.tracking_uri)[:300])
         self.failing = False
         return result
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import psutil
 
 from siri import records
+from siri.errors import InputError
 from siri.evaluate import EvalReport
 from siri.measure import REPORT, Evaluation, read_report
 from siri.run import Run
@@ -135,6 +136,14 @@ def batches(lines: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
         batch.append(line)
     if batch:
         yield batch
+
+
+def find_evaluation(evaluation: Evaluation) -> Entry | None:
+    """The stored evaluation; None when it has not been made, or its benchmark's file is not there to tell."""
+    try:
+        return evaluation.find()
+    except InputError:
+        return None
 
 
 def evaluation_metrics(report: EvalReport) -> dict[str, float]:

@@ -200,9 +200,11 @@ class Record:
         return len(lines)
 
     def _write_evaluations(self) -> int:
-        found = [(evaluation, entry) for evaluation in self.pending if (entry := evaluation.find()) is not None]
+        found = [(evaluation, content.find_evaluation(evaluation)) for evaluation in self.pending]
         written = 0
         for evaluation, entry in found:
+            if entry is None:
+                continue
             written += self._write_evaluation(evaluation, entry)
             self.pending.remove(evaluation)
         return written
@@ -248,7 +250,12 @@ class Record:
         self._create_registered_model()
         # A source `models:/…` would be looked up in MLflow's global tracking URI instead of this client's.
         made = self.client.create_model_version(
-            self.model, model.artifact_location, self.mlflow_id, tags=tags, model_id=model.model_id
+            self.model,
+            model.artifact_location,
+            self.mlflow_id,
+            tags=tags,
+            model_id=model.model_id,
+            await_creation_for=0,
         )
         link = json.dumps([{"name": self.model, "version": made.version}])
         self.client.set_logged_model_tags(model.model_id, {"mlflow.modelVersions": link})

@@ -24,6 +24,12 @@ def public(uri: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/") if parts.netloc else uri
 
 
+def redact(text: str, uri: str) -> str:
+    """A message without the user and password of a tracking URI: MLflow's own show them."""
+    secret, at, _ = urlsplit(uri).netloc.rpartition("@")
+    return text.replace(secret + at, "") if at else text
+
+
 def probe(uri: str) -> None:
     """Raise OSError unless the server of a tracking URI shows a sign of life; MLflow itself would retry for minutes."""
     try:
