@@ -224,6 +224,7 @@ def test_a_lost_note_doubles_nothing(run: Run) -> None:
 
 def test_two_at_once_make_one_record(run: Run) -> None:
     train(run, TOTAL)
+    client_of(run).get_experiment_by_name("siri")  # opened, so that all four come to the point at once
     ready = threading.Barrier(4)
 
     def work(run: Run) -> None:
