@@ -52,7 +52,8 @@ def evaluate_snapshot(config: RunConfig, snapshot: str, benchmark: str) -> str:
     evaluation = Evaluation(open_run(config, find_home()), snapshot, benchmark)
     total = len(evaluation.problems) * config.evaluation.samples
     for _ in progress.count(measure(evaluation), f"{snapshot} on {benchmark}", total):
-        pass
+        if interrupt.STOP.is_set():
+            raise StoppedError(f"the evaluation of {snapshot}")
     return evaluation.key
 
 

@@ -40,11 +40,8 @@ def make_base(config: RunConfig, home: Home, stop: Event | None = None) -> Itera
                 return
         with store.lease(name):
             if find_base(store, name) is None:
-                _adopt(
-                    store,
-                    name,
-                    partial(_copy_warmed, config, store, numerics) if _needs_warmup(config) else engine.make_base,
-                )
+                copy = partial(_copy_warmed, config, store, numerics)
+                _adopt(store, name, copy if _needs_warmup(config) else engine.make_base)
 
 
 def _needs_warmup(config: RunConfig) -> bool:

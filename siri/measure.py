@@ -132,11 +132,23 @@ def _sample(evaluation: Evaluation, snapshot: Entry) -> Generator[int, None, pd.
     )
     done = 0
     with closing(open_engine(run.config, run.problems.train)) as engine:
+        _require_same(engine.numerics(), run)
         for batch in engine.sample(snapshot.folder, request):
             batches.append(batch)
             done += len(batch.texts)
             yield done
     return tabulate(batches)
+
+
+def _require_same(numerics: dict[str, Any], run: Run) -> None:
+    """Raise InputError where another engine than the run's would be measured with: its numbers do not compare."""
+    other = [name for name in numerics if numerics[name] != run.numerics.get(name)]
+    if other:
+        name = other[0]
+        raise InputError(
+            f"run={run.name}: made with {name}={run.numerics.get(name)}, here it is {numerics[name]}; "
+            "evaluations do not compare across engines: train it again here, or measure it there"
+        )
 
 
 def _commit(evaluation: Evaluation, snapshot: Entry, rows: pd.DataFrame, report: EvalReport) -> None:

@@ -98,12 +98,18 @@ def reopen_run(home: Home, reference: str) -> Run:
     runs = list_runs(home)
     for described in reversed(runs):
         if reference in (described["id"], described["name"], described["config"]["recipe"]):
-            return open_run(validate(described["config"]), home)
+            return _from_description(described, home)
     for described in reversed(runs):
         if len(reference) >= 4 and described["id"].startswith(reference):
-            return open_run(validate(described["config"]), home)
+            return _from_description(described, home)
     names = [described["name"] for described in runs]
     raise InputError(f"run={reference}: not in {home.runs}, which has {', '.join(names) or 'no runs yet'}")
+
+
+def _from_description(described: dict[str, Any], home: Home) -> Run:
+    """The run as it was made: its keys are those of the numerics of then, whatever is installed now."""
+    config = validate(described["config"])
+    return Run(config, home, load_splits(config.problems), described["base"], described["numerics"])
 
 
 def find_snapshot(home: Home, reference: str) -> tuple[Run, str]:
