@@ -1,9 +1,6 @@
 """The flow that measures snapshots of a run on benchmarks."""
 
-from typing import Annotated
-
 from prefect import flow
-from pydantic import Field
 
 from flows.tasks import evaluate_all
 from flows.train import publish
@@ -13,12 +10,14 @@ from siri.run import reopen_run
 
 
 @flow(name="evaluate", flow_run_name="{run}")
-def evaluate(
-    run: Annotated[str, Field(description="Id or name of a run")],
-    snapshots: Annotated[list[str], Field(description="Names of snapshots; none means all that are there")] = [],  # noqa: B006
-    benchmarks: Annotated[list[str], Field(description="`dev`, `test` or paths; none means the run's final ones")] = [],  # noqa: B006
-) -> str:
-    """Measure snapshots of a run; what has been measured already is not measured again. Returns the run's id."""
+def evaluate(run: str, snapshots: list[str] = [], benchmarks: list[str] = []) -> str:  # noqa: B006
+    """Measure snapshots of a run; what has been measured already is not measured again. Returns the run's id.
+
+    Args:
+        run: Id or name of a run, or the name of a recipe: its newest run.
+        snapshots: Names of snapshots, as in c3-low; none means all that are there.
+        benchmarks: `dev`, `test` or paths of problem files; none means the run's final ones.
+    """
     opened = reopen_run(find_home(), run)
     there = [name for name in opened.snapshot_steps if opened.snapshot(name) is not None]
     evaluate_all(opened, snapshots or there, benchmarks or opened.config.evaluation.final)

@@ -14,18 +14,21 @@ from siri.measure import Evaluation
 from siri.run import Run, open_run
 
 LAPTOP = load("laptop")
+Recipe = Annotated[str, Field(json_schema_extra={"enum": [*recipe_names()]})]
+"""A recipe's name; the enum makes it a dropdown in the form."""
 
 
 @flow(name="train", flow_run_name="{config.recipe} seed {config.seed}", validate_parameters=True)
-def train(
-    config: RunConfig = LAPTOP,
-    until: Annotated[str | None, Field(description="Stage to stop after, as in c2-high; none means the last")] = None,
-) -> str:
+def train(config: RunConfig = LAPTOP, until: str = "") -> str:
     """Train a run stage by stage, keep a snapshot at every extremum and measure it; returns the run's id.
 
     What the store holds already is not made again.
+
+    Args:
+        config: The run, every setting of it; prefilled with the laptop recipe.
+        until: Stage to stop after, as in c2-high; empty means the last.
     """
-    stages = config.schedule.stages_until(until)
+    stages = config.schedule.stages_until(until or None)
     make_base(config)
     run = open_run(config, find_home())
     with tracking.following(run):
@@ -40,14 +43,14 @@ def train(
 
 
 @flow(name="train-recipe", flow_run_name="{recipe}")
-def train_recipe(
-    recipe: Annotated[
-        str, Field(description="Name of a recipe", json_schema_extra={"enum": [*recipe_names()]})
-    ] = "laptop",
-    overrides: Annotated[list[str], Field(description="Changes to it, as in schedule.min_budget=24")] = [],  # noqa: B006
-    until: Annotated[str | None, Field(description="Stage to stop after, as in c2-high; none means the last")] = None,
-) -> str:
-    """Train a recipe with `a.b=value` overrides, validated as on the command line; returns the run's id."""
+def train_recipe(recipe: Recipe = "laptop", overrides: list[str] = [], until: str = "") -> str:  # noqa: B006
+    """Train a recipe by name, with overrides that are validated as on the command line; returns the run's id.
+
+    Args:
+        recipe: Name of a recipe.
+        overrides: Changes to it, each as in schedule.min_budget=24.
+        until: Stage to stop after, as in c2-high; empty means the last.
+    """
     run_id: str = train(load(recipe, overrides), until)
     return run_id
 

@@ -56,7 +56,7 @@ def train(
 
     interrupt.stop_gently()
     try:
-        run_id = flow(settings, until)
+        run_id = flow(settings, until or "")
     except StoppedError as stopped:
         again = " ".join(["siri train", recipe, *(overrides or [])])
         print(f"stopped in {stopped}; its checkpoint is kept. Go on with: {again}", file=sys.stderr)
