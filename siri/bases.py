@@ -16,7 +16,17 @@ from siri.engines import open_engine
 from siri.errors import InputError
 from siri.home import Home
 from siri.problems import load_splits
-from siri.snapshots import MANIFEST, WEIGHTS, Entry, Manifest, Store, describe_files, file_sha256, write_atomically
+from siri.snapshots import (
+    MANIFEST,
+    WEIGHTS,
+    Entry,
+    Manifest,
+    Store,
+    describe_files,
+    file_sha256,
+    full_disk_explained,
+    write_atomically,
+)
 from siri.trail import Chain, commit_checkpoint, travel
 
 NOT_MODEL = ("optimizer.safetensors", "method.json", "steps.jsonl", "responses.jsonl", MANIFEST)
@@ -29,7 +39,7 @@ def make_base(config: RunConfig, home: Home, stop: Event | None = None) -> Itera
     `stop`, once set, ends the warm-up after the step at hand and keeps its checkpoint; the base is not there then.
     """
     store = Store(home.store)
-    with closing(open_engine(config, load_splits(config.problems).train)) as engine:
+    with full_disk_explained(home.store), closing(open_engine(config, load_splits(config.problems).train)) as engine:
         numerics = engine.numerics()
         name = base_name(config, numerics)
         if find_base(store, name) is not None:
@@ -104,8 +114,11 @@ def _copy_warmed(config: RunConfig, store: Store, numerics: dict[str, Any], fold
 def _adopt(store: Store, name: str, write: Callable[[Path], None]) -> None:
     """Store what `write` puts into an empty folder as a base, and note what it was asked for by."""
     folder = store.scratch()
-    write(folder)
-    weights = file_sha256(folder / WEIGHTS)
-    key = keys.base_key(weights)
-    store.commit(folder, Manifest(key, 0, None, "base", weights, describe_files(folder), {"base": name}))
+    try:
+        write(folder)
+        weights = file_sha256(folder / WEIGHTS)
+        key = keys.base_key(weights)
+        store.commit(folder, Manifest(key, 0, None, "base", weights, describe_files(folder), {"base": name}))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
     write_atomically(store.root / "bases" / f"{name}.json", json.dumps({"key": key}))

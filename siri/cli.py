@@ -61,7 +61,8 @@ def train(
         again = " ".join(["siri train", recipe, *(overrides or [])])
         print(f"stopped in {stopped}; its checkpoint is kept. Go on with: {again}", file=sys.stderr)
         raise typer.Exit(130) from None
-    print(f"run {run_id} · see it with: siri compare {run_id}")
+    _print_run(run_id)
+    print(f"run {run_id} · a report with pictures: siri compare {run_id}")
 
 
 @app.command()
@@ -86,6 +87,7 @@ def evaluate(
     from flows.evaluation import evaluate as flow
 
     flow(opened.id, snapshots or [], benchmark or [])
+    _print_run(opened.id)
 
 
 @app.command()
@@ -261,6 +263,14 @@ def _prepare_flow(home: Any) -> None:
 
     home.prefect.mkdir(parents=True, exist_ok=True)
     guard.guard()
+
+
+def _print_run(run_id: str) -> None:
+    from dashboards.report import print_table
+    from siri.home import find_home
+    from siri.run import reopen_run
+
+    _print(print_table(reopen_run(find_home(), run_id), []))
 
 
 def _table(title: str, rows: list[dict[str, Any]]) -> Any:

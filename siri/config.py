@@ -208,7 +208,7 @@ def _read_recipe(recipe: str) -> dict[str, Any]:
     if recipe in recipe_names():
         text = (resources.files("siri") / "recipes" / f"{recipe}.yaml").read_text(encoding="utf-8")
     elif Path(recipe).is_file():
-        text = Path(recipe).read_text(encoding="utf-8")
+        text = _read_text(Path(recipe))
     else:
         raise InputError(f"recipe={recipe}: neither a file nor one of {', '.join(recipe_names())}")
     try:
@@ -218,6 +218,13 @@ def _read_recipe(recipe: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise InputError(f"recipe={recipe}: must hold `key: value` lines, holds {type(values).__name__}")
     return values
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"recipe={path}: not UTF-8 text (byte {error.start})") from None
 
 
 def _apply(values: dict[str, Any], override: str) -> None:

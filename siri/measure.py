@@ -1,6 +1,7 @@
 """Evaluations in the store: named by snapshot, benchmark and sampling settings, made once, kept with every sample."""
 
 import json
+import shutil
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from siri.errors import InputError
 from siri.evaluate import EvalReport, report_from_json, summarise, tabulate
 from siri.problems import ProblemSet, load_problems
 from siri.run import Run
-from siri.snapshots import Entry, Manifest, Store, describe_files
+from siri.snapshots import Entry, Manifest, Store, describe_files, full_disk_explained
 
 REPORT = "report.json"
 SAMPLES = "samples.parquet"
@@ -105,7 +106,7 @@ def measure(evaluation: Evaluation) -> Generator[int, None, EvalReport]:
 
     Raises InputError when the snapshot is not in the store.
     """
-    with evaluation.store.lease(evaluation.key):
+    with full_disk_explained(evaluation.store.root), evaluation.store.lease(evaluation.key):
         found = evaluation.find()
         if found is not None:
             return read_report(found.folder)
@@ -153,15 +154,18 @@ def _require_same(numerics: dict[str, Any], run: Run) -> None:
 
 def _commit(evaluation: Evaluation, snapshot: Entry, rows: pd.DataFrame, report: EvalReport) -> None:
     folder = evaluation.store.scratch()
-    rows.to_parquet(folder / SAMPLES, index=False)
-    (folder / REPORT).write_text(json.dumps(report.to_json(), indent=1))
-    manifest = Manifest(
-        key=evaluation.key,
-        step=snapshot.manifest.step,
-        parent=snapshot.manifest.key,
-        role="evaluation",
-        weights_sha256=snapshot.manifest.weights_sha256,
-        files=describe_files(folder),
-        facts=evaluation.settings,
-    )
-    evaluation.store.commit(folder, manifest)
+    try:
+        rows.to_parquet(folder / SAMPLES, index=False)
+        (folder / REPORT).write_text(json.dumps(report.to_json(), indent=1))
+        manifest = Manifest(
+            key=evaluation.key,
+            step=snapshot.manifest.step,
+            parent=snapshot.manifest.key,
+            role="evaluation",
+            weights_sha256=snapshot.manifest.weights_sha256,
+            files=describe_files(folder),
+            facts=evaluation.settings,
+        )
+        evaluation.store.commit(folder, manifest)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

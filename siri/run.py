@@ -18,7 +18,7 @@ from siri.engines import open_engine, require_engine
 from siri.errors import InputError
 from siri.home import Home
 from siri.problems import Splits, load_splits
-from siri.snapshots import Entry, Store, write_atomically
+from siri.snapshots import Entry, Store, full_disk_explained, write_atomically
 from siri.trail import Chain, Train, travel
 
 
@@ -160,7 +160,8 @@ def advance(run: Run, last: int, stop: Event | None = None) -> Iterator[StepRepo
     chain = Chain(run.store, run.keys, kept, run.config.checkpoint_every, facts, stop or Event())
     metrics = run.folder / records.METRICS
     engine = open_engine(run.config, run.problems.train)
-    with closing(engine), closing(_visit(chain, _points(run, last), engine.train)) as way:
+    visit = _visit(chain, _points(run, last), engine.train)
+    with full_disk_explained(run.home.root), closing(engine), closing(visit) as way:
         previous: int | None = None
         for report in way:
             if previous is None or report.step != previous + 1:
@@ -187,10 +188,14 @@ def _visit(chain: Chain, points: list[int], train: Train) -> Generator[StepRepor
 
 
 def _write_metrics(run: Run, step: int) -> None:
-    """Make metrics.jsonl what the chain says up to a stored step: lines beyond a checkpoint are dropped."""
-    entry = run.store.find(run.keys[step])
+    """Make metrics.jsonl what the chain says up to a step that is, or was before the next one, stored.
+
+    Lines beyond a checkpoint are dropped; a rolling one may be gone, replaced by that of the step behind it.
+    """
+    entry = run.store.nearest(run.keys[step : step + 2])
     if entry is not None:
-        records.write_lines(run.folder / records.METRICS, records.history(run.store, entry))
+        lines = (line for line in records.history(run.store, entry) if line["step"] <= step)
+        records.write_lines(run.folder / records.METRICS, lines)
 
 
 def snapshot_rows(home: Home) -> list[dict[str, Any]]:

@@ -35,27 +35,31 @@ class Chain:
 def travel(chain: Chain, last: int, train: Train) -> Generator[StepReport]:
     """Go along a chain to step `last`, from the nearest stored key, under the lease of the last one."""
     with chain.store.lease(chain.keys[last]):
-        start = _keep(chain, _nearest_verified(chain, last), last)
-        if start.manifest.step == last:
-            _remove_rolling(chain, last)
-            return
         scratch = chain.store.scratch()
         try:
-            chain.store.checkout(start, scratch / "start")
-            yield from _train_from(chain, start, last, train, scratch)
+            start = _keep(chain, _take_nearest(chain, last, scratch), last)
+            if start.manifest.step < last:
+                yield from _train_from(chain, start, last, train, scratch)
             if chain.store.find(chain.keys[last]) is not None:
                 _remove_rolling(chain, last)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _nearest_verified(chain: Chain, last: int) -> Entry:
+def _take_nearest(chain: Chain, last: int, scratch: Path) -> Entry:
+    """The nearest stored entry, verified, its files linked into `scratch`/start."""
     while True:
         found = chain.store.nearest(chain.keys[: last + 1])
         if found is None:
             raise InputError(f"base {chain.keys[0][:12]}: gone from the store; run the command again to make it")
-        if chain.store.verified(found.manifest.key) is not None:
-            return found
+        if chain.store.verified(found.manifest.key) is None:
+            continue  # moved aside: look for the one before it
+        try:
+            chain.store.checkout(found, scratch / "start")
+        except FileNotFoundError:  # a run on the same trunk has just replaced its rolling checkpoint
+            shutil.rmtree(scratch / "start")
+            continue
+        return found
 
 
 def _keep(chain: Chain, entry: Entry, last: int) -> Entry:
@@ -72,7 +76,7 @@ def _train_from(chain: Chain, start: Entry, last: int, train: Train, scratch: Pa
     rolling = range(chain.every, last, chain.every)
     save_at = frozenset(step for step in {*chain.kept, *rolling, last} if first <= step <= last)
     plan = StagePlan(scratch / "start", start.manifest.step, last, save_at, scratch / "made", chain.stop)
-    trail = _Trail(chain, start, last)
+    trail = _Trail(chain, start, last, plan.start)
     for report in train(plan):
         trail.add(report)
         if report.checkpoint is not None:
@@ -85,15 +89,15 @@ def _train_from(chain: Chain, start: Entry, last: int, train: Train, scratch: Pa
 class _Trail:
     """The lines since the last snapshot, and the rolling checkpoint that a newer one replaces."""
 
-    def __init__(self, chain: Chain, start: Entry, last: int) -> None:
+    def __init__(self, chain: Chain, start: Entry, last: int, folder: Path) -> None:
         resumed = start.manifest.role == "rolling"
         self.chain = chain
         self.last = last
         self.step = start.manifest.step
         self.parent = start.manifest.parent if resumed else start.manifest.key
         self.replaced = start if resumed else None
-        self.lines = records.read_lines(start.folder / records.STEPS) if resumed else []
-        self.responses = records.read_lines(start.folder / records.RESPONSES) if resumed else []
+        self.lines = records.read_lines(folder / records.STEPS) if resumed else []
+        self.responses = records.read_lines(folder / records.RESPONSES) if resumed else []
 
     def add(self, report: StepReport) -> None:
         """Take a step's lines up; a step out of order would be lost or counted twice, so it is refused."""

@@ -1,0 +1,64 @@
+"""The scripted engines: they pass what every engine passes, and answer to the budget as a reasoning model would."""
+
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from siri.config import RunConfig
+from siri.engines import ENGINES, open_engine, require_engine
+from siri.engines.scripted import ScriptedProcessEngine
+from siri.errors import InputError
+from siri.home import Home
+from siri.problems import load_splits
+from siri.run import advance
+from tests.conftest import prepare, tiny
+from tests.engine_case import EngineCase, plan_from
+
+
+class TestScriptedEngine(EngineCase):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def config(cls) -> RunConfig:
+        return tiny("engine.name=scripted")
+
+
+class TestScriptedProcessEngine(EngineCase):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def config(cls) -> RunConfig:
+        return tiny("engine.name=scripted-process")
+
+
+def test_both_scripted_engines_bear_one_name_and_so_share_their_snapshots(home: Home) -> None:
+    ours, theirs = (prepare(tiny(f"engine.name={name}"), home) for name in ("scripted", "scripted-process"))
+    assert ours.keys == theirs.keys
+
+
+def test_a_child_that_fails_is_an_error_that_says_where(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    config = tiny("engine.name=scripted-process")
+    plan = plan_from(tmp_path / "nowhere", 0, 4, {4}, tmp_path / "made")
+    engine = ScriptedProcessEngine(config, load_splits(config.problems).train)
+    with closing(engine), pytest.raises(RuntimeError, match="child ended with code 1 after step 0 of 4"):
+        list(engine.train(plan))
+    assert "nowhere" in capfd.readouterr().err
+
+
+def test_the_length_follows_the_budget_down_and_up(home: Home) -> None:
+    config = tiny("schedule.cycle_steps=80", "schedule.cycles=1")
+    lengths = {report.step: report.metrics["rollout/length"] for report in advance(prepare(config, home), 80)}
+    assert lengths[44] < 40 < 50 < lengths[80]
+
+
+def test_an_engine_that_is_not_in_this_version_is_one_line_that_names_those_that_are() -> None:
+    with pytest.raises(
+        InputError, match=r"^engine.name=verl: not in this version; .*local, scripted, scripted-process$"
+    ):
+        require_engine(tiny("engine.name=verl"))
+    with pytest.raises(InputError, match=r"^engine.name=verl: "):
+        open_engine(tiny("engine.name=verl"), load_splits(tiny().problems).train)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_every_engine_in_the_list_can_be_asked_for(name: str) -> None:
+    require_engine(tiny(f"engine.name={name}"))

@@ -1,0 +1,407 @@
+"""The store: an entry is there in full or not at all, checked before use; full disks; leases."""
+
+import errno
+import itertools
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from siri import records
+from siri.errors import InputError
+from siri.home import Home
+from siri.measure import Evaluation, measure
+from siri.run import advance
+from siri.snapshots import (
+    FORMAT,
+    MANIFEST,
+    WEIGHTS,
+    Entry,
+    Manifest,
+    Store,
+    describe_files,
+    file_sha256,
+    full_disk_explained,
+    verify,
+    write_atomically,
+)
+from tests.conftest import TOTAL, drive, prepare, settle, tiny, wait_for, weights
+
+KEY = "ab" * 32
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+def put(store: Store, key: str = KEY, content: bytes = b"weights", step: int = 1) -> Entry:
+    """Commit an entry of two small files."""
+    folder = store.scratch()
+    (folder / WEIGHTS).write_bytes(content)
+    (folder / "steps.jsonl").write_text("{}\n")
+    sha256 = file_sha256(folder / WEIGHTS)
+    return store.commit(folder, Manifest(key, step, None, "rolling", sha256, describe_files(folder), {}))
+
+
+def leftovers(store: Store) -> list[Path]:
+    return list((store.root / "scratch").iterdir())
+
+
+# Entries
+
+
+def test_what_was_committed_is_found_verified_and_nothing_else_is_left(store: Store) -> None:
+    made = put(store)
+    assert store.find(KEY) == store.verified(KEY) == made
+    assert made.size == len(b"weights") + len("{}\n")
+    assert list(store.entries()) == [made]
+    assert leftovers(store) == []
+
+
+def test_a_key_without_an_entry_finds_nothing(store: Store) -> None:
+    assert store.find(KEY) is None
+    assert store.verified(KEY) is None
+    assert store.nearest([KEY, "cd" * 32]) is None
+
+
+def test_the_nearest_entry_is_the_last_stored_one(store: Store) -> None:
+    keys = [letter * 64 for letter in "abcd"]
+    for step in (0, 2):
+        put(store, keys[step], step=step)
+    found = store.nearest(keys)
+    assert found is not None
+    assert found.manifest.step == 2
+
+
+def test_a_folder_without_a_manifest_is_no_entry_and_makes_room_for_one(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    (put(store).folder / MANIFEST).unlink()
+    assert store.find(KEY) is None
+    assert list(store.entries()) == []
+    put(store, content=b"again")
+    found = store.verified(KEY)
+    assert found is not None
+    assert (found.folder / WEIGHTS).read_bytes() == b"again"
+    assert "it has no manifest" in caplog.text
+
+
+def test_the_first_commit_of_a_key_stays(store: Store) -> None:
+    first = put(store, content=b"first")
+    second = put(store, content=b"second", step=2)
+    assert second == first == store.verified(KEY)
+    assert (first.folder / WEIGHTS).read_bytes() == b"first"
+    assert leftovers(store) == []
+
+
+def test_a_removed_entry_is_gone_and_removing_it_again_is_harmless(store: Store) -> None:
+    put(store)
+    store.remove(KEY)
+    store.remove(KEY)
+    assert store.find(KEY) is None
+    assert leftovers(store) == []
+
+
+def test_an_entry_leaves_its_place_by_one_rename(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(store)
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)  # as if killed right behind the rename
+    store.remove(KEY)
+    assert store.find(KEY) is None
+    assert list((store.root / "entries").glob("*/*")) == []
+
+
+def test_a_checkout_outlives_the_removal_of_its_entry(store: Store, tmp_path: Path) -> None:
+    store.checkout(put(store), tmp_path / "out")
+    store.remove(KEY)
+    assert (tmp_path / "out" / WEIGHTS).read_bytes() == b"weights"
+
+
+def test_a_promoted_checkpoint_is_a_snapshot_with_the_same_files(store: Store) -> None:
+    made = put(store)
+    store.promote(made)
+    assert store.verified(KEY) == replace(made, manifest=replace(made.manifest, role="snapshot"))
+
+
+def test_scratch_of_a_dead_process_is_cleared_and_that_of_a_living_one_is_not(store: Store) -> None:
+    script = (
+        f"from pathlib import Path; from siri.snapshots import Store; print(Store(Path({str(store.root)!r})).scratch())"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert Path(done.stdout.strip()).is_dir()
+    mine = store.scratch()
+    assert not Path(done.stdout.strip()).exists()
+    store.scratch()
+    assert mine.is_dir()
+
+
+# Corruption
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.unlink()  # the file may be linked into a checkout
+    path.write_bytes(content)
+
+
+def truncate(path: Path) -> None:
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def empty(path: Path) -> None:
+    path.unlink()
+    path.write_bytes(b"")
+
+
+DAMAGES = [
+    (WEIGHTS, flip),
+    (WEIGHTS, truncate),
+    (WEIGHTS, Path.unlink),
+    ("optimizer.safetensors", flip),
+    ("method.json", Path.unlink),
+    ("steps.jsonl", truncate),
+    (MANIFEST, flip),
+    (MANIFEST, truncate),
+    (MANIFEST, empty),
+    (MANIFEST, Path.unlink),
+]
+damaged = pytest.mark.parametrize(("name", "damage"), DAMAGES, ids=lambda value: getattr(value, "__name__", value))
+
+
+@damaged
+def test_a_damaged_snapshot_is_moved_aside_and_made_again(
+    name: str, damage: Callable[[Path], None], home: Home, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = settle(tiny("schedule.cycles=1"), home)
+    before = weights(run)
+    last = run.snapshot("c1-high")
+    assert last is not None
+    damage(last.folder / name)
+    assert run.snapshot("c1-high") is None
+    assert [report.step for report in advance(run, 8)] == [5, 6, 7, 8]
+    assert weights(run) == before
+    assert f"snapshot {run.keys[8][:12]} is corrupt" in caplog.text
+    assert [path.name.partition("-")[0] for path in (run.store.root / "corrupt").iterdir()] == [run.keys[8]]
+
+
+def test_training_goes_back_behind_a_damaged_start(home: Home, caplog: pytest.LogCaptureFixture) -> None:
+    run = settle(tiny("schedule.cycles=1"), home)
+    before = weights(run)
+    for name in ("c1-low", "c1-high"):
+        entry = run.snapshot(name)
+        assert entry is not None
+        flip(entry.folder / "optimizer.safetensors")
+    assert [report.step for report in advance(run, 8)] == list(range(1, 9))
+    assert weights(run) == before
+    assert caplog.text.count("is corrupt") == 2
+
+
+def test_a_damaged_base_is_made_again(home: Home, caplog: pytest.LogCaptureFixture) -> None:
+    run = prepare(tiny(), home)
+    base = run.snapshot("base")
+    assert base is not None
+    flip(base.folder / WEIGHTS)
+    assert prepare(tiny(), home).base == run.base
+    assert run.snapshot("base") == base
+    assert "is corrupt" in caplog.text
+
+
+# Versions and places
+
+
+def test_a_store_of_a_newer_version_is_refused_in_one_line(store: Store) -> None:
+    (store.root / "format.json").write_text(json.dumps({"format": FORMAT + 1}))
+    with pytest.raises(InputError, match=rf"newer SIRI \(format {FORMAT + 1}\); this one reads up to {FORMAT}$"):
+        Store(store.root)
+
+
+def test_a_store_of_this_version_is_opened_again(store: Store) -> None:
+    made = put(store)
+    assert Store(store.root).verified(KEY) == made
+
+
+def test_a_place_that_cannot_be_a_store_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"store=.*file/store: cannot be written: Not a directory"):
+        Store(tmp_path / "file" / "store")
+
+
+# Disks that are full
+
+
+@contextmanager
+def mounted(folder: Path, size: str) -> Iterator[Path]:
+    """A small disk of its own; skips where this process may not mount one."""
+    folder.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        pytest.skip(f"no small disk can be mounted here: {done.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    if shutil.which("mount") is None or sys.platform != "linux":
+        pytest.skip("no small disk can be mounted here: no Linux mount")
+    with mounted(tmp_path / "disk", "2m") as folder:
+        yield folder
+
+
+@contextmanager
+def filled(disk: Path, free: int) -> Iterator[None]:
+    """The disk with `free` bytes left."""
+    with (disk / "filler").open("wb") as filler:
+        filler.write(b"0" * (shutil.disk_usage(disk).free - free))
+    try:
+        yield
+    finally:
+        (disk / "filler").unlink()
+
+
+def intact(store: Store) -> bool:
+    """Whether every entry passes its checks and nothing half-written lies about."""
+    for entry in store.entries():
+        verify(entry)
+    return not leftovers(store) and not list(store.root.rglob(".*"))
+
+
+FULL = r"^disk full: .* has no room left; free some and run the same command to go on$"
+PAGE = 4096
+
+
+def fails_for_want_of_room(work: Callable[[], object]) -> bool:
+    """Whether a full disk stopped the work, with one line; any other error passes."""
+    try:
+        work()
+    except InputError as error:
+        if re.match(FULL, str(error)) is None:
+            raise
+        return True
+    return False
+
+
+def test_a_disk_that_fills_up_in_training_is_one_line_and_nothing_half_written(disk: Path, home: Home) -> None:
+    straight = weights(settle(tiny("schedule.cycles=1"), home))
+    for pages in itertools.count(step=2):
+        run = prepare(tiny("schedule.cycles=1"), Home(disk / "home"))
+        with filled(disk, PAGE * pages):
+            failed = fails_for_want_of_room(lambda run=run: list(advance(run, 8)))
+        assert intact(run.store)
+        list(advance(run, 8))
+        assert weights(run) == straight
+        assert [line["step"] for line in records.read_lines(run.folder / records.METRICS)] == list(range(1, 9))
+        shutil.rmtree(run.home.root)
+        if not failed:
+            break
+    assert pages > 20  # room ran out in every part of it
+
+
+def test_a_disk_that_fills_up_while_the_base_is_made_is_one_line(disk: Path) -> None:
+    for pages in itertools.count():
+        home = Home(disk / "home")
+        store = Store(home.store)
+        with filled(disk, PAGE * pages):
+            failed = fails_for_want_of_room(lambda home=home: prepare(tiny(), home))
+        assert intact(store)
+        prepare(tiny(), home)
+        shutil.rmtree(home.root)
+        if not failed:
+            break
+    assert pages > 3
+
+
+def test_a_disk_that_fills_up_in_an_evaluation_is_one_line(disk: Path) -> None:
+    evaluation = Evaluation(prepare(tiny(), Home(disk / "home")), "base", "dev")
+    assert evaluation.find() is None
+    for pages in itertools.count():
+        with filled(disk, PAGE * pages):
+            failed = fails_for_want_of_room(lambda: list(measure(evaluation)))
+        assert intact(evaluation.store)
+        assert failed == (evaluation.find() is None)
+        if not failed:
+            break
+    assert pages > 3
+
+
+def test_a_commit_that_finds_no_room_leaves_nothing_behind(disk: Path) -> None:
+    store = Store(disk / "store")
+    folder = store.scratch()
+    (folder / WEIGHTS).write_bytes(b"weights")
+    manifest = Manifest(KEY, 0, None, "base", "", describe_files(folder), {"note": "x" * 4 * PAGE})
+    with filled(disk, 2 * PAGE), pytest.raises(InputError, match=FULL):
+        store.commit(folder, manifest)
+    assert store.find(KEY) is None
+    assert intact(store)
+
+
+def test_a_disk_without_room_for_a_store_is_one_line(disk: Path) -> None:
+    with filled(disk, 0), pytest.raises(InputError, match=rf"^store={disk}/store: cannot be written: No space|{FULL}"):
+        Store(disk / "store")
+
+
+def test_weights_that_do_not_fit_are_a_full_disk_too(disk: Path) -> None:
+    with filled(disk, PAGE), pytest.raises(InputError, match=FULL), full_disk_explained(disk):
+        save_file({"policy": torch.zeros(PAGE)}, disk / WEIGHTS)
+
+
+def test_other_errors_of_the_disk_stay_what_they_are(tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError), full_disk_explained(tmp_path):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+
+
+def test_a_text_is_replaced_in_full_or_not_at_all(tmp_path: Path, disk: Path) -> None:
+    path = disk / "note"
+    write_atomically(path, "old")
+    with filled(disk, PAGE), pytest.raises(InputError, match=FULL):
+        write_atomically(path, "new" * PAGE)
+    assert path.read_text() == "old"
+    assert [found.name for found in disk.iterdir()] == ["note"]
+
+
+# Leases
+
+
+def test_a_second_process_waits_and_then_finds_what_the_first_made(home: Home) -> None:
+    with drive(home.root, 2) as first:
+        wait_for(first, "step 2")
+        with drive(home.root, 0) as second:
+            wait_for(second, "waiting: another process is making")
+            first.communicate("go on\n")
+            assert wait_for(second, "trained") == ["trained 0"]
+
+
+def test_a_second_process_takes_over_when_the_first_is_killed(home: Home, tmp_path: Path) -> None:
+    straight = weights(settle(tiny(), Home(tmp_path / "straight")))
+    with drive(home.root, 7) as first:
+        wait_for(first, "step 7")
+        with drive(home.root, 0) as second:
+            wait_for(second, "waiting: another process is making")
+            first.kill()
+            lines = wait_for(second, "trained")
+    assert lines == [*(f"step {step}" for step in range(7, TOTAL + 1)), f"trained {TOTAL - 6}"]
+    assert weights(prepare(tiny(), home)) == straight
+
+
+def test_a_lease_is_free_again_after_an_error(store: Store) -> None:
+    with pytest.raises(KeyError), store.lease(KEY):
+        raise KeyError
+    with store.lease(KEY), store.lease("cd" * 32):
+        pass  # leases of different keys do not stand in each other's way
