@@ -20,6 +20,7 @@ from siri.methods import METHODS
 from siri.problems import load_splits, problems_of_step
 from siri.snapshots import Store
 from tests.drive_local import ODD
+from tests.engine_case import EngineCase
 
 TINY = [
     "model.shape.width=16",
@@ -74,6 +75,15 @@ def kill_at(line: str, home: Path, overrides: Sequence[str]) -> None:
                 break
         else:
             pytest.fail(f"the driver ended before it printed {line!r}")
+
+
+class TestLocalEngine(EngineCase):
+    """What every engine passes."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def config(cls) -> RunConfig:
+        return load("laptop", TINY)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import torch
 
 from siri.engines.local.forward import score
 from siri.engines.local.model import Decoder, ModelShape
-from siri.engines.local.sampler import Sampled, choose, sample, survivors
+from siri.engines.local.sampler import Sampled, blank, choose, sample, survivors, trimmed
 from siri.errors import InputError
 from tests.test_local_model import GROUPED, LAPTOP, decoder, texts
 
@@ -73,6 +73,15 @@ def test_nothing_stands_after_the_end_of_a_response(model: Decoder) -> None:
     assert not sampled.logprobs[beyond].any()
     assert not sampled.entropies[beyond].any()
     assert bool((sampled.entropies[~beyond] > 0).all())
+
+
+def test_what_was_decoded_after_the_first_end_token_or_the_budget_does_not_count() -> None:
+    sampled = blank(torch.tensor([4, 3, 2]), PAD)
+    sampled.tokens[:] = torch.tensor([[9, EOS, 9, EOS], [9, 9, 9, EOS], [9, EOS, 9, 9]])
+    cut = trimmed(sampled, torch.tensor([EOS]), PAD)
+    assert responses(cut) == [[9, EOS], [9, 9, 9], [9, EOS]]
+    assert cut.finished.tolist() == [True, False, True]
+    assert cut.tokens.tolist() == [[9, EOS, PAD], [9, 9, 9], [9, EOS, PAD]]
 
 
 def test_without_end_tokens_every_response_fills_its_budget(model: Decoder) -> None:
