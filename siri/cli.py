@@ -1,4 +1,4 @@
-"""The front door: `siri train | evaluate | compare | preview | show | snapshots | sync | doctor`."""
+"""The front door: `siri train | evaluate | sweep | compare | preview | show | snapshots | sync | doctor`."""
 
 import json
 import sys
@@ -116,6 +116,32 @@ def compare(
     _print(pages.print_table(opened[0], opened[1:]))
     path = report or place.reports / f"{'-'.join(run.name for run in opened)}.html"
     print(f"report: {pages.write_report(opened[0], opened[1:], path)}")
+
+
+@app.command()
+def sweep(
+    sweep: Annotated[str, typer.Argument(help="Name of a sweep (`paper`, `branches`, …) or a YAML file.")],
+    overrides: Overrides = None,
+    size: Annotated[str, typer.Option(help="`laptop` or `paper`.")] = "laptop",
+    plan: Annotated[bool, typer.Option("--plan", help="Say what would run, and run nothing.")] = False,
+    home: HomeOption = None,
+    as_json: Json = False,
+) -> None:
+    """Compare the arms of a sweep: what they have in common is trained once.
+
+    Examples: `siri sweep paper --plan` · `siri sweep branches --size paper --plan --json`
+    """
+    from sweeps import show
+    from sweeps.planner import plan_sweep
+    from sweeps.spec import load_sweep, size_name
+
+    if not plan:
+        raise InputError("sweep: this version plans sweeps and does not run them yet; add --plan")
+    planned = plan_sweep(load_sweep(sweep), size_name(size), _use_home(home), overrides or [])
+    if as_json:
+        print(json.dumps(show.plan_json(planned)))
+    else:
+        _print(show.draw_plan(planned))
 
 
 @app.command()

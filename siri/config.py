@@ -201,7 +201,7 @@ def validate(values: Mapping[str, Any]) -> RunConfig:
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
-        raise InputError(_describe(error)) from None
+        raise InputError(first_mistake(error, RunConfig)) from None
 
 
 def _read_recipe(recipe: str) -> dict[str, Any]:
@@ -211,12 +211,17 @@ def _read_recipe(recipe: str) -> dict[str, Any]:
         text = _read_text(Path(recipe))
     else:
         raise InputError(f"recipe={recipe}: neither a file nor one of {', '.join(recipe_names())}")
+    return parse_yaml(text, f"recipe={recipe}")
+
+
+def parse_yaml(text: str, source: str) -> dict[str, Any]:
+    """The settings of a YAML text. Raises InputError, which names the source, for anything else."""
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise InputError(f"recipe={recipe}: broken YAML: {' '.join(str(error).split())}") from None
+        raise InputError(f"{source}: broken YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
-        raise InputError(f"recipe={recipe}: must hold `key: value` lines, holds {type(values).__name__}")
+        raise InputError(f"{source}: must hold `key: value` lines, holds {type(values).__name__}")
     return values
 
 
@@ -243,21 +248,26 @@ def _apply(values: dict[str, Any], override: str) -> None:
         raise InputError(f"{path}={text}: not a YAML value") from None
 
 
-def _describe(error: ValidationError) -> str:
-    """One line for the first mistake: field, value, what is allowed."""
+def first_mistake(error: ValidationError, model: type[BaseModel]) -> str:
+    """One line for the first mistake in a model's values: field, value, what is allowed."""
     first = error.errors()[0]
     field = ".".join(str(part) for part in first["loc"]) or "config"
     if first["type"] == "extra_forbidden":
-        return f"{field}: unknown setting{_closest(field)}"
+        return f"{field}: unknown setting{_closest(field, model)}"
+    if first["type"] == "missing":
+        return f"{field}: must be given"
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error":
         return f"{field}: {message}"
     return f"{field}={first['input']!r}: {message[0].lower()}{message[1:]}"
 
 
-def _closest(field: str) -> str:
-    matches = difflib.get_close_matches(field, list(field_paths(RunConfig)), n=1)
-    return f"; did you mean {matches[0]}?" if matches else "; `siri preview RECIPE --config` lists all"
+def _closest(field: str, model: type[BaseModel]) -> str:
+    known = list(field_paths(model))
+    matches = difflib.get_close_matches(field, known, n=1)
+    if matches:
+        return f"; did you mean {matches[0]}?"
+    return "; `siri preview RECIPE --config` lists all" if model is RunConfig else f"; known are {', '.join(known)}"
 
 
 def field_paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:

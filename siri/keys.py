@@ -13,6 +13,9 @@ IN_KEY = ("seed", "schedule", "method", "rollout", "optimizer", "problems", "eng
 OUT_OF_KEY = ("recipe", "evaluation", "checkpoint_every")
 """Settings that change no step: labels, how snapshots are measured, how often progress is kept."""
 
+ADDED = {"schedule": {"first_phase": "compression", "cycle_shapes": []}}
+"""Settings younger than the first run ids, with the value that changes nothing: there they are left out of the id."""
+
 
 def digest(value: Any) -> str:
     """sha256 of a JSON value, independent of the order of its keys."""
@@ -65,5 +68,7 @@ def warmup_keys(config: RunConfig, links: Iterable[dict[str, Any]], numerics: di
 def run_id(config: RunConfig, problems_digest: str) -> str:
     """Id of a run: the hash of its training config, the whole schedule included; 12 hexadecimal digits."""
     settings = config.model_dump(mode="json", exclude=set(OUT_OF_KEY) | {"problems"})
+    for group, neutral in ADDED.items():
+        settings[group] = {name: value for name, value in settings[group].items() if neutral.get(name, ...) != value}
     settings["problems"] = [problems_digest, config.problems.template, config.problems.suffix, config.problems.grader]
     return digest(settings)[:12]

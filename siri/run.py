@@ -144,23 +144,24 @@ def _describe_run(run: Run) -> None:
     write_atomically(run.folder / "run.json", json.dumps(described, indent=1))
 
 
-def advance(run: Run, last: int, stop: Event | None = None) -> Iterator[StepReport]:
+def advance(run: Run, last: int, stop: Event | None = None, keep: frozenset[int] = frozenset()) -> Iterator[StepReport]:
     """Go to step `last` of a run and leave its snapshots on the way; yields the steps that had to be trained.
 
     Nothing is trained twice: the way starts at the nearest stored key. Another process that makes the same stage is
     waited for. `stop`, once set, ends the way after the step at hand and keeps its checkpoint; breaking off the
-    iteration loses the steps since the last checkpoint.
+    iteration loses the steps since the last checkpoint. `keep`: steps where a snapshot stays beside the schedule's own,
+    for other runs that stand on them.
     """
 
     def facts(step: int) -> dict[str, Any]:
         budget = run.config.schedule(step) if step else None
         return {"budget": budget, "run": run.id, "numerics": run.numerics}
 
-    kept = frozenset(run.snapshot_steps.values())
+    kept = keep.union(run.snapshot_steps.values())
     chain = Chain(run.store, run.keys, kept, run.config.checkpoint_every, facts, stop or Event())
     metrics = run.folder / records.METRICS
     engine = open_engine(run.config, run.problems.train)
-    visit = _visit(chain, _points(run, last), engine.train)
+    visit = _visit(chain, _points(run, last, kept), engine.train)
     with full_disk_explained(run.home.root), closing(engine), closing(visit) as way:
         previous: int | None = None
         for report in way:
@@ -173,10 +174,10 @@ def advance(run: Run, last: int, stop: Event | None = None) -> Iterator[StepRepo
         _write_metrics(run, last)
 
 
-def _points(run: Run, last: int) -> list[int]:
+def _points(run: Run, last: int, kept: frozenset[int]) -> list[int]:
     """The snapshots on the way through the stage that `last` lies in: added ones are made though its end stands."""
     stage = next((stage for stage in run.config.schedule.stages if last in stage.steps), None)
-    inside = [step for step in run.snapshot_steps.values() if stage is not None and stage.first <= step < last]
+    inside = [step for step in kept if stage is not None and stage.first <= step < last]
     return [*sorted(inside), last]
 
 

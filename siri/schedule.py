@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from siri.errors import InputError
 
 Shape = Literal["cosine", "stair", "stair-cosine", "constant", "segments"]
+CycleShape = Literal["cosine", "stair", "stair-cosine", "max", "min"]
+FirstPhase = Literal["compression", "expansion"]
 Phase = Literal["compression", "expansion", "level"]
 
 
@@ -46,7 +48,7 @@ class LengthSchedule(BaseModel):
     With T = cycle_steps, φ = 2π·(t mod T)/T, mid = (max + min)/2 and amp = (max − min)/2 (arXiv 2509.25176, section 3):
     cosine is mid + amp·cos φ; stair is min in the first half of a cycle and max in the second (the paper prints no
     formula: compression first is our reading); stair-cosine rests at both ends and follows a cosine of twice the
-    speed between. Budgets are rounded to whole tokens, halves up.
+    speed between. Budgets are rounded to whole tokens, halves up. With expansion first, L is shifted by half a cycle.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -63,6 +65,13 @@ class LengthSchedule(BaseModel):
     """How many cycles the run has."""
     segments: tuple[Segment, ...] = ()
     """For `shape: segments` only: budgets and step counts, one after another."""
+    first_phase: FirstPhase = "compression"
+    """Which half of a cycle comes first: the way down, as in the paper, or the way up from min_budget."""
+    cycle_shapes: tuple[CycleShape, ...] = ()
+    """Shapes of the cycles in order, where they are not all `shape`, as in [cosine, cosine, min]; the last one goes on.
+
+    `min` and `max` stay at that budget for a whole cycle.
+    """
     snapshots_at: tuple[Annotated[int, Field(ge=1)], ...] = ()
     """Steps at which a snapshot is kept beside those at the extrema."""
 
@@ -74,6 +83,10 @@ class LengthSchedule(BaseModel):
             raise ValueError("shape=segments needs segments, e.g. [{budget: 8192, steps: 320}]")
         if self.segments and self.shape != "segments":
             raise ValueError(f"segments are given but shape={self.shape}; set shape=segments or drop them")
+        if self.cycle_shapes and self.cycle_shapes[0] != self.shape:
+            raise ValueError(f"cycle_shapes={list(self.cycle_shapes)}: must begin with the shape, {self.shape}")
+        if len(self.cycle_shapes) > self.cycles:
+            raise ValueError(f"cycle_shapes={list(self.cycle_shapes)}: more than the {self.cycles} cycles")
         late = [step for step in self.snapshots_at if step > self.total_steps]
         if late:
             raise ValueError(f"snapshots_at={late[0]} is beyond the last step, {self.total_steps}")
@@ -87,7 +100,13 @@ class LengthSchedule(BaseModel):
             return self.max_budget
         if self.shape == "segments":
             return self._segment_budget(step)
-        return math.floor(self._level(step % self.cycle_steps) + 0.5)
+        shape = self._shape_of((step - 1) // self.cycle_steps)
+        shifted = step if self.first_phase == "compression" else step + self.cycle_steps // 2
+        return math.floor(self._level(shape, shifted % self.cycle_steps) + 0.5)
+
+    def _shape_of(self, cycle: int) -> Shape | CycleShape:
+        """The shape of a cycle, counted from 0."""
+        return self.cycle_shapes[min(cycle, len(self.cycle_shapes) - 1)] if self.cycle_shapes else self.shape
 
     def _segment_budget(self, step: int) -> int:
         for stage, segment in zip(self.stages, self.segments, strict=True):
@@ -95,14 +114,16 @@ class LengthSchedule(BaseModel):
                 return segment.budget
         return self.segments[-1].budget
 
-    def _level(self, position: int) -> float:
-        """The unrounded budget at `position` = t mod T of an oscillating shape."""
+    def _level(self, shape: Shape | CycleShape, position: int) -> float:
+        """The unrounded budget at `position` = t mod T of a cycle, counted from its compression."""
         steps, low, high = self.cycle_steps, self.min_budget, self.max_budget
         middle, amplitude = (high + low) / 2, (high - low) / 2
-        if self.shape == "stair":
+        if shape in ("min", "max"):
+            return low if shape == "min" else high
+        if shape == "stair":
             return low if 1 <= position <= steps // 2 else high
         phase = 2 * math.pi * position / steps
-        if self.shape == "cosine":
+        if shape == "cosine":
             return middle + amplitude * math.cos(phase)
         eighths = 8 * position  # compared in whole numbers, so that no rounding moves a breakpoint
         if eighths < steps or eighths >= 7 * steps:
@@ -139,10 +160,16 @@ class LengthSchedule(BaseModel):
 
     def _half_cycles(self) -> Iterator[Stage]:
         half = self.cycle_steps // 2
+        halves: list[tuple[str, Phase]] = [("low", "compression"), ("high", "expansion")]
+        if self.first_phase == "expansion":
+            halves.reverse()
         for cycle in range(self.cycles):
             start = cycle * self.cycle_steps
-            yield Stage(f"c{cycle + 1}-low", "compression", start + 1, start + half)
-            yield Stage(f"c{cycle + 1}-high", "expansion", start + half + 1, start + 2 * half)
+            if self._shape_of(cycle) in ("min", "max"):
+                yield Stage(f"c{cycle + 1}", "level", start + 1, start + 2 * half)
+                continue
+            for part, (extremum, phase) in enumerate(halves):
+                yield Stage(f"c{cycle + 1}-{extremum}", phase, start + part * half + 1, start + (part + 1) * half)
 
     def stages_until(self, name: str | None) -> tuple[Stage, ...]:
         """The stages up to the named one, all for None. Raises InputError that lists the names."""

@@ -25,6 +25,8 @@ IN_KEY = {
     "schedule.max_budget": ["schedule.max_budget=71"],
     "schedule.min_budget": ["schedule.min_budget=35"],
     "schedule.cycle_steps": ["schedule.cycle_steps=10"],
+    "schedule.first_phase": ["schedule.first_phase=expansion"],
+    "schedule.cycle_shapes": ["schedule.cycle_shapes=[cosine, stair]"],
     "schedule.segments": ["schedule.shape=segments", "schedule.segments=[{budget: 36, steps: 16}]"],
     "method.clip_low": ["method.clip_low=0.1"],
     "method.clip_high": ["method.clip_high=0.3"],

@@ -1,0 +1,129 @@
+"""Who works on a trial, and whether they still do: a mark of the process, and a time that it renews."""
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any, Protocol
+
+import psutil
+
+STALE_SECONDS = 60.0
+"""A trial whose time is older than this has been abandoned."""
+BEAT_SECONDS = 10.0
+"""Between two renewals."""
+
+
+@dataclass(frozen=True)
+class Worker:
+    """One process of one machine, told from a later one that bears the same number."""
+
+    host: str
+    pid: int
+    started: float
+    """Seconds since the epoch, when the process started."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    @property
+    def gone(self) -> bool:
+        """Whether it is sure that the process has ended: it ran here, and is not there any more."""
+        if self.host != this_host():
+            return False
+        try:
+            process = psutil.Process(self.pid)
+            return abs(process.create_time() - self.started) > 1 or process.status() == psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return True
+
+
+def this_worker() -> Worker:
+    """This process."""
+    return Worker(this_host(), os.getpid(), psutil.Process().create_time())
+
+
+def this_host() -> str:
+    """This machine since its last start, and the space its process numbers belong to: containers share host names."""
+    parts = [socket.gethostname()]
+    boot, space = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
+    if boot.exists() and space.exists():
+        parts += [boot.read_text().strip()[:8], str(space.stat().st_ino)]
+    return "/".join(parts)
+
+
+class Pulse(Protocol):
+    """Where the times are kept, by trial number; all by one clock, whatever the machines' own say."""
+
+    def beat(self, number: int) -> None:
+        """Renew the time of a trial that this process works on."""
+        ...
+
+    def age(self, number: int) -> float:
+        """Seconds since a trial's time was renewed; infinite if it never was."""
+        ...
+
+
+class FilePulse:
+    """Times as modification times of files in one folder, by the clock of the machine that serves the folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def beat(self, number: int) -> None:
+        """Touch the trial's file."""
+        (self.folder / str(number)).touch()
+
+    def age(self, number: int) -> float:
+        """By the difference to a file touched now."""
+        clock = self.folder / f"clock-{socket.gethostname()}-{os.getpid()}"
+        clock.touch()
+        now = clock.stat().st_mtime
+        clock.unlink(missing_ok=True)
+        try:
+            return now - (self.folder / str(number)).stat().st_mtime
+        except FileNotFoundError:
+            return float("inf")
+
+
+class StoredPulse:
+    """Times in the study's own storage, for machines that share no folder."""
+
+    def __init__(
+        self, read: Callable[[int], float | None], write: Callable[[int, float], None], now: Callable[[], float]
+    ) -> None:
+        self.read, self.write, self.now = read, write, now
+
+    def beat(self, number: int) -> None:
+        """Write the storage's time."""
+        self.write(number, self.now())
+
+    def age(self, number: int) -> float:
+        """By the storage's time."""
+        last = self.read(number)
+        return float("inf") if last is None else self.now() - last
+
+
+@contextmanager
+def beating(renew: Callable[[], bool], lost: Event, seconds: float = BEAT_SECONDS) -> Iterator[None]:
+    """Call `renew` now and then from a thread while the body works; sets `lost` once it says False."""
+    done = Event()
+
+    def beat() -> None:
+        while not done.wait(seconds):
+            if not renew():
+                lost.set()
+                return
+
+    thread = Thread(target=beat, name="pulse", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()

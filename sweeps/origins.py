@@ -1,0 +1,70 @@
+"""Where a trial's chain of keys starts: at a base of the store, or at a name for one that is not made yet."""
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+from siri import bases, keys
+from siri.config import EngineName, RunConfig
+from siri.engines import ENGINES, open_engine
+from siri.home import Home
+from siri.problems import load_splits
+from siri.snapshots import Store
+from sweeps.forecast import Measured, measure_store
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a chain of keys begins with and what all its links hold."""
+
+    base: str
+    """key(0); before the base is made, what it is asked for by."""
+    problems: str
+    """Digest of the train split."""
+    numerics: dict[str, Any]
+
+
+class Origins:
+    """The origins of many trials, each kind looked up once."""
+
+    def __init__(self, home: Home) -> None:
+        """`home`: where bases and speeds are looked for; nothing is written there."""
+        self._home = home
+        self._found: dict[Any, Origin] = {}
+        self._measured: dict[Any, Measured] = {}
+
+    def find(self, config: RunConfig) -> Origin:
+        """The origin of a config. Raises InputError for a model or problems that are not there."""
+        kind = (config.model, config.engine, config.problems)
+        if kind not in self._found:
+            known = _can_open(config.engine.name)
+            self._found[kind] = _resolve(config, self._home) if known else _imagine(config)
+        return self._found[kind]
+
+    def measure(self, config: RunConfig) -> Measured:
+        """What the store tells of runs with the same model size and numerics."""
+        kind = (config.model.model_copy(update={"base_seed": 0}), config.engine, config.problems)
+        if kind not in self._measured:
+            self._measured[kind] = measure_store(self._home, config, self.find(config).numerics)
+        return self._measured[kind]
+
+
+def _can_open(engine: EngineName) -> bool:
+    """Whether this installation has an engine; a plan is made all the same."""
+    return engine in ENGINES and (engine != "verl" or find_spec("verl") is not None)
+
+
+def _resolve(config: RunConfig, home: Home) -> Origin:
+    problems = load_splits(config.problems).train
+    engine = open_engine(config, problems)
+    numerics = engine.numerics()
+    engine.close()
+    name = bases.base_name(config, numerics)
+    found = bases.find_base(Store(home.store), name) if home.store.exists() else None
+    return Origin(found.manifest.key if found else name, problems.digest, numerics)
+
+
+def _imagine(config: RunConfig) -> Origin:
+    """An engine that this installation lacks: names stand for what only it could tell; the tree is the same."""
+    base = keys.digest(["base of", config.model.base])
+    return Origin(base, keys.digest(config.problems.model_dump(mode="json")), config.engine.model_dump(mode="json"))

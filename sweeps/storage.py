@@ -1,0 +1,167 @@
+"""Where a study is kept, a journal file in the work folder or a database by URL, and the one lock that orders it."""
+
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from zlib import crc32
+
+import optuna
+import sqlalchemy
+from filelock import FileLock
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from sqlalchemy.engine import URL, Engine, make_url
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
+
+from siri.errors import InputError
+from siri.home import Home
+
+STUDY_URL = "SIRI_STUDY_URL"
+"""Environment variable: the database of the studies, `sqlite:///…` or `postgresql://…`; unset, journal files."""
+CONNECT_SECONDS = 5
+"""How long a database may take to answer before it counts as unreachable."""
+Lock = Callable[[], AbstractContextManager[None]]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """An open storage and what goes with it."""
+
+    storage: BaseStorage
+    lock: Lock
+    """Held, nobody else changes who owns which trial; it dies with its holder. Not reentrant."""
+    engine: Engine | None
+    """The database's own connections; None for a journal."""
+    shown: str
+    """The place as messages may show it, without a password."""
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Optuna without its log lines and its warnings that something is experimental."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        yield
+
+
+def open_storage(home: Home, study: str) -> Kept:
+    """The storage of a study: SIRI_STUDY_URL if set, else a journal in the work folder.
+
+    Raises InputError when it cannot be reached or is of a kind that has no lock of its own.
+    """
+    address = os.environ.get(STUDY_URL)
+    with quiet():
+        return _open_database(address, study) if address else _open_journal(home.root / "sweeps", study)
+
+
+class _SystemLock(JournalFileOpenLock):
+    """Optuna's lock file as the system's lock: Optuna's own outlives a killed holder by 30 s."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path))
+        self.path = path
+        self.lock = FileLock(f"{path}.write.lock", thread_local=False)
+
+    def acquire(self) -> bool:
+        self.lock.acquire()
+        _drop_torn_line(self.path)
+        return True
+
+    def release(self) -> None:
+        self.lock.release()
+
+
+def _drop_torn_line(path: Path) -> None:
+    """A writer killed in the middle of a line leaves a part of it, which no reader would get past."""
+    with path.open("rb+") as file:
+        size = file.seek(0, os.SEEK_END)
+        if size == 0:
+            return
+        file.seek(size - 1)
+        if file.read(1) == b"\n":
+            return
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
+
+
+def _open_journal(folder: Path, study: str) -> Kept:
+    path = folder / f"{study}.journal"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        storage = JournalStorage(JournalFileBackend(str(path), _SystemLock(path)))
+    except OSError as error:
+        raise InputError(f"study={path}: cannot be written: {error.strerror}") from None
+    except ValueError:
+        raise InputError(f"study={path}: not a journal of Optuna's; move it away") from None
+    return Kept(storage, _file_lock(f"{path}.lock"), None, str(path))
+
+
+def _file_lock(path: str) -> Lock:
+    @contextmanager
+    def locked() -> Iterator[None]:
+        with FileLock(path):
+            yield
+
+    return locked
+
+
+def _open_database(address: str, study: str) -> Kept:
+    try:
+        url = make_url(address)
+        if url.drivername == "postgresql":  # SQLAlchemy would ask for psycopg2
+            url = url.set(drivername="postgresql+psycopg")
+        lock, engine = _database_lock(url, study)
+        with _database_lock(url, "tables")[0]():  # two that make them at once would fail
+            options = {
+                "connect_args": _connect(url),
+                "poolclass": NullPool,
+            }  # no connection is left to a killed process
+            storage = RDBStorage(url.render_as_string(hide_password=False), options)
+    except (SQLAlchemyError, StorageInternalError, ImportError, RuntimeError, OSError) as error:
+        raise InputError(f"{STUDY_URL}={_public(address)}: cannot be used: {_first_line(error)}") from None
+    return Kept(storage, lock, engine, _public(address))
+
+
+def _connect(url: URL) -> dict[str, int]:
+    name = "timeout" if url.get_backend_name() == "sqlite" else "connect_timeout"
+    return {name: 60 if name == "timeout" else CONNECT_SECONDS}
+
+
+def _database_lock(url: URL, name: str) -> tuple[Lock, Engine]:
+    """A lock file beside an SQLite database; in PostgreSQL an advisory lock of a transaction, which ends with it."""
+    kind = url.get_backend_name()
+    engine = sqlalchemy.create_engine(url, poolclass=NullPool, connect_args=_connect(url))
+    if kind == "sqlite" and url.database and url.database != ":memory:":
+        if not Path(url.database).parent.is_dir():  # the lock would make it
+            raise OSError(f"there is no folder {Path(url.database).parent}")
+        return _file_lock(f"{url.database}.{name}.lock"), engine
+    if kind != "postgresql":
+        raise InputError(f"{STUDY_URL}={_public(str(url))}: must be sqlite:///FILE or postgresql://HOST/DATABASE")
+
+    @contextmanager
+    def locked() -> Iterator[None]:
+        with engine.begin() as connection:
+            number = crc32(f"siri {name}".encode())
+            connection.execute(sqlalchemy.text("SELECT pg_advisory_xact_lock(:number)"), {"number": number})
+            yield
+
+    return locked, engine
+
+
+def _public(address: str) -> str:
+    try:
+        return make_url(address).set(username=None, password=None).render_as_string()
+    except SQLAlchemyError:
+        return "…"
+
+
+def _first_line(error: Exception) -> str:
+    """The database's own words, without SQLAlchemy's frame."""
+    cause = getattr(error, "orig", None) or error.__cause__ or error
+    return " ".join(str(cause).split("\n")[0].split())[:200]

@@ -1,0 +1,359 @@
+"""Optuna studies of sweeps: grids without doubles, each trial claimed by one process, taken up again when that ends."""
+
+import math
+import uuid
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import optuna
+import sqlalchemy
+from optuna.exceptions import DuplicatedStudyError, StorageInternalError
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
+
+from siri.errors import InputError
+from siri.home import Home
+from siri.keys import digest
+from sweeps.liveness import STALE_SECONDS as STALE
+from sweeps.liveness import FilePulse, Pulse, StoredPulse, Worker, this_worker
+from sweeps.storage import Kept, Lock, open_storage, quiet
+
+OBJECTIVES: dict[str, Literal["maximize", "minimize"]] = {"accuracy": "maximize", "length": "minimize"}
+"""What a trial is judged by: name -> direction."""
+LAST_SEED = 2**31 - 1
+"""The seed's range in a study; never the seeds of one sweep file, since a study may be given more."""
+MOST_DEATHS = 5
+"""A trial whose process has died that often is failed: it would end whoever takes it up."""
+SUBJECT, CLAIM, ALIVE, DEATHS = "siri.subject", "siri.claim", "siri.alive", "siri.deaths"
+ERROR, RETRY_OF = "siri.error", "retry_of"
+Sampler = Literal["grid", "tpe", "nsga2"]
+State = Literal["waiting", "running", "done", "failed"]
+STATES: dict[TrialState, State] = {
+    TrialState.WAITING: "waiting",
+    TrialState.RUNNING: "running",
+    TrialState.COMPLETE: "done",
+    TrialState.PRUNED: "done",
+    TrialState.FAIL: "failed",
+}
+
+
+class LostClaimError(Exception):
+    """Another process has taken the trial up meanwhile; what this one found of it is not written."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a study is of; its name holds a digest of it, so that other arms are another study."""
+
+    sweep: str
+    size: str
+    arms: Mapping[str, Any]
+    """Name -> what it is made of, as plain values; a search has its space here."""
+
+    @property
+    def digest(self) -> str:
+        """sha256 of all of it."""
+        return digest([self.sweep, self.size, dict(self.arms)])
+
+    @property
+    def study(self) -> str:
+        """The study's name, fit for a file."""
+        return f"{self.sweep}-{self.size}-{self.digest[:8]}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A trial as plain values."""
+
+    number: int
+    state: State
+    parameters: Mapping[str, Any]
+    values: Mapping[str, float]
+    """Objective -> value; empty until it is done."""
+    attributes: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right of this process to work on a trial; `token` tells it from an earlier and from a later one's."""
+
+    number: int
+    parameters: Mapping[str, Any]
+    attributes: Mapping[str, Any]
+    """What earlier processes have recorded of the trial."""
+    token: str
+
+
+@dataclass(frozen=True)
+class Study:
+    """An open study; every change of who owns what goes through `lock`."""
+
+    name: str
+    study: optuna.Study
+    storage: BaseStorage
+    id: int
+    lock: Lock
+    pulse: Pulse
+    arms: tuple[str, ...]
+    place: str
+    """Where it is kept, without a password."""
+
+    def trial_id(self, number: int) -> int:
+        """The storage's id of a trial."""
+        return self.storage.get_trial_id_from_study_id_trial_number(self.id, number)
+
+    def attribute(self, number: int, name: str) -> Any:
+        """What is recorded of a trial under a name; None if nothing is."""
+        return self.storage.get_trial(self.trial_id(number)).user_attrs.get(name)
+
+    def set(self, number: int, name: str, value: Any) -> None:
+        """Record something of a trial that is not finished."""
+        self.storage.set_trial_user_attr(self.trial_id(number), name, value)
+
+
+def open_study(subject: Subject, home: Home, sampler: Sampler = "grid") -> Study:
+    """Open or make the study of a subject, in the work folder or at SIRI_STUDY_URL.
+
+    Raises InputError: unreachable storage, or a study of something else under the same name.
+    """
+    name = subject.study
+    kept = open_storage(home, name)
+    with quiet(), kept.lock():
+        try:
+            study = optuna.create_study(
+                storage=kept.storage, study_name=name, directions=[*OBJECTIVES.values()], sampler=_sampler(sampler),
+                load_if_exists=True,
+            )  # fmt: skip
+        except (DuplicatedStudyError, StorageInternalError, SQLAlchemyError, OSError) as error:
+            raise InputError(f"study={name} in {kept.shown}: cannot be opened: {error}") from None
+        _check_subject(study, subject, kept.shown)
+    return Study(
+        name, study, study._storage, study._study_id, kept.lock, _pulse(kept, study, home), (*subject.arms,), kept.shown
+    )
+
+
+def _sampler(name: Sampler) -> optuna.samplers.BaseSampler:
+    if name == "tpe":
+        return optuna.samplers.TPESampler(multivariate=True, constant_liar=True)
+    return optuna.samplers.NSGAIISampler() if name == "nsga2" else optuna.samplers.RandomSampler()
+
+
+def _check_subject(study: optuna.Study, subject: Subject, place: str) -> None:
+    mark = {"sweep": subject.sweep, "size": subject.size, "digest": subject.digest}
+    found = study.user_attrs.get(SUBJECT)
+    directions = [direction.name.lower() for direction in study.directions]
+    if found not in (None, mark) or directions != [*OBJECTIVES.values()] or (found is None and study.get_trials()):
+        raise InputError(f"study={study.study_name} in {place}: is of another sweep; rename the sweep file")
+    if found is None:
+        study.set_metric_names([*OBJECTIVES])
+        study.set_user_attr(SUBJECT, mark)
+
+
+def _pulse(kept: Kept, study: optuna.Study, home: Home) -> Pulse:
+    if kept.engine is None:
+        return FilePulse(home.root / "sweeps" / f"{study.study_name}.alive")
+    storage, engine, study_id = study._storage, kept.engine, study._study_id
+
+    def find(number: int) -> int:
+        return storage.get_trial_id_from_study_id_trial_number(study_id, number)
+
+    def read(number: int) -> float | None:
+        last: float | None = storage.get_trial(find(number)).user_attrs.get(ALIVE)
+        return last
+
+    def write(number: int, now: float) -> None:
+        storage.set_trial_user_attr(find(number), ALIVE, now)
+
+    clock = (
+        "extract(epoch FROM clock_timestamp())"
+        if engine.name == "postgresql"
+        else "(julianday('now') - 2440587.5) * 86400"
+    )
+
+    def now() -> float:
+        with engine.connect() as connection:
+            return float(connection.execute(sqlalchemy.text(f"SELECT {clock}")).scalar_one())
+
+    return StoredPulse(read, write, now)
+
+
+def enqueue_grid(study: Study, trials: Sequence[tuple[str, int]]) -> int:
+    """Queue the (arm, seed) trials that the study does not have in any state, in order; returns how many were new.
+
+    Any number of controllers may do so at once. Raises InputError for an arm that the study does not have.
+    """
+    unknown = sorted({arm for arm, _ in trials} - set(study.arms))
+    if unknown or not trials:
+        raise InputError(f"arm={', '.join(unknown) or '–'}: the study {study.name} has {', '.join(study.arms)}")
+    with quiet(), study.lock():
+        there = {_pair(trial) for trial in study.study.get_trials(deepcopy=False)}
+        new = [trial for trial in dict.fromkeys(trials) if trial not in there]
+        for arm, seed in new:
+            study.study.enqueue_trial({"arm": arm, "seed": seed})  # what is there is known: skip_if_exists asks anew
+    return len(new)
+
+
+def _pair(trial: FrozenTrial) -> tuple[Any, Any]:
+    parameters = trial.system_attrs.get("fixed_params", trial.params)
+    return parameters.get("arm"), parameters.get("seed")
+
+
+def retry_failed(study: Study) -> list[int]:
+    """Queue every failed trial anew, once, tagged `retry_of`; returns the numbers of those that had failed."""
+    with quiet(), study.lock():
+        trials = study.study.get_trials(deepcopy=False)
+        retried = {trial.user_attrs.get(RETRY_OF) for trial in trials}
+        failed = [trial for trial in trials if trial.state == TrialState.FAIL and trial.number not in retried]
+        for trial in failed:
+            parameters = trial.system_attrs.get("fixed_params", trial.params)
+            study.study.enqueue_trial(dict(parameters), user_attrs={RETRY_OF: trial.number})
+    return [trial.number for trial in failed]
+
+
+Read = Callable[[Trial], dict[str, Any]]
+"""A space: asks a trial for its parameters, and returns them."""
+
+
+def grid(arms: Sequence[str]) -> Read:
+    """The space of an exact grid."""
+
+    def read(trial: Trial) -> dict[str, Any]:
+        return {"arm": trial.suggest_categorical("arm", arms), "seed": trial.suggest_int("seed", 0, LAST_SEED)}
+
+    return read
+
+
+def claim(study: Study, read: Read | None = None, skip: Collection[int] = (), limit: int = 0) -> Claim | None:
+    """Take up the first trial that waits or whose process has ended, under its own number; None if there is none.
+
+    Exactly one process gets it. `read` is the study's space, a grid's if left out; numbers in `skip` are passed over.
+    A search makes a new trial, up to `limit` in all, when no other is to be had.
+    """
+    with quiet(), study.lock():
+        for trial in study.storage.get_all_trials(
+            study.id, deepcopy=False, states=(TrialState.WAITING, TrialState.RUNNING)
+        ):
+            if trial.number not in skip and _is_free(study, trial):
+                return _take(study, trial, read or grid(study.arms))
+        if read is not None and _count_standing(study) < limit:
+            made = study.study.ask()
+            return _take(study, study.storage.get_trial(made._trial_id), read)
+    return None
+
+
+def _count_standing(study: Study) -> int:
+    trials = study.storage.get_all_trials(study.id, deepcopy=False)
+    return sum(trial.state != TrialState.FAIL for trial in trials)
+
+
+def _is_free(study: Study, trial: FrozenTrial) -> bool:
+    """Whether nobody works on a trial; one whose process has died too often is failed here."""
+    held = trial.user_attrs.get(CLAIM)
+    if trial.state == TrialState.WAITING or held is None:
+        return True
+    worker = Worker(**held["worker"])
+    if not worker.gone and study.pulse.age(trial.number) <= STALE:
+        return False
+    deaths = trial.user_attrs.get(DEATHS, 0) + 1
+    study.set(trial.number, DEATHS, deaths)
+    if deaths < MOST_DEATHS:
+        return True
+    _fail(study, trial.number, f"its process has died {deaths} times")
+    return False
+
+
+def _take(study: Study, trial: FrozenTrial, read: Read) -> Claim:
+    if trial.state == TrialState.WAITING:
+        study.storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
+    token = uuid.uuid4().hex
+    study.pulse.beat(trial.number)
+    study.set(trial.number, CLAIM, {"token": token, "worker": this_worker().to_json()})
+    parameters = read(Trial(study.study, trial._trial_id))
+    return Claim(trial.number, parameters, dict(trial.user_attrs), token)
+
+
+def holds(study: Study, claim: Claim) -> bool:
+    """Whether a trial is still this claim's."""
+    trial = study.storage.get_trial(study.trial_id(claim.number))
+    held = trial.user_attrs.get(CLAIM)
+    return trial.state == TrialState.RUNNING and held is not None and held["token"] == claim.token
+
+
+def renew(study: Study, claim: Claim) -> bool:
+    """Renew the time of a claimed trial; False once it is no longer this claim's. A storage that is down may return."""
+    try:
+        if not holds(study, claim):
+            return False
+        study.pulse.beat(claim.number)
+    except (StorageInternalError, SQLAlchemyError, OSError):
+        return True
+    return True
+
+
+def record(study: Study, claim: Claim, attributes: Mapping[str, Any]) -> None:
+    """Write what is known of a claimed trial so far. Raises LostClaimError."""
+    with study.lock():
+        _require(study, claim)
+        for name, value in attributes.items():
+            study.set(claim.number, name, value)
+
+
+def release(study: Study, claim: Claim) -> None:
+    """Give a trial back unfinished: it stays RUNNING under its number, and the next who looks takes it up."""
+    with study.lock():
+        if holds(study, claim):
+            study.set(claim.number, CLAIM, None)
+
+
+def finish(
+    study: Study,
+    claim: Claim,
+    values: Mapping[str, float],
+    attributes: Mapping[str, Any],
+    constraints: Mapping[str, float] | None = None,
+) -> None:
+    """End a trial with its objectives. A constraint above 0 keeps it out of the front.
+
+    Raises LostClaimError, and InputError for an objective that is missing or no number.
+    """
+    missing = [name for name in OBJECTIVES if not math.isfinite(values.get(name, math.nan))]
+    if missing:
+        raise InputError(f"trial {claim.number} of {study.name}: no number for the objective {', '.join(missing)}")
+    with quiet(), study.lock():
+        _require(study, claim)
+        for name, value in attributes.items():
+            study.set(claim.number, name, value)
+        trial = Trial(study.study, study.trial_id(claim.number))
+        for name, value in (constraints or {}).items():
+            trial.set_constraint(name, value)
+        study.study.tell(claim.number, [values[name] for name in OBJECTIVES])
+
+
+def fail(study: Study, claim: Claim, reason: str) -> None:
+    """End a trial that cannot be run, with the reason. Raises LostClaimError."""
+    with quiet(), study.lock():
+        _require(study, claim)
+        _fail(study, claim.number, reason)
+
+
+def _fail(study: Study, number: int, reason: str) -> None:
+    study.set(number, ERROR, reason)
+    study.study.tell(number, state=TrialState.FAIL)
+
+
+def _require(study: Study, claim: Claim) -> None:
+    if not holds(study, claim):
+        raise LostClaimError(f"trial {claim.number} of {study.name}: another process has taken it up")
+
+
+def rows(study: Study) -> list[Row]:
+    """All trials, by number."""
+    return [_row(trial) for trial in study.storage.get_all_trials(study.id, deepcopy=False)]
+
+
+def _row(trial: FrozenTrial) -> Row:
+    values = dict(zip(OBJECTIVES, trial.values, strict=True)) if trial.values else {}
+    parameters = trial.system_attrs.get("fixed_params") or trial.params
+    return Row(trial.number, STATES[trial.state], dict(parameters), values, dict(trial.user_attrs))
