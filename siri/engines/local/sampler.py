@@ -52,14 +52,14 @@ def sample(
         raise ValueError("sample needs prompts, one budget > 0 for each, and group_size and rows_at_once > 0")
     order = sorted(range(len(prompts)), key=lambda prompt: (len(prompts[prompt]), prompt))
     rows = [prompt * group_size + member for prompt in order for member in range(group_size)]
-    sampled = blank(len(rows), max(budgets), pad_id, model.device)
+    sampled = blank(torch.tensor(budgets, device=model.device).repeat_interleave(group_size), pad_id)
     ends = torch.tensor(list(eos_ids), dtype=torch.long, device=model.device)
     with torch.inference_mode():
         for first in range(0, len(rows), rows_at_once):
             batch = rows[first : first + rows_at_once]
             running = start(model, batch, prompts, budgets, group_size)
             run(running, sampled, temperature, generator, ends)
-    return trimmed(sampled, pad_id)
+    return trimmed(sampled, ends, pad_id)
 
 
 class Running:
@@ -72,9 +72,8 @@ class Running:
         self.budgets = budgets
         self.writing = torch.ones_like(rows, dtype=torch.bool)
 
-    def advance(self, tokens: Tensor) -> None:
-        """Feed the tokens [B] just written, without the finished rows once they are too many."""
-        count = int(self.writing.sum())
+    def advance(self, tokens: Tensor, count: int) -> None:
+        """Feed the tokens [B] just written; rows that no longer write, all but `count`, go once they are too many."""
         if count < COMPACT_BELOW * len(self.rows):
             kept = survivors(self.writing, count)
             self.continuation.keep(kept)
@@ -104,17 +103,15 @@ def run(running: Running, sampled: Sampled, temperature: float, generator: torch
     written = 0
     while True:
         tokens, logprobs, entropies = choose(running.logits, temperature, generator)
-        sampled.tokens[running.rows, written] = tokens
-        sampled.logprobs[running.rows, written] = logprobs
-        sampled.entropies[running.rows, written] = entropies
+        sampled.tokens[:, written].index_copy_(0, running.rows, tokens)
+        sampled.logprobs[:, written].index_copy_(0, running.rows, logprobs)
+        sampled.entropies[:, written].index_copy_(0, running.rows, entropies)
         written += 1
-        ended = running.writing & (tokens[:, None] == ends).any(-1)
-        sampled.lengths[running.rows] += running.writing
-        sampled.finished[running.rows] |= ended
-        running.writing = running.writing & ~ended & (running.budgets > written)
-        if not running.writing.any():
+        running.writing &= (running.budgets > written) & (tokens[:, None] != ends).all(-1)
+        count = int(running.writing.sum())
+        if not count:
             return
-        running.advance(tokens)
+        running.advance(tokens, count)
 
 
 def choose(logits: Tensor, temperature: float, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -141,25 +138,29 @@ def survivors(writing: Tensor, count: int) -> Tensor:
     return slots
 
 
-def blank(rows: int, width: int, pad_id: int, device: torch.device) -> Sampled:
-    """Responses of length 0."""
+def blank(budgets: Tensor, pad_id: int) -> Sampled:
+    """Responses of which nothing is written yet, as long as their budgets [B] allow."""
+    size, device = (len(budgets), int(budgets.max())), budgets.device
     return Sampled(
-        tokens=torch.full((rows, width), pad_id, device=device),
-        logprobs=torch.zeros(rows, width, device=device),
-        entropies=torch.zeros(rows, width, device=device),
-        lengths=torch.zeros(rows, dtype=torch.long, device=device),
-        finished=torch.zeros(rows, dtype=torch.bool, device=device),
+        tokens=torch.full(size, pad_id, device=device),
+        logprobs=torch.zeros(size, device=device),
+        entropies=torch.zeros(size, device=device),
+        lengths=budgets,
+        finished=torch.zeros_like(budgets, dtype=torch.bool),
     )
 
 
-def trimmed(sampled: Sampled, pad_id: int) -> Sampled:
-    """The responses without what was decoded after their ends, as wide as the longest."""
-    width = int(sampled.lengths.max())
-    beyond = torch.arange(width, device=sampled.lengths.device) >= sampled.lengths[:, None]
+def trimmed(sampled: Sampled, ends: Tensor, pad_id: int) -> Sampled:
+    """The responses up to their first end token within their budgets, as wide as the longest."""
+    places = torch.arange(sampled.tokens.shape[1], device=ends.device)
+    ended = torch.isin(sampled.tokens, ends) & (places < sampled.lengths[:, None])
+    lengths = torch.minimum((ended.cumsum(1) == 0).sum(1) + 1, sampled.lengths)
+    width = int(lengths.max())
+    beyond = places[:width] >= lengths[:, None]
     return Sampled(
         tokens=sampled.tokens[:, :width].masked_fill(beyond, pad_id),
         logprobs=sampled.logprobs[:, :width].masked_fill(beyond, 0.0),
         entropies=sampled.entropies[:, :width].masked_fill(beyond, 0.0),
-        lengths=sampled.lengths,
-        finished=sampled.finished,
+        lengths=lengths,
+        finished=ended.any(1),
     )
