@@ -117,7 +117,7 @@ class _Trail:
         )  # fmt: skip
         entry = _keep(self.chain, made, self.last)
         if self.replaced is not None and self.replaced.manifest.key != entry.manifest.key:
-            self.chain.store.remove(self.replaced.manifest.key)
+            _drop_rolling(self.chain.store, self.replaced.manifest.key)
         self.replaced = entry if entry.manifest.role == "rolling" else None  # it may be another run's snapshot
         if kept:
             self.parent, self.lines, self.responses = entry.manifest.key, [], []
@@ -150,6 +150,11 @@ def commit_checkpoint(
 def _remove_rolling(chain: Chain, last: int) -> None:
     """A stage's snapshot stands: rolling checkpoints on the way to it, also those a crash left, may go."""
     for key in chain.keys[1:last]:
-        entry = chain.store.find(key)
-        if entry is not None and entry.manifest.role == "rolling":
-            chain.store.remove(key)
+        _drop_rolling(chain.store, key)
+
+
+def _drop_rolling(store: Store, key: str) -> None:
+    """Remove a checkpoint unless it is, by now, a snapshot: another run on the same trunk may have made it one."""
+    entry = store.find(key)
+    if entry is not None and entry.manifest.role == "rolling":
+        store.remove(key)

@@ -267,6 +267,19 @@ def test_a_snapshot_that_another_run_keeps_is_not_taken_for_a_rolling_checkpoint
     assert [line["step"] for line in metrics(ours)] == list(range(1, TOTAL + 1))
 
 
+def test_a_checkpoint_that_becomes_the_snapshot_of_another_run_is_not_taken_away(home: Home) -> None:
+    ours, theirs = prepare(tiny(), home), prepare(tiny("schedule.snapshots_at=[6]"), home)
+    with closing(advance(theirs, 8)) as their_way, closing(advance(ours, 12)) as our_way:
+        assert next(report for report in their_way if report.step == 5)
+        assert next(report for report in our_way if report.step == 7)
+        assert kept(ours)[6] == "rolling"
+        assert next(their_way).step == 6
+        assert kept(ours)[6] == "snapshot"
+        assert [report.step for report in our_way] == [8, 9, 10, 11, 12]
+    assert theirs.snapshot("step-6") is not None
+    assert kept(ours) == {0: "base"} | dict.fromkeys([4, 6, 8, 12], "snapshot")
+
+
 @pytest.mark.parametrize("every", [1, 2, 16, 100])
 def test_how_often_progress_is_kept_changes_nothing_that_is_kept_for_good(
     every: int, home: Home, straight: Run
