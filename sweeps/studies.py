@@ -27,7 +27,7 @@ LAST_SEED = 2**31 - 1
 MOST_DEATHS = 5
 """A trial whose process has died that often is failed: it would end whoever takes it up."""
 SUBJECT, CLAIM, ALIVE, DEATHS = "siri.subject", "siri.claim", "siri.alive", "siri.deaths"
-ERROR, RETRY_OF = "siri.error", "retry_of"
+ERROR, RETRY_OF, DECISION = "siri.error", "retry_of", "siri.decision."
 Sampler = Literal["grid", "tpe", "nsga2"]
 State = Literal["waiting", "running", "done", "failed"]
 STATES: dict[TrialState, State] = {
@@ -353,7 +353,33 @@ def rows(study: Study) -> list[Row]:
     return [_row(trial) for trial in study.storage.get_all_trials(study.id, deepcopy=False)]
 
 
+def row(study: Study, number: int) -> Row:
+    """One trial."""
+    return _row(study.storage.get_trial(study.trial_id(number)))
+
+
+def is_finished(study: Study, limit: int = 0) -> bool:
+    """Whether nothing is left to do, by anyone; a search is not before it has made `limit` trials."""
+    trials = study.storage.get_all_trials(study.id, deepcopy=False)
+    return all(trial.state.is_finished() for trial in trials) and _count_standing(study) >= limit
+
+
 def _row(trial: FrozenTrial) -> Row:
     values = dict(zip(OBJECTIVES, trial.values, strict=True)) if trial.values else {}
     parameters = trial.system_attrs.get("fixed_params") or trial.params
     return Row(trial.number, STATES[trial.state], dict(parameters), values, dict(trial.user_attrs))
+
+
+def decisions(study: Study) -> list[dict[str, Any]]:
+    """What has been decided in a study, in order."""
+    recorded = study.storage.get_study_user_attrs(study.id)
+    return [recorded[name] for name in sorted(recorded) if name.startswith(DECISION)]
+
+
+def decide(study: Study, judge: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Give `judge` what has been decided, record what it adds, and return all; one process at a time."""
+    with study.lock():
+        made = decisions(study)
+        for number, new in enumerate(judge(made), start=len(made)):
+            study.storage.set_study_user_attr(study.id, f"{DECISION}{number:06d}", new)
+        return decisions(study)
