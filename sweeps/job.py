@@ -60,12 +60,12 @@ class Job:
         """What the objectives are measured on."""
         return self.sweep.search.benchmark if self.sweep.search else "dev"
 
-    @property
+    @cached_property
     def final(self) -> tuple[str, ...]:
         """What is measured at the end, at every snapshot; nothing in a search, which never sees it."""
         if self.phase == "final":
             return (self.search.final_benchmark,)
-        return self.sweep.trials(self.size, self.extra)[0].config.evaluation.final if self.sweep.search is None else ()
+        return self.trials[0].config.evaluation.final if self.sweep.search is None else ()
 
     @cached_property
     def trials(self) -> tuple[Trial, ...]:

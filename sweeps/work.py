@@ -119,19 +119,28 @@ def perform(job: Job, study: Study, claim: Claim, run: Run, stop: Event, links: 
     trial = job.trial(claim.parameters)
     tracking.tag(run, {"sweep.id": study.name, "sweep.arm": trial.arm, "optuna.trial": str(claim.number), **links})
     studies.record(study, claim, _describe(trial, claim, run) | dict(links))
-    done, spent = claim.attributes.get("trained", 0), claim.attributes.get("seconds", 0.0)
+    trained, spent = _spent(claim)
     began, last, stopped_at = time.monotonic(), None, None
+    cost: dict[str, float] = {}
     with closing(run_trial(run, _kept(job, trial), stop, job.final)) as way:
         for progress in way:
-            done, look = done + progress.trained, progress.look
-            cost = {"trained": done, "seconds": round(spent + time.monotonic() - began, 3)}
-            studies.record(study, claim, {look.name: asdict(look), **cost})
+            trained, look = trained + progress.trained, progress.look
+            cost = {"trained": trained, "seconds": round(spent + time.monotonic() - began, 3)}
+            studies.record(study, claim, {look.name: asdict(look) | cost})
             last = look if look.benchmark == job.benchmark else last
             if look.benchmark == job.benchmark and look.step and _stops(job, study, trial, look.step):
                 stopped_at = look.step
                 break
-    _finish(job, study, claim, run, last, stopped_at)
+    _finish(job, study, claim, run, last, {"stopped_at": stopped_at, **cost})
     return studies.row(study, claim.number)
+
+
+def _spent(claim: Claim) -> tuple[int, float]:
+    """Steps and seconds that earlier processes have spent on a trial, up to its last look."""
+    earlier = [look for name, look in claim.attributes.items() if name.startswith(LOOK)]
+    return max((look["trained"] for look in earlier), default=0), max(
+        (look["seconds"] for look in earlier), default=0.0
+    )
 
 
 def _describe(trial: Trial, claim: Claim, run: Run) -> dict[str, Any]:
@@ -145,16 +154,18 @@ def _describe(trial: Trial, claim: Claim, run: Run) -> dict[str, Any]:
     }
 
 
-def _finish(job: Job, study: Study, claim: Claim, run: Run, last: Look | None, stopped_at: int | None) -> None:
+def _finish(
+    job: Job, study: Study, claim: Claim, run: Run, last: Look | None, facts: Mapping[str, float | None]
+) -> None:
     """Values as they stand at the last look, also of a stopped trial: Optuna's samplers cannot do without."""
     values = {} if last is None else {"accuracy": last.accuracy, "length": last.length}
     links = {"mlflow.run_id": tracking.recorded_as(run), "mlflow.link": tracking.run_link(run)}
     constraints: dict[str, float] = {}
     if job.phase == "search" and last is not None:
         left = 1 - last.step / run.config.schedule.total_steps
-        constraints = {"floor": 0.0 if stopped_at else _shortfall(job, last), "unfinished": left}
-    facts = {"stopped_at": stopped_at, "short": constraints.get("floor", 0.0)}
-    studies.finish(study, claim, values, facts | links, constraints)
+        constraints = {"floor": 0.0 if facts["stopped_at"] else _shortfall(job, last), "unfinished": left}
+    short = {"short": constraints.get("floor", 0.0)}
+    studies.finish(study, claim, values, {**facts, **short, **links}, constraints)
 
 
 def _shortfall(job: Job, look: Look) -> float:

@@ -187,7 +187,7 @@ def test_a_killed_trial_goes_on_under_its_number_and_no_step_is_lost_or_doubled(
     found = rows(job)
     assert [row.state for row in found] == ["done"] * 3
     assert [row.parameters for row in found] == before
-    assert found[0].attributes["siri.deaths"] == 1
+    assert found[0].attributes["siri.deaths"]["count"] == 1
     for path in job.home.runs.glob("*/metrics.jsonl"):
         assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == list(range(1, 401))
 
