@@ -31,6 +31,8 @@ class Job:
     phase: Phase = "arms"
     extra: tuple[str, ...] = ()
     """Overrides of all trials."""
+    pruning: Pruning = "none"
+    """What stops an arm early; exact grids run whole."""
 
     @cached_property
     def sweep(self) -> Sweep:
@@ -40,8 +42,9 @@ class Job:
     @property
     def phases(self) -> tuple["Job", ...]:
         """The jobs of the sweep, in order."""
-        names: tuple[Phase, ...] = ("arms",) if self.sweep.search is None else ("arms", "search", "final")
-        return tuple(replace(self, phase=name) for name in names)
+        if self.sweep.search is None:
+            return (self,)
+        return (self, replace(self, phase="search", pruning="halving"), replace(self, phase="final"))
 
     @property
     def search(self) -> Search:
@@ -49,11 +52,6 @@ class Job:
         if self.sweep.search is None:
             raise InputError(f"sweep={self.sweep.name}: is a grid, it has no search")
         return self.sweep.search
-
-    @property
-    def pruning(self) -> Pruning:
-        """Exact grids run whole."""
-        return "halving" if self.phase == "search" else "none"
 
     @property
     def benchmark(self) -> str:

@@ -285,13 +285,14 @@ def _attempt(job: Job, study: Study, claim: Claim, perform_one: Perform, stop: E
 
 def describe_job(job: Job) -> str:
     """A job as the one argument of a worker's command."""
-    return json.dumps({"file": job.file, "size": job.size, "phase": job.phase, "extra": job.extra})
+    names = ("file", "size", "phase", "extra", "pruning")
+    return json.dumps({name: getattr(job, name) for name in names})
 
 
 def read_job(text: str) -> Job:
     """The job that `describe_job` described, in this process's work folder."""
     values = json.loads(text)
-    return Job(values["file"], values["size"], find_home(), values["phase"], tuple(values["extra"]))
+    return Job(**values | {"home": find_home(), "extra": tuple(values["extra"])})
 
 
 def serve(perform_one: Perform) -> None:

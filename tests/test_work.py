@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -286,6 +287,24 @@ def test_what_is_the_users_to_mend_fails_no_trial(tmp_path: Path) -> None:
         work.work(job, perform, Event())
     work.work(job, stop=Event())
     assert {row.state for row in rows(job)} == {"done"}
+
+
+def test_an_arm_that_is_clearly_worse_stops_and_equal_ones_do_not(tmp_path: Path) -> None:
+    flat = ["schedule.shape=constant", "schedule.cycle_steps=24", "schedule.cycles=1", "schedule.snapshots_at=[12, 18]"]
+    arms = {
+        "equal": {"overrides": flat},
+        "too": {"overrides": [*flat, "rollout.group_size=4"]},
+        "worse": {"overrides": [*flat, "schedule.max_budget=140"]},  # writes more than the evaluation lets it
+    }
+    job = replace(make_job(tmp_path, arms=arms, seeds=[0, 1, 2, 3, 4], baseline="equal"), pruning="interval")
+    for _ in range(2):  # the verdict survives a restart
+        work.work(job, stop=Event())
+        stopped = [(row.attributes["arm"], row.attributes["stopped_at"]) for row in rows(job)]
+        assert [pair for pair in stopped if pair[1]] == [("worse", 12)]
+    made = studies.decisions(job.open_study())
+    assert {decision["arm"] for decision in made if decision["stops"]} == {"worse"}
+    assert {decision["step"] for decision in made} == {12, 18}
+    assert not any("worse" in (decision["arm"], *decision["against"]) for decision in made if decision["step"] == 18)
 
 
 SEARCH = {
