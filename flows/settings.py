@@ -1,6 +1,7 @@
 """Prefect's settings for flows that run in this process: a home of their own, patience at the start, no telemetry."""
 
 import os
+import signal
 
 from siri.home import Home
 
@@ -24,3 +25,21 @@ def use_home(home: Home) -> None:
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+
+
+def start_server() -> None:
+    """Bring the server of flows that run without one, deaf to Ctrl-C: a terminal's would end it before its flow.
+
+    Call it before the first flow; with PREFECT_API_URL set there is nothing to do.
+    """
+    from prefect.settings import PREFECT_API_URL
+
+    if PREFECT_API_URL.value():
+        return
+    from prefect.server.api.server import SubprocessASGIServer
+
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # children inherit it
+    try:
+        SubprocessASGIServer().start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -32,6 +33,23 @@ log = logging.getLogger("siri")
 
 class CorruptEntryError(Exception):
     """An entry whose files are not what its manifest says."""
+
+
+class BusyError(Exception):
+    """Another process holds a lease, and this one has better to do than wait; names the key."""
+
+
+_WAITS = ContextVar("waits", default=True)
+
+
+@contextmanager
+def without_waiting() -> Iterator[None]:
+    """In this block a lease that another process holds raises BusyError at once: a place among few is not idled in."""
+    token = _WAITS.set(False)
+    try:
+        yield
+    finally:
+        _WAITS.reset(token)
 
 
 @dataclass(frozen=True)
@@ -197,11 +215,16 @@ class Store:
 
     @contextmanager
     def lease(self, key: str) -> Iterator[None]:
-        """Hold the right to make one entry; others wait here. The lock is the system's: it dies with its holder."""
+        """Hold the right to make one entry; others wait here, unless they do so `without_waiting`.
+
+        The lock is the system's: it dies with its holder.
+        """
         lock = FileLock(self.root / "leases" / f"{key}.lock")
         try:
             lock.acquire(timeout=0)
         except Timeout:
+            if not _WAITS.get():
+                raise BusyError(key) from None
             log.warning("waiting: another process is making %s", key[:12])
             lock.acquire()
         try:

@@ -24,10 +24,10 @@ OBJECTIVES: dict[str, Literal["maximize", "minimize"]] = {"accuracy": "maximize"
 """What a trial is judged by: name -> direction."""
 LAST_SEED = 2**31 - 1
 """The seed's range in a study; never the seeds of one sweep file, since a study may be given more."""
-MOST_DEATHS = 5
-"""A trial whose process has died that often is failed: it would end whoever takes it up."""
+MOST_DEATHS = 10
+"""A trial whose process has died that often with nothing recorded between is failed: it ends whoever takes it up."""
 SUBJECT, CLAIM, ALIVE, DEATHS = "siri.subject", "siri.claim", "siri.alive", "siri.deaths"
-ERROR, RETRY_OF = "siri.error", "retry_of"
+ERROR, RETRY_OF, DECISION = "siri.error", "retry_of", "siri.decision."
 Sampler = Literal["grid", "tpe", "nsga2"]
 State = Literal["waiting", "running", "done", "failed"]
 STATES: dict[TrialState, State] = {
@@ -237,15 +237,16 @@ def claim(study: Study, read: Read | None = None, skip: Collection[int] = (), li
         ):
             if trial.number not in skip and _is_free(study, trial):
                 return _take(study, trial, read or grid(study.arms))
-        if read is not None and _count_standing(study) < limit:
+        if read is not None and _count_made(study) < limit:
             made = study.study.ask()
             return _take(study, study.storage.get_trial(made._trial_id), read)
     return None
 
 
-def _count_standing(study: Study) -> int:
+def _count_made(study: Study) -> int:
+    """Trials of their own right: a failed one counts, the one that retries it does not."""
     trials = study.storage.get_all_trials(study.id, deepcopy=False)
-    return sum(trial.state != TrialState.FAIL for trial in trials)
+    return sum(RETRY_OF not in trial.user_attrs for trial in trials)
 
 
 def _is_free(study: Study, trial: FrozenTrial) -> bool:
@@ -256,12 +257,19 @@ def _is_free(study: Study, trial: FrozenTrial) -> bool:
     worker = Worker(**held["worker"])
     if not worker.gone and study.pulse.age(trial.number) <= STALE:
         return False
-    deaths = trial.user_attrs.get(DEATHS, 0) + 1
-    study.set(trial.number, DEATHS, deaths)
-    if deaths < MOST_DEATHS:
+    count = _count_deaths(study, trial)
+    if count < MOST_DEATHS:
         return True
-    _fail(study, trial.number, f"its process has died {deaths} times")
+    _fail(study, trial.number, f"its process has died {count} times")
     return False
+
+
+def _count_deaths(study: Study, trial: FrozenTrial) -> int:
+    known = sum(not name.startswith("siri.") for name in trial.user_attrs)
+    last = trial.user_attrs.get(DEATHS, {"count": 0, "known": known})
+    count: int = last["count"] + 1 if last["known"] == known else 1
+    study.set(trial.number, DEATHS, {"count": count, "known": known})
+    return count
 
 
 def _take(study: Study, trial: FrozenTrial, read: Read) -> Claim:
@@ -353,7 +361,33 @@ def rows(study: Study) -> list[Row]:
     return [_row(trial) for trial in study.storage.get_all_trials(study.id, deepcopy=False)]
 
 
+def row(study: Study, number: int) -> Row:
+    """One trial."""
+    return _row(study.storage.get_trial(study.trial_id(number)))
+
+
+def is_finished(study: Study, limit: int = 0) -> bool:
+    """Whether nothing is left to do, by anyone; a search is not before it has made `limit` trials."""
+    trials = study.storage.get_all_trials(study.id, deepcopy=False)
+    return all(trial.state.is_finished() for trial in trials) and _count_made(study) >= limit
+
+
 def _row(trial: FrozenTrial) -> Row:
     values = dict(zip(OBJECTIVES, trial.values, strict=True)) if trial.values else {}
     parameters = trial.system_attrs.get("fixed_params") or trial.params
     return Row(trial.number, STATES[trial.state], dict(parameters), values, dict(trial.user_attrs))
+
+
+def decisions(study: Study) -> list[dict[str, Any]]:
+    """What has been decided in a study, in order."""
+    recorded = study.storage.get_study_user_attrs(study.id)
+    return [recorded[name] for name in sorted(recorded) if name.startswith(DECISION)]
+
+
+def decide(study: Study, judge: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Give `judge` what has been decided, record what it adds, and return all; one process at a time."""
+    with study.lock():
+        made = decisions(study)
+        for number, new in enumerate(judge(made), start=len(made)):
+            study.storage.set_study_user_attr(study.id, f"{DECISION}{number:06d}", new)
+        return decisions(study)

@@ -159,7 +159,7 @@ def test_a_killed_process_loses_its_trial_and_a_living_one_does_not(home: Home) 
     child.communicate()
     assert held is not None
     assert (held.number, held.parameters) == (0, {"arm": "cosine", "seed": 0})
-    assert [row.attributes.get("siri.deaths") for row in rows(study)] == [1]
+    assert [row.attributes["siri.deaths"]["count"] for row in rows(study)] == [1]
 
 
 def _age(study: Study, number: int, seconds: float) -> None:
@@ -219,7 +219,16 @@ def test_a_trial_that_ends_every_process_is_failed_at_last(journal: Home) -> Non
         _age(study, 0, 70)
     assert claim(study) is None
     [row] = rows(study)
-    assert (row.state, row.attributes["siri.error"]) == ("failed", "its process has died 5 times")
+    assert (row.state, row.attributes["siri.error"]) == ("failed", "its process has died 10 times")
+
+
+def test_a_trial_that_gets_on_between_the_deaths_of_its_processes_is_not_failed(journal: Home) -> None:
+    study = filled(journal, 1)
+    for step in range(2 * studies.MOST_DEATHS):
+        held = claim(study)
+        assert held is not None
+        record(study, held, {f"look.{step}": 0.5})
+        _age(study, 0, 70)
 
 
 def test_finished_trials_are_untouched_and_failed_ones_are_made_anew_once_when_asked(home: Home) -> None:

@@ -11,10 +11,12 @@ from filelock import FileLock, Timeout
 
 from siri.errors import StoppedError
 from siri.run import Run
+from siri.snapshots import BusyError
+from siri.tracking.content import tag
 from siri.tracking.record import Closed, Record, Status, SyncResult, TrackingError, followed, mlflow_errors, open_record
-from siri.tracking.server import compare_link, probe, public, redact, run_link
+from siri.tracking.server import compare_link, probe, public, recorded_as, redact, run_link
 
-__all__ = ["Closed", "SyncResult", "close", "compare_link", "following", "run_link", "sync"]
+__all__ = ["Closed", "SyncResult", "close", "compare_link", "following", "recorded_as", "run_link", "sync", "tag"]
 
 SECONDS = 10.0
 """Between two projections while a run trains."""
@@ -55,7 +57,7 @@ def following(run: Run) -> Iterator[None]:
         try:
             yield
             status = "FINISHED"
-        except (StoppedError, KeyboardInterrupt):
+        except (StoppedError, BusyError, KeyboardInterrupt, GeneratorExit):  # the last: whoever watched broke off
             status = "KILLED"
             raise
         finally:

@@ -4,7 +4,7 @@ import json
 import platform
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,12 +16,14 @@ from siri.errors import InputError
 from siri.evaluate import EvalReport
 from siri.measure import REPORT, Evaluation, read_report
 from siri.run import Run
-from siri.snapshots import Entry
+from siri.snapshots import Entry, write_atomically
 
 RUN_ID = "siri.run_id"
 """Tag by which a run's record is found."""
 KEY = "siri.key"
 """Tag by which a snapshot's model and model version are found."""
+TAGS = "tags.json"
+"""In a run's folder: tags that others than the run itself have given it, a sweep, say."""
 BATCH = 1000
 """Most metrics that MLflow takes in one call."""
 PARAMETERS = (
@@ -73,7 +75,19 @@ def identity(run: Run) -> dict[str, str]:
         "problems.name": train.name,
         "problems.rows": str(len(train)),
         "problems.digest": train.digest,
-    }
+    } | read_tags(run)
+
+
+def tag(run: Run, tags: Mapping[str, str]) -> None:
+    """Add tags to what a run's record bears; they lie in its folder, so that a server may be down meanwhile."""
+    write_atomically(run.folder / TAGS, json.dumps(read_tags(run) | dict(tags), indent=1))
+
+
+def read_tags(run: Run) -> dict[str, str]:
+    """The tags added so far."""
+    path = run.folder / TAGS
+    found: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+    return found
 
 
 def surroundings(run: Run) -> dict[str, str]:

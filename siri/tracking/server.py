@@ -58,6 +58,12 @@ def run_link(run: Run) -> str | None:
     return f"{note['server']}/#/experiments/{note['experiment']}/runs/{note['run']}" if note else None
 
 
+def recorded_as(run: Run) -> str | None:
+    """MLflow's id of a run's record; None when it has not been recorded."""
+    path = run.folder / NOTE
+    return str(json.loads(path.read_text())["run"]) if path.exists() else None
+
+
 def compare_link(runs: Iterable[Run]) -> str | None:
     """Address of the page that sets runs side by side; None without a server or when none has been recorded there."""
     notes = [note for run in runs if (note := _read_note(run))]

@@ -1,0 +1,221 @@
+"""The flow of a sweep: queue its trials, keep worker processes at them, watch; and the flow that each trial is."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event
+from typing import IO, Annotated, Any, Literal
+
+from prefect import flow
+from prefect.artifacts import create_link_artifact, create_table_artifact
+from prefect.client.orchestration import get_client
+from prefect.runtime import flow_run
+from prefect.states import Cancelled
+from pydantic import Field
+
+from siri import guard, tracking
+from siri import run as runs
+from siri.errors import InputError, StoppedError
+from siri.home import find_home
+from siri.interrupt import STOP
+from siri.run import Run
+from siri.snapshots import BusyError
+from sweeps import studies
+from sweeps.job import Job
+from sweeps.studies import Claim, Row, Study
+from sweeps.work import describe_job, perform, serve, work
+
+WATCH_SECONDS = 1.0
+"""Between two looks at the workers and the study."""
+GRACE_SECONDS = 60.0
+"""What workers get to finish their step and keep a checkpoint."""
+VAIN_STARTS = 3
+"""Workers that may end one after another with nothing having moved."""
+SweepName = Annotated[str, Field(description="Name of a sweep, such as paper, or a YAML file")]
+Size = Annotated[Literal["laptop", "paper"], Field(description="Which of the sweep's sizes")]
+Overrides = Annotated[list[str], Field(description="Changes to all its trials, as in rollout.group_size=4")]
+
+
+@flow(name="ablate", flow_run_name="{sweep} {size}")
+def ablate(
+    sweep: SweepName = "paper",
+    size: Size = "laptop",
+    workers: Annotated[int, Field(ge=0, description="Processes; 0: other machines' workers do it all")] = 1,
+    overrides: Overrides = [],  # noqa: B006
+    retry_failed: Annotated[bool, Field(description="Run failed trials anew, as trials of their own")] = False,
+) -> str:
+    """Run a sweep to its end; returns the name of its last study.
+
+    Run again after a crash of anything, it goes on: finished trials stay as they are, others keep their numbers.
+    """
+    if guard.MARK not in os.environ:  # a work pool has started this: nothing must outlive it either
+        guard.guard()
+    job = Job(sweep, size, find_home(), extra=tuple(overrides))
+    for config in {trial.arm: trial.config for trial in job.trials}.values():
+        runs.check(config)
+    name = ""
+    for phase in job.phases:
+        study = phase.open_study()
+        phase.enqueue(study)
+        if retry_failed:
+            studies.retry_failed(study)
+        _watch(phase, study, workers)
+        create_table_artifact(table=[*map(_describe, studies.rows(study))], key="trials", description=study.name)
+        name = study.name
+    return name
+
+
+def _watch(job: Job, study: Study, workers: int) -> None:
+    """Keep workers at a job until all its trials are finished. Raises StoppedError, InputError."""
+    crew = Crew(job, study, workers)
+    try:
+        while not studies.is_finished(study, job.limit):
+            if STOP.is_set():
+                raise StoppedError(f"the sweep {study.name}")
+            crew.refill()
+            crew.show()
+            STOP.wait(WATCH_SECONDS)
+        crew.show()
+    finally:
+        crew.end()
+
+
+@dataclass
+class Crew:
+    """The worker processes of a job on this machine."""
+
+    job: Job
+    study: Study
+    size: int
+    workers: "list[subprocess.Popen[bytes]]" = field(default_factory=list)
+    vain: int = 0
+    """Workers that have ended since anything moved."""
+    seen: Any = None
+    shown: str = ""
+
+    @property
+    def log(self) -> Path:
+        """Where workers say what went wrong."""
+        return self.job.home.root / "sweeps" / f"{self.study.name}.log"
+
+    def refill(self) -> None:
+        """Replace workers that have ended. Raises InputError for what the user must mend, and when all is in vain."""
+        state = [(row.state, len(row.attributes)) for row in studies.rows(self.study)]
+        self.vain = self.vain if state == self.seen else 0
+        self.seen = state
+        for worker in [worker for worker in self.workers if worker.poll() is not None]:
+            self.workers.remove(worker)
+            self.vain += worker.returncode != 0
+            if worker.returncode == 2:
+                raise InputError(self._last_words())
+        if self.vain > VAIN_STARTS:
+            raise InputError(f"sweep={self.study.name}: its workers end at once; {self.log} says why")
+        with self._open_log() as log:
+            self.workers += [self._start(log) for _ in range(self.size - len(self.workers))]
+
+    def _open_log(self) -> IO[bytes]:
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        return self.log.open("ab")
+
+    def _start(self, log: IO[bytes]) -> "subprocess.Popen[bytes]":
+        """In a process group of its own: Ctrl-C reaches it through this process, once."""
+        command = [sys.executable, "-m", "flows.ablation", describe_job(self.job)]
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=0, env=os.environ | _environment()
+        )
+
+    def _last_words(self) -> str:
+        said = [line for line in self.log.read_text(errors="replace").splitlines() if line.startswith("siri: ")]
+        return said[-1].removeprefix("siri: ") if said else f"sweep={self.study.name}: {self.log} says what is wrong"
+
+    def show(self) -> None:
+        """One line on stderr when something has moved."""
+        states = [row.state for row in studies.rows(self.study)]
+        counts = {state: states.count(state) for state in ("done", "running", "failed")}
+        total = max(len(states), self.job.limit)
+        line = f"{self.study.name}: {counts['done']} of {total} trials done, {counts['running']} running"
+        if counts["failed"]:
+            line += f", {counts['failed']} failed: {self.log} says why, --retry-failed runs them anew"
+        if line != self.shown:
+            print(line, file=sys.stderr, flush=True)
+            self.shown = line
+
+    def end(self) -> None:
+        """Ask the workers to keep their checkpoints and end; kill those that have not after a minute."""
+        for worker in self.workers:
+            worker.send_signal(signal.SIGINT)  # Prefect makes SIGTERM end a flow at once, without a checkpoint
+        deadline = time.monotonic() + GRACE_SECONDS
+        for worker in self.workers:
+            try:
+                worker.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                worker.kill()
+                worker.wait()
+        self.workers.clear()
+
+
+def _environment() -> dict[str, str]:
+    """Workers share the server that this flow has or has brought; each computes in its recipe's threads."""
+    with get_client(sync_client=True) as client:
+        return {"PREFECT_API_URL": str(client.api_url), "OMP_NUM_THREADS": "1"}
+
+
+def _describe(row: Row) -> dict[str, Any]:
+    facts = {name: row.attributes.get(name) for name in ("siri.run", "trained", "seconds", "stopped_at", "siri.error")}
+    parameters = {"arm": row.attributes.get("arm"), "seed": row.attributes.get("seed")}
+    return {"trial": row.number, "state": row.state, **parameters, **row.values, **facts}
+
+
+_AT_HAND: ContextVar[tuple[Job, Study, Claim, Run, Event]] = ContextVar("at_hand")
+"""What the trial's flow works on; its parameters are what people read of it."""
+_GIVEN_BACK: ContextVar[list[Exception]] = ContextVar("given_back")
+
+
+@flow(name="trial", flow_run_name="{study} {trial} {arm} seed {seed}")
+def run_one(study: str, trial: int, arm: str, seed: int) -> dict[str, float]:
+    """One trial of a sweep; returns its values. What is given back, to be gone on with later, ends as Cancelled."""
+    job, opened, claim, run, stop = _AT_HAND.get()
+    try:
+        row = perform(job, opened, claim, run, stop, {"prefect.flow_run_id": str(flow_run.id)})
+    except (BusyError, StoppedError) as error:
+        _GIVEN_BACK.get().append(error)
+        return Cancelled(message=f"given back, not finished: {error}")  # type: ignore[return-value]
+    link = tracking.run_link(run)
+    if link is not None:
+        create_link_artifact(link=link, link_text=f"{run.name} in MLflow", key="mlflow")
+    return dict(row.values)
+
+
+def perform_as_flow(job: Job, study: Study, claim: Claim, run: Run, stop: Event) -> None:
+    """Run a claimed trial as a Prefect flow run, or as a subflow of the one at hand."""
+    at_hand = _AT_HAND.set((job, study, claim, run, stop))
+    given_back: list[Exception] = []
+    returned = _GIVEN_BACK.set(given_back)
+    try:
+        state = run_one(study.name, claim.number, claim.parameters["arm"], claim.parameters["seed"], return_state=True)
+    finally:
+        _AT_HAND.reset(at_hand)
+        _GIVEN_BACK.reset(returned)
+    if given_back:
+        raise given_back[0]
+    state.result()
+
+
+@flow(name="sweep-worker", flow_run_name="{sweep} {size}")
+def sweep_worker(sweep: SweepName = "paper", size: Size = "laptop", overrides: Overrides = []) -> None:  # noqa: B006
+    """Work on a sweep from wherever a work pool starts this; trials are subflows; `ablate` with 0 workers watches.
+
+    Machines that share no work folder need SIRI_STUDY_URL; they make trunks of their own.
+    """
+    for job in Job(sweep, size, find_home(), extra=tuple(overrides)).phases:
+        job.enqueue(job.open_study())
+        work(job, perform_as_flow)
+
+
+if __name__ == "__main__":
+    serve(perform_as_flow)

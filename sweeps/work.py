@@ -1,0 +1,310 @@
+"""A worker: claims trial after trial, runs each to its end or to where it is stopped, and tells its study."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from threading import Event
+from typing import Any
+
+from siri import tracking
+from siri.bases import make_base
+from siri.errors import InputError, StoppedError
+from siri.home import find_home
+from siri.interrupt import STOP, stop_gently
+from siri.measure import Evaluation, measure
+from siri.run import Run, advance, open_run
+from siri.schedule import LengthSchedule
+from siri.snapshots import BusyError, without_waiting
+from sweeps import studies
+from sweeps.job import Job
+from sweeps.liveness import beating
+from sweeps.pruning import Arms, Decision, Reading, decision_from_json, judge_arms, judge_suggestion, stopped_arms
+from sweeps.spec import Trial
+from sweeps.studies import Claim, LostClaimError, Row, Study
+
+LOOK = "look."
+"""What the attributes begin with that hold a trial's measurements."""
+SHORTEST_POLL, LONGEST_POLL = 0.5, 15.0
+"""Seconds between two questions for a trial where none is to be had."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """A snapshot of a trial, measured."""
+
+    snapshot: str
+    step: int
+    benchmark: str
+    accuracy: float
+    length: float
+    """Mean response tokens."""
+
+    @property
+    def name(self) -> str:
+        """The attribute that holds it."""
+        return f"{LOOK}{self.benchmark}.{self.step:06d}"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a trial has come to."""
+
+    look: Look
+    trained: int
+    """Steps that had to be trained since the last one."""
+
+
+class EitherStop(Event):
+    """An event that counts as set when another one is."""
+
+    def __init__(self, other: Event) -> None:
+        super().__init__()
+        self.other = other
+
+    def is_set(self) -> bool:
+        """Whether this one or the other one is set."""
+        return super().is_set() or self.other.is_set()
+
+
+def prepare(trial: Trial, job: Job, stop: Event) -> Run:
+    """See to it that a trial's base stands, and open its run. Raises BusyError when another makes what comes next."""
+    for _ in make_base(trial.config, job.home, stop):
+        pass
+    if stop.is_set():
+        raise StoppedError("the warm-up of the base")
+    run = open_run(trial.config, job.home)
+    for step in sorted({*run.snapshot_steps.values(), *_kept(job, trial)}):
+        if run.store.find(run.keys[step]) is None:
+            with run.store.lease(run.keys[step]):  # asked for and given back: whether one would have to wait
+                return run
+    return run
+
+
+def _kept(job: Job, trial: Trial) -> frozenset[int]:
+    return job.keep.get((trial.arm, trial.seed), frozenset())
+
+
+def run_trial(run: Run, keep: frozenset[int], stop: Event, final: Sequence[str] = ()) -> Generator[Progress]:
+    """Train a run to its end and measure its snapshots: each where it is made, all on `final` when it has ended.
+
+    Whoever watches may break off. Raises StoppedError when told to stop, with a checkpoint, and BusyError for what
+    another process is making, unless it may be waited for.
+    """
+    with tracking.following(run):
+        for name, step in run.snapshot_steps.items():
+            trained = sum(1 for _ in advance(run, step, stop, keep)) if step else 0
+            if stop.is_set():
+                raise StoppedError(f"{run.name} at {name}")
+            for benchmark in run.config.evaluation.benchmarks:
+                yield Progress(_look(run, name, benchmark), trained)
+                trained = 0
+        for benchmark in final:
+            for name in run.snapshot_steps:
+                yield Progress(_look(run, name, benchmark), 0)
+
+
+def _look(run: Run, snapshot: str, benchmark: str) -> Look:
+    evaluation = Evaluation(run, snapshot, benchmark)
+    for _ in measure(evaluation):
+        pass
+    report = evaluation.report()
+    return Look(snapshot, run.step_of(snapshot), benchmark, report.accuracy.mean, report.length.mean)
+
+
+def perform(job: Job, study: Study, claim: Claim, run: Run, stop: Event, links: Mapping[str, str]) -> Row:
+    """Run a claimed trial, record what it comes to, and finish it, at its end or where the rule stops it."""
+    trial = job.trial(claim.parameters)
+    tracking.tag(run, {"sweep.id": study.name, "sweep.arm": trial.arm, "optuna.trial": str(claim.number), **links})
+    studies.record(study, claim, _describe(trial, claim, run) | dict(links))
+    trained, spent = _spent(claim)
+    began, last, stopped_at = time.monotonic(), None, None
+    cost: dict[str, float] = {}
+    with closing(run_trial(run, _kept(job, trial), stop, job.final)) as way:
+        for progress in way:
+            trained, look = trained + progress.trained, progress.look
+            cost = {"trained": trained, "seconds": round(spent + time.monotonic() - began, 3)}
+            studies.record(study, claim, {look.name: asdict(look) | cost})
+            last = look if look.benchmark == job.benchmark else last
+            if look.benchmark == job.benchmark and look.step and _stops(job, study, trial, look.step):
+                stopped_at = look.step
+                break
+    _finish(job, study, claim, run, last, {"stopped_at": stopped_at, **cost})
+    return studies.row(study, claim.number)
+
+
+def _spent(claim: Claim) -> tuple[int, float]:
+    """Steps and seconds that earlier processes have spent on a trial, up to its last look."""
+    earlier = [look for name, look in claim.attributes.items() if name.startswith(LOOK)]
+    return max((look["trained"] for look in earlier), default=0), max(
+        (look["seconds"] for look in earlier), default=0.0
+    )
+
+
+def _describe(trial: Trial, claim: Claim, run: Run) -> dict[str, Any]:
+    return {
+        "arm": trial.arm,
+        "seed": trial.seed,
+        "overrides": claim.parameters.get("overrides", []),
+        "schedule": trial.config.schedule.model_dump(mode="json"),
+        "siri.run_id": run.id,
+        "siri.run": run.name,
+    }
+
+
+def _finish(
+    job: Job, study: Study, claim: Claim, run: Run, last: Look | None, facts: Mapping[str, float | None]
+) -> None:
+    """Values as they stand at the last look, also of a stopped trial: Optuna's samplers cannot do without."""
+    values = {} if last is None else {"accuracy": last.accuracy, "length": last.length}
+    links = {"mlflow.run_id": tracking.recorded_as(run), "mlflow.link": tracking.run_link(run)}
+    constraints: dict[str, float] = {}
+    if job.phase == "search" and last is not None:
+        left = 1 - last.step / run.config.schedule.total_steps
+        constraints = {"floor": 0.0 if facts["stopped_at"] else _shortfall(job, last), "unfinished": left}
+    short = {"short": constraints.get("floor", 0.0)}
+    studies.finish(study, claim, values, {**facts, **short, **links}, constraints)
+
+
+def _shortfall(job: Job, look: Look) -> float:
+    """By how much a look misses the constraint: above 0 it does. The baseline is seen at the same step."""
+    rule = job.search.constraint
+    if rule is None:
+        return 0.0
+    arms = replace(job, phase="arms")
+    found = [
+        row.attributes[look.name]
+        for row in studies.rows(arms.open_study())
+        if row.attributes.get("arm") == job.sweep.baseline and look.name in row.attributes
+    ]
+    if not found:
+        raise InputError(f"sweep={job.sweep.name}: the baseline {job.sweep.baseline} is not measured at {look.step}")
+    floor = sum(there[rule.metric] for there in found) / len(found)
+    ours = look.accuracy if rule.metric == "accuracy" else look.length
+    return float(floor - ours - rule.margin if rule.metric == "accuracy" else ours - floor - rule.margin)
+
+
+def read_looks(rows: Sequence[Row], benchmark: str) -> list[Reading]:
+    """What has been measured of trials on a benchmark."""
+    return [
+        Reading(row.attributes["arm"], row.attributes["seed"], look["step"], look["accuracy"], look["length"])
+        for row in rows
+        for name, look in row.attributes.items()
+        if name.startswith(f"{LOOK}{benchmark}.")
+    ]
+
+
+def _stops(job: Job, study: Study, trial: Trial, step: int) -> bool:
+    """Whether a trial's arm goes no further; new verdicts are recorded."""
+    if job.pruning == "none":
+        return False
+
+    def judge(made: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        found = studies.rows(study)
+        return [decision.to_json() for decision in _judge(job, found, trial, step, made)]
+
+    made = studies.decide(study, judge)
+    return stopped_arms(map(decision_from_json, made)).get(trial.arm, step + 1) <= step
+
+
+def _judge(job: Job, rows: list[Row], trial: Trial, step: int, made: list[dict[str, Any]]) -> list[Decision]:
+    readings = read_looks(rows, job.benchmark)
+    known = [row for row in rows if "schedule" in row.attributes]
+    schedules = {row.attributes["arm"]: LengthSchedule.model_validate(row.attributes["schedule"]) for row in known}
+    earlier = [*map(decision_from_json, made)]
+    if job.pruning == "interval":
+        standing = [row for row in known if row.state != "failed"]
+        seeds = {
+            arm: frozenset(row.attributes["seed"] for row in standing if row.attributes["arm"] == arm)
+            for arm in schedules
+        }
+        return judge_arms(Arms(schedules, seeds), readings, earlier)
+    if any((decision.arm, decision.step) == (trial.arm, step) for decision in earlier):
+        return []
+    new = judge_suggestion(trial.arm, step, _once_per_arm(readings), schedules)
+    return [] if new is None else [new]
+
+
+def _once_per_arm(readings: Sequence[Reading]) -> list[Reading]:
+    """A point that was suggested twice counts once."""
+    return [*{(reading.arm, reading.step): reading for reading in readings}.values()]
+
+
+Perform = Callable[[Job, Study, Claim, Run, Event], None]
+
+
+def perform_plainly(job: Job, study: Study, claim: Claim, run: Run, stop: Event) -> None:
+    """Run a claimed trial with nothing around it."""
+    perform(job, study, claim, run, stop, {})
+
+
+def work(job: Job, perform_one: Perform = perform_plainly, stop: Event = STOP) -> None:
+    """Run trials of a job until all are finished or `stop` is set.
+
+    A trial whose trunk another process is making is given back, and another one is taken first. A trial that raises is
+    failed and the error raised on; what is the user's to mend (a full disk, say) leaves it as it is.
+    """
+    study, busy, poll = job.open_study(), set[int](), SHORTEST_POLL
+    read = job.read if job.phase == "search" else None
+    while not stop.is_set():
+        claim = studies.claim(study, read, busy, job.limit)
+        if claim is not None:
+            busy = busy | {claim.number} if not _attempt(job, study, claim, perform_one, stop) else set()
+            poll = poll if busy else SHORTEST_POLL
+            continue
+        if not busy and studies.is_finished(study, job.limit):
+            return
+        stop.wait(poll)
+        busy, poll = set(), min(2 * poll, LONGEST_POLL)
+
+
+def _attempt(job: Job, study: Study, claim: Claim, perform_one: Perform, stop: Event) -> bool:
+    """Run a claimed trial; False when it has to be tried again later."""
+    lost = EitherStop(stop)
+    try:
+        with beating(lambda: studies.renew(study, claim), lost), without_waiting():
+            perform_one(job, study, claim, prepare(job.trial(claim.parameters), job, lost), lost)
+    except BusyError:
+        studies.release(study, claim)
+        return False
+    except LostClaimError as error:
+        print(f"siri: {error}", file=sys.stderr, flush=True)
+        return False
+    except (StoppedError, InputError, KeyboardInterrupt) as error:
+        studies.release(study, claim)
+        if isinstance(error, StoppedError):
+            return False
+        raise
+    except Exception as error:
+        studies.fail(study, claim, f"{type(error).__name__}: {error}"[:500])
+        raise
+    return True
+
+
+def describe_job(job: Job) -> str:
+    """A job as the one argument of a worker's command."""
+    names = ("file", "size", "phase", "extra", "pruning")
+    return json.dumps({name: getattr(job, name) for name in names})
+
+
+def read_job(text: str) -> Job:
+    """The job that `describe_job` described, in this process's work folder."""
+    values = json.loads(text)
+    return Job(**values | {"home": find_home(), "extra": tuple(values["extra"])})
+
+
+def serve(perform_one: Perform) -> None:
+    """The main of a worker process: the job is its first argument."""
+    stop_gently()
+    try:
+        work(read_job(sys.argv[1]), perform_one)
+    except InputError as error:
+        print(f"siri: {error}", file=sys.stderr)
+        sys.exit(2)
+    sys.exit(130 if STOP.is_set() else 0)
+
+
+if __name__ == "__main__":
+    serve(perform_plainly)
