@@ -123,25 +123,30 @@ def sweep(
     sweep: Annotated[str, typer.Argument(help="Name of a sweep (`paper`, `branches`, …) or a YAML file.")],
     overrides: Overrides = None,
     size: Annotated[str, typer.Option(help="`laptop` or `paper`.")] = "laptop",
+    workers: Annotated[int, typer.Option(min=0, help="Processes; 0: other machines' workers do it all.")] = 1,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed trials anew.")] = False,
     plan: Annotated[bool, typer.Option("--plan", help="Say what would run, and run nothing.")] = False,
     home: HomeOption = None,
     as_json: Json = False,
 ) -> None:
-    """Compare the arms of a sweep: what they have in common is trained once.
+    """Run the arms of a sweep; what they have in common is trained once. The same command goes on after a crash.
 
-    Examples: `siri sweep paper --plan` · `siri sweep branches --size paper --plan --json`
+    Examples: `siri sweep branches --plan` · `siri sweep shape --workers 2`
     """
     from sweeps import show
     from sweeps.planner import plan_sweep
     from sweeps.spec import load_sweep, size_name
 
-    if not plan:
-        raise InputError("sweep: this version plans sweeps and does not run them yet; add --plan")
-    planned = plan_sweep(load_sweep(sweep), size_name(size), _use_home(home), overrides or [])
-    if as_json:
+    place = _use_home(home)
+    planned = plan_sweep(load_sweep(sweep), size_name(size), place, overrides or [])
+    if plan and as_json:
         print(json.dumps(show.plan_json(planned)))
-    else:
+        return
+    if not as_json:
         _print(show.draw_plan(planned))
+    if not plan:
+        rows = _run_sweep(place, sweep, size_name(size), workers, overrides or [], retry_failed)
+        print(json.dumps(rows, indent=1)) if as_json else _print(_table("finished trials", rows))
 
 
 @app.command()
@@ -281,6 +286,26 @@ def _use_home(folder: Path | None) -> Any:
     home = find_home(folder)
     use_home(home)
     return find_home(folder)
+
+
+def _run_sweep(
+    home: Any, sweep: str, size: Literal["laptop", "paper"], workers: int, overrides: list[str], retry_failed: bool
+) -> list[dict[str, Any]]:
+    _prepare_flow(home)
+    from flows.ablation import ablate
+    from siri import interrupt
+    from sweeps import studies
+    from sweeps.job import Job
+    from sweeps.show import arm_rows
+
+    interrupt.stop_gently()
+    try:
+        ablate(sweep, size, workers, overrides, retry_failed)
+    except StoppedError as stopped:
+        print(f"stopped in {stopped}; checkpoints are kept, the same command goes on", file=sys.stderr)
+        raise typer.Exit(130) from None
+    last = Job(sweep, size, home, extra=tuple(overrides)).phases[-1]
+    return arm_rows(studies.rows(last.open_study()))
 
 
 def _prepare_flow(home: Any) -> None:

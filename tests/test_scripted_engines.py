@@ -3,6 +3,7 @@
 from contextlib import closing
 from pathlib import Path
 
+import psutil
 import pytest
 
 from siri.config import RunConfig
@@ -62,3 +63,34 @@ def test_an_engine_that_is_not_in_this_version_is_one_line_that_names_those_that
 @pytest.mark.parametrize("name", ENGINES)
 def test_every_engine_in_the_list_can_be_asked_for(name: str) -> None:
     require_engine(tiny(f"engine.name={name}"))
+
+
+def test_a_stop_that_comes_when_the_child_has_run_to_its_end_is_harmless(home: Home, tmp_path: Path) -> None:
+    config = tiny("engine.name=scripted-process")
+    base = prepare(config, home).snapshot("base")
+    assert base is not None
+    plan = plan_from(base.folder, 0, 4, {4}, tmp_path / "made")
+    before = set(psutil.Process().children())
+    with closing(ScriptedProcessEngine(config, load_splits(config.problems).train)) as engine:
+        seen = []
+        for report in engine.train(plan):
+            seen.append(report.step)
+            if not plan.stop.is_set():
+                [child] = set(psutil.Process().children()) - before
+                child.wait()
+                plan.stop.set()
+    assert seen == [1, 2, 3, 4]
+
+
+def test_a_stop_reaches_a_child_that_is_still_at_work(home: Home, tmp_path: Path) -> None:
+    config = tiny("engine.name=scripted-process", "schedule.cycles=20")  # its reports do not fit into the pipe
+    base = prepare(config, home).snapshot("base")
+    assert base is not None
+    plan = plan_from(base.folder, 0, 160, {160}, tmp_path / "made")
+    with closing(ScriptedProcessEngine(config, load_splits(config.problems).train)) as engine:
+        seen = []
+        for report in engine.train(plan):
+            seen.append(report)
+            plan.stop.set()
+    assert seen[-1].step < 160
+    assert seen[-1].checkpoint is not None
