@@ -2,6 +2,7 @@
 
 import os
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -116,16 +117,13 @@ def _open_database(address: str, study: str) -> Kept:
         url = make_url(address)
         if url.drivername == "postgresql":  # SQLAlchemy would ask for psycopg2
             url = url.set(drivername="postgresql+psycopg")
-        lock, engine = _database_lock(url, study)
-        with _database_lock(url, "tables")[0]():  # two that make them at once would fail
-            options = {
-                "connect_args": _connect(url),
-                "poolclass": NullPool,
-            }  # no connection is left to a killed process
-            storage = RDBStorage(url.render_as_string(hide_password=False), options)
+        first = sqlalchemy.create_engine(url, poolclass=NullPool, connect_args=_connect(url))
+        with _database_lock(first, "tables")():  # two that make them at once would fail
+            storage = RDBStorage(url.render_as_string(hide_password=False), {"connect_args": _connect(url)})
     except (SQLAlchemyError, StorageInternalError, ImportError, RuntimeError, OSError) as error:
         raise InputError(f"{STUDY_URL}={_public(address)}: cannot be used: {_first_line(error)}") from None
-    return Kept(storage, lock, engine, _public(address))
+    weakref.finalize(storage, storage.engine.dispose)  # at the latest when this process ends
+    return Kept(storage, _database_lock(storage.engine, study), storage.engine, _public(address))
 
 
 def _connect(url: URL) -> dict[str, int]:
@@ -133,16 +131,16 @@ def _connect(url: URL) -> dict[str, int]:
     return {name: 60 if name == "timeout" else CONNECT_SECONDS}
 
 
-def _database_lock(url: URL, name: str) -> tuple[Lock, Engine]:
+def _database_lock(engine: Engine, name: str) -> Lock:
     """A lock file beside an SQLite database; in PostgreSQL an advisory lock of a transaction, which ends with it."""
-    kind = url.get_backend_name()
-    engine = sqlalchemy.create_engine(url, poolclass=NullPool, connect_args=_connect(url))
-    if kind == "sqlite" and url.database and url.database != ":memory:":
-        if not Path(url.database).parent.is_dir():  # the lock would make it
-            raise OSError(f"there is no folder {Path(url.database).parent}")
-        return _file_lock(f"{url.database}.{name}.lock"), engine
+    kind, file = engine.url.get_backend_name(), engine.url.database
+    if kind == "sqlite" and file and file != ":memory:":
+        if not Path(file).parent.is_dir():  # the lock would make it
+            raise OSError(f"there is no folder {Path(file).parent}")
+        return _file_lock(f"{file}.{name}.lock")
     if kind != "postgresql":
-        raise InputError(f"{STUDY_URL}={_public(str(url))}: must be sqlite:///FILE or postgresql://HOST/DATABASE")
+        shown = _public(str(engine.url))
+        raise InputError(f"{STUDY_URL}={shown}: must be sqlite:///FILE or postgresql://HOST/DATABASE")
 
     @contextmanager
     def locked() -> Iterator[None]:
@@ -151,7 +149,7 @@ def _database_lock(url: URL, name: str) -> tuple[Lock, Engine]:
             connection.execute(sqlalchemy.text("SELECT pg_advisory_xact_lock(:number)"), {"number": number})
             yield
 
-    return locked, engine
+    return locked
 
 
 def _public(address: str) -> str:
