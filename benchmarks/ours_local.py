@@ -62,8 +62,9 @@ def watch_parts(local: LocalStepper) -> Clock:
     return clock
 
 
-def profile(step: dict[str, float]) -> dict[str, float]:
-    """Shares of a step's CPU seconds; `other` is advantages, metrics and dealing out."""
+def profile(steps: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Shares of the steps' CPU seconds; `other` is advantages, metrics and dealing out."""
+    step = {part: sum(step[part] for step in steps) for part in steps[0]}
     parts = {
         "sampling": step["sampling"],
         "forward": step["forward"],
@@ -198,7 +199,7 @@ def summarise(model: Decoder, batch: RolloutBatch, measured: list[dict[str, floa
         "generation": middle["sampling"],
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "prompt_tokens": sum(map(len, batch.prompts[:: batch.group_size])),
-        "profile": profile(middle),
+        "profile": profile(measured),
         "matmul_rate": rate,
         "operations": operations,
         "matmul_share": {

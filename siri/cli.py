@@ -310,10 +310,12 @@ def _run_sweep(
 
 def _prepare_flow(home: Any) -> None:
     """A flow in this process brings a server, whose home must be there, and which must not outlive it."""
+    from flows.settings import start_server
     from siri import guard
 
     home.prefect.mkdir(parents=True, exist_ok=True)
     guard.guard()
+    start_server()
 
 
 def _print_run(run_id: str) -> None:

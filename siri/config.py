@@ -17,7 +17,7 @@ EngineName = Literal["local", "scripted", "scripted-process", "verl"]
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class MethodSettings(_Settings):
