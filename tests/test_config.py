@@ -84,7 +84,7 @@ def test_segments_can_be_given_as_an_override() -> None:
         ("seed=", "seed=None: input should be a valid integer"),
         ("seed=-1", "seed=-1: input should be greater than or equal to 0"),
         ("rollout.temperature=0", "rollout.temperature=0: input should be greater than 0"),
-        ("rollout.temperature=.nan", "rollout.temperature=nan: input should be greater than 0"),
+        ("rollout.temperature=.nan", "rollout.temperature=nan: input should be a finite number"),
         ("method.clip_low=1", "method.clip_low=1: input should be less than 1"),
         ("method.name=ppo", "method.name='ppo': input should be 'grpo' or 'siri'"),
         ("schedule.cycle_steps=7", "schedule.cycle_steps=7: input should be a multiple of 2"),
