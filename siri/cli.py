@@ -85,9 +85,18 @@ def evaluate(
         opened.step_of(name)
     _prepare_flow(opened.home)
     from flows.evaluation import evaluate as flow
+    from siri.measure import Evaluation
 
     flow(opened.id, snapshots or [], benchmark or [])
-    _print_run(opened.id)
+    there = [name for name in opened.snapshot_steps if opened.snapshot(name) is not None]
+    for name in snapshots or there:
+        for measured in benchmark or opened.config.evaluation.final:
+            found = Evaluation(opened, name, measured).report()
+            right, tokens = found.accuracy, found.length
+            print(
+                f"{name} on {found.benchmark}: accuracy {right.mean:.3f} ({right.low:.3f} to {right.high:.3f}), "
+                f"{tokens.mean:.1f} tokens ({tokens.low:.1f} to {tokens.high:.1f})"
+            )
 
 
 @app.command()
@@ -313,7 +322,10 @@ def _prepare_flow(home: Any) -> None:
     from flows.settings import start_server
     from siri import guard
 
-    home.prefect.mkdir(parents=True, exist_ok=True)
+    try:
+        home.prefect.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"home={home.root}: cannot be written: {error.strerror}") from None
     guard.guard()
     start_server()
 
