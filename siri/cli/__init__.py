@@ -1,0 +1,42 @@
+"""The front door: `siri train | evaluate | sweep | compare | preview | show | snapshots | sync | doctor`."""
+
+import sys
+
+import typer
+
+from siri.cli import looking, snapshots, training, upkeep
+from siri.errors import InputError
+
+app = typer.Typer(
+    help="Reinforcement learning of reasoning models under an oscillating length budget (SIRI, arXiv 2509.25176).",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+for command in (
+    training.train,
+    training.evaluate,
+    looking.compare,
+    training.sweep,
+    looking.preview,
+    looking.show,
+    upkeep.sync,
+    upkeep.doctor,
+):
+    app.command()(command)
+
+snapshots_app = typer.Typer(help="List, show and export the snapshots of all runs.", no_args_is_help=True)
+snapshots_app.command("list")(snapshots.list_snapshots)
+snapshots_app.command("show")(snapshots.show_snapshot)
+snapshots_app.command("export")(snapshots.export_snapshot)
+app.add_typer(snapshots_app, name="snapshots")
+
+
+def main() -> None:
+    """Run the command line: a user's mistake is one line on stderr and exit code 2."""
+    try:
+        app()
+    except InputError as error:
+        print(f"siri: {error}", file=sys.stderr)
+        sys.exit(2)

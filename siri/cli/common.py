@@ -1,0 +1,78 @@
+"""What all commands share: their common options, the work folder, tables."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from siri.errors import InputError
+
+Recipe = Annotated[str, typer.Argument(help="Name of a recipe (`laptop`, `siri-1.5b`, …) or a YAML file.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="Changes to the recipe, as in `schedule.min_budget=24 seed=1`.")
+]
+HomeOption = Annotated[
+    Path | None, typer.Option("--home", help="Work folder. [default: SIRI_HOME, else .siri here]", show_default=False)
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+RunName = Annotated[str, typer.Argument(help="A run's id or name, or a recipe's name: its newest run.")]
+SnapshotName = Annotated[str, typer.Argument(help="`RUN:NAME`, as in `laptop:c3-low`.")]
+
+
+def open_home(folder: Path | None) -> Any:
+    """The work folder that `--home` or SIRI_HOME names, in use from here on."""
+    from flows.settings import use_home
+    from siri.home import find_home
+
+    use_home(find_home(folder))
+    return find_home(folder)
+
+
+def prepare_flow(home: Any) -> None:
+    """A flow in this process brings a server, whose home must be there, and which must not outlive it."""
+    from flows.settings import start_server
+    from siri import guard
+
+    try:
+        home.prefect.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"home={home.root}: cannot be written: {error.strerror}") from None
+    guard.guard()
+    start_server()
+
+
+def print_run(run_id: str) -> None:
+    """Print the table of a run that has ended."""
+    from dashboards.report import print_table
+    from siri.home import find_home
+    from siri.run import reopen_run
+
+    print_rich(print_table(reopen_run(find_home(), run_id), []))
+
+
+def table_of(title: str, rows: list[dict[str, Any]]) -> Any:
+    """A table of rows whose fields are its columns, or a line that there are none."""
+    from rich.table import Table
+
+    if not rows:
+        return f"no {title} yet"
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for name, value in rows[0].items():
+        justify: Literal["left", "right"] = "right" if isinstance(value, int) else "left"
+        table.add_column(name.removesuffix("_sha256"), no_wrap=True, justify=justify)
+    for row in rows:
+        table.add_row(*(_cell(name, value) for name, value in row.items()))
+    return table
+
+
+def _cell(name: str, value: Any) -> str:
+    if name in ("key", "weights_sha256"):
+        return str(value)[:12]
+    return "–" if value is None else str(value)
+
+
+def print_rich(renderable: Any) -> None:
+    """Print a table, a tree or marked-up text."""
+    from rich.console import Console
+
+    Console().print(renderable)

@@ -1,0 +1,93 @@
+"""Commands that read and draw: compare, preview, show."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from siri.cli.common import HomeOption, Json, Overrides, Recipe, SnapshotName, open_home, print_rich
+from siri.errors import InputError
+
+
+def compare(
+    runs: Annotated[list[str], typer.Argument(help="Runs or recipes; the first is set beside all others.")],
+    report: Annotated[
+        Path | None, typer.Option(help="Write the HTML report here. [default: in the work folder]")
+    ] = None,
+    home: HomeOption = None,
+    as_json: Json = False,
+) -> None:
+    """Set snapshots of runs side by side: a table here, and a self-contained HTML report with pictures.
+
+    Example: `siri compare laptop laptop-constant`
+    """
+    from dashboards import data
+    from dashboards import report as pages
+    from siri.run import reopen_run
+
+    place = open_home(home)
+    opened = [reopen_run(place, name) for name in runs]
+    if as_json:
+        table = data.snapshot_table(opened, data.find_benchmark(opened[0]))
+        print(table.to_json(orient="records", indent=1))
+        return
+    print_rich(pages.print_table(opened[0], opened[1:]))
+    path = report or place.reports / f"{'-'.join(run.name for run in opened)}.html"
+    print(f"report: {pages.write_report(opened[0], opened[1:], path)}")
+
+
+def preview(
+    recipe: Recipe,
+    overrides: Overrides = None,
+    picture: Annotated[Path | None, typer.Option(help="Draw it into this .png, .svg or .html file.")] = None,
+    show_config: Annotated[bool, typer.Option("--config", help="Print every setting with its value.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Draw a recipe's budget and forecast its steps and tokens, before anything runs.
+
+    Examples: `siri preview siri-7b` · `siri preview laptop schedule.shape=stair --picture stair.png`
+    """
+    from siri import config
+    from siri import preview as drawing
+
+    settings = config.load(recipe, overrides or [])
+    if show_config:
+        print(config.to_yaml(settings), end="")
+    elif as_json:
+        print(json.dumps(drawing.preview_json(settings)))
+    else:
+        print_rich(drawing.draw_terminal(settings))
+    if picture is not None:
+        print(f"picture: {drawing.draw_picture(settings, picture)}")
+
+
+def show(
+    snapshot: SnapshotName,
+    problem: Annotated[int, typer.Option(min=1, help="Which problem of the benchmark, counted from 1.")] = 1,
+    benchmark: Annotated[str | None, typer.Option(help="Which benchmark. [default: the run's final one]")] = None,
+    home: HomeOption = None,
+    as_json: Json = False,
+) -> None:
+    """Read what a snapshot wrote: its answers to one problem, with verdicts and lengths.
+
+    Example: `siri show laptop:c3-low --problem 3`
+    """
+    from siri.measure import Evaluation
+    from siri.run import find_snapshot
+
+    run, name = find_snapshot(open_home(home), snapshot)
+    evaluation = Evaluation(run, name, benchmark or run.config.evaluation.final[0])
+    if problem > len(evaluation.problems):
+        raise InputError(f"problem={problem}: {evaluation.problems.name} has {len(evaluation.problems)} problems")
+    asked = evaluation.problems.problems[problem - 1]
+    rows = evaluation.samples()
+    answers = rows[rows["problem"] == asked.id][["sample", "verdict", "length", "finished", "text"]]
+    if as_json:
+        described = {"question": asked.question, "answer": asked.answer}
+        print(json.dumps(described | {"samples": answers.to_dict(orient="records")}, indent=1, default=str))
+        return
+    print(f"problem {problem} of {evaluation.problems.name}: {asked.question}\nanswer: {asked.answer}")
+    for row in answers.itertuples():
+        cut = "" if row.finished else ", cut by the budget"
+        print(f"\n[{row.sample}] {row.verdict}, {row.length} tokens{cut}\n{row.text}")
