@@ -13,6 +13,8 @@ from rich.text import Text
 
 from siri.config import RunConfig
 from siri.errors import InputError
+from siri.forecast import bytes_in_words, forecast_room
+from siri.home import Home
 from siri.schedule import LengthSchedule, Phase, Stage
 
 PICTURES = (".png", ".svg", ".html")
@@ -41,9 +43,13 @@ def forecast(config: RunConfig) -> Forecast:
     return Forecast(len(budgets), sum(budgets) * config.rollout.batch_size * config.rollout.group_size)
 
 
-def preview_json(config: RunConfig) -> dict[str, Any]:
-    """The schedule as plain values: the budget of every step, the stages, the snapshots, the forecast."""
-    schedule, expected = config.schedule, forecast(config)
+def preview_json(config: RunConfig, home: Home) -> dict[str, Any]:
+    """The schedule as plain values: the budget of every step, the stages, the snapshots, the forecast.
+
+    `bytes` is the disk that the run takes at most, None where the size of its model is unknown; `home`: where sizes
+    are looked up.
+    """
+    schedule, expected, room = config.schedule, forecast(config), forecast_room(config, home)
     return {
         "recipe": config.recipe,
         "steps": expected.steps,
@@ -54,7 +60,7 @@ def preview_json(config: RunConfig) -> dict[str, Any]:
             for stage in schedule.stages
         ],
         "snapshots": _snapshots(schedule),
-        "forecast": {"steps": expected.steps, "tokens": expected.tokens},
+        "forecast": {"steps": expected.steps, "tokens": expected.tokens, "bytes": room and room.bytes},
     }
 
 
@@ -62,9 +68,9 @@ def _snapshots(schedule: LengthSchedule) -> dict[str, int]:
     return {"base": 0} | {name: step for step, name in schedule.snapshot_names.items()}
 
 
-def draw_terminal(config: RunConfig) -> "TerminalPreview":
+def draw_terminal(config: RunConfig, home: Home) -> "TerminalPreview":
     """The curve, the table of stages and the forecast, to be printed by a rich console of any width."""
-    return TerminalPreview(config)
+    return TerminalPreview(config, home)
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,7 @@ class TerminalPreview:
     """A rich renderable; it draws for the width of the console that prints it."""
 
     config: RunConfig
+    home: Home
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Title, curve, stages, forecast; plain characters where the terminal's encoding has no others."""
@@ -93,7 +100,7 @@ class TerminalPreview:
         yield Text()
         yield _table_of_stages(schedule, plain)
         yield Text()
-        yield _forecast_line(self.config)
+        yield _forecast_line(self.config, self.home)
 
 
 def _range(schedule: LengthSchedule) -> str:
@@ -189,14 +196,22 @@ def _table_of_stages(schedule: LengthSchedule, plain: bool) -> Table:
     return table
 
 
-def _forecast_line(config: RunConfig) -> Text:
+def describe_room(config: RunConfig, home: Home) -> str:
+    """The disk that a run takes, in words; empty where the size of its model is unknown."""
+    room = forecast_room(config, home)
+    if room is None:
+        return ""
+    return f"at most {bytes_in_words(room.bytes)} of disk, {bytes_in_words(room.each)} a snapshot"
+
+
+def _forecast_line(config: RunConfig, home: Home) -> Text:
     expected, rollout = forecast(config), config.rollout
-    snapshots = len(_snapshots(config.schedule))
+    snapshots, room = len(_snapshots(config.schedule)), describe_room(config, home)
     return Text.assemble(
         (f"{expected.steps:,} steps", "bold"),
         f" of {rollout.batch_size} problems × {rollout.group_size} responses: at most ",
         (f"{_in_words(expected.tokens)} response tokens", "bold"),
-        f"; {snapshots} snapshots are kept, the base among them.",
+        f"; {snapshots} snapshots are kept, the base among them{room and ': '}{room}.",
     )
 
 

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from siri.engine import StepReport
+from siri.remains import recall
 from siri.snapshots import Entry, Store, write_atomically
 
 STEPS = "steps.jsonl"
 RESPONSES = "responses.jsonl"
 METRICS = "metrics.jsonl"
+FOLLOWING = "following.lock"
+"""In a run's folder: a lock that a process holds for as long as it trains the run."""
 
 
 def step_line(report: StepReport, key: str) -> dict[str, Any]:
@@ -44,10 +47,10 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def lineage(store: Store, entry: Entry) -> list[Entry]:
-    """The stored entries that an entry's steps are spread over, from the first to itself."""
+    """The entries that an entry's steps are spread over, from the first to itself; of removed ones what they left."""
     chain = [entry]
     while (parent := chain[-1].manifest.parent) is not None:
-        found = store.find(parent)
+        found = store.find(parent) or recall(store, parent)
         if found is None:
             break
         chain.append(found)

@@ -16,6 +16,8 @@ from siri.config import RunConfig, validate
 from siri.engine import StepReport
 from siri.engines import open_engine, require_engine
 from siri.errors import InputError
+from siri.folders import kept_names
+from siri.folders import list_runs as list_runs
 from siri.home import Home
 from siri.problems import Splits, load_splits
 from siri.snapshots import Entry, Store, full_disk_explained, write_atomically
@@ -58,10 +60,11 @@ class Run:
         """key(0) … key(total_steps)."""
         return keys.rl_keys(self.config, self.base, self.problems.train.digest, self.numerics)
 
-    @cached_property
+    @property
     def snapshot_steps(self) -> dict[str, int]:
-        """Name -> step: `base`, then every snapshot in step order."""
-        return {"base": 0} | {name: step for step, name in self.config.schedule.snapshot_names.items()}
+        """Name -> step: `base`, then every snapshot in step order, those of the schedule and those kept on the way."""
+        steps = {name: step for step, name in self.config.schedule.snapshot_names.items()} | kept_names(self.folder)
+        return {"base": 0} | dict(sorted(steps.items(), key=lambda item: item[1]))
 
     def step_of(self, name: str) -> int:
         """The step of a snapshot's name. Raises InputError that lists the names."""
@@ -83,14 +86,8 @@ def open_run(config: RunConfig, home: Home) -> Run:
     if found is None:
         raise InputError(f"model.base={config.model.base}: not in the store {home.store} yet; `siri train` makes it")
     run = Run(config, home, problems, found.manifest.key, numerics)
-    _describe_run(run)
+    describe_run(run)
     return run
-
-
-def list_runs(home: Home) -> list[dict[str, Any]]:
-    """What each run's folder says of it (id, name, snapshots, config, …), the newest last."""
-    paths = sorted(home.runs.glob("*/run.json"), key=lambda path: path.stat().st_mtime)
-    return [json.loads(path.read_text()) for path in paths]
 
 
 def reopen_run(home: Home, reference: str) -> Run:
@@ -130,7 +127,8 @@ def check(config: RunConfig) -> None:
         base_name(config, engine.numerics())
 
 
-def _describe_run(run: Run) -> None:
+def describe_run(run: Run) -> None:
+    """Write what a run's folder says of it."""
     train = run.problems.train
     described = {
         "id": run.id,

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +26,10 @@ FORMAT = 1
 """Version of the store's layout; a store of a newer version is refused."""
 WEIGHTS = "model.safetensors"
 MANIFEST = "manifest.json"
-Role = Literal["base", "rolling", "snapshot", "evaluation"]
+STATE = ("optimizer.safetensors", "method.json")
+"""Files that only going on needs; what else an engine keeps for that is called `state.…`."""
+Role = Literal["base", "rolling", "snapshot", "thinned", "evaluation"]
+"""A thinned snapshot has its model still, and nothing that training goes on from."""
 
 log = logging.getLogger("siri")
 
@@ -75,6 +78,11 @@ class Entry:
 
     folder: Path
     manifest: Manifest
+
+    @property
+    def full(self) -> bool:
+        """Whether training can go on from it."""
+        return self.manifest.role != "thinned"
 
     @property
     def size(self) -> int:
@@ -168,6 +176,21 @@ class Store:
             raise explain_write_error(error, self.root) from None
         return stored or Entry(target, manifest)
 
+    def _restore(self, thinned: Entry, folder: Path, made: Manifest) -> Entry:
+        """Give a thinned snapshot that was made again its state back; other weights leave it as evaluations know it."""
+        entry = thinned
+        if made.weights_sha256 == thinned.manifest.weights_sha256:
+            missing = {name: sha for name, sha in made.files.items() if name not in thinned.manifest.files}
+            for name in missing:
+                (thinned.folder / name).unlink(missing_ok=True)
+                _link_or_copy(folder / name, thinned.folder / name)
+                _flush(thinned.folder / name)
+            whole = replace(thinned.manifest, role="snapshot", files={**thinned.manifest.files, **missing})
+            write_atomically(thinned.folder / MANIFEST, json.dumps(asdict(whole), indent=1))
+            entry = Entry(thinned.folder, whole)
+        shutil.rmtree(folder, ignore_errors=True)
+        return entry
+
     def _appear(self, folder: Path, key: str) -> Entry | None:
         """Rename a finished folder to its place; the entry that stands there already, if one does."""
         try:
@@ -176,6 +199,9 @@ class Store:
             if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                 raise
             stored = self.find(key)
+            if stored is not None and not stored.full:
+                made = Manifest(**json.loads((folder / MANIFEST).read_text()))
+                return self._restore(stored, folder, made)
             if stored is not None:
                 shutil.rmtree(folder, ignore_errors=True)
                 return stored

@@ -1,5 +1,6 @@
 """The way along a chain of keys: from the nearest stored one, under a lease, leaving checkpoints behind."""
 
+import logging
 import shutil
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,7 @@ from siri.engine import StagePlan, StepReport
 from siri.errors import InputError
 from siri.snapshots import WEIGHTS, Entry, Manifest, Role, Store, describe_files, file_sha256
 
+log = logging.getLogger("siri")
 Train = Callable[[StagePlan], Iterator[StepReport]]
 
 
@@ -49,7 +51,7 @@ def travel(chain: Chain, last: int, train: Train) -> Generator[StepReport]:
 def _take_nearest(chain: Chain, last: int, scratch: Path) -> Entry:
     """The nearest stored entry, verified, its files linked into `scratch`/start."""
     while True:
-        found = chain.store.nearest(chain.keys[: last + 1])
+        found = _nearest_start(chain, last)
         if found is None:
             raise InputError(f"base {chain.keys[0][:12]}: gone from the store; run the command again to make it")
         if chain.store.verified(found.manifest.key) is None:
@@ -60,6 +62,30 @@ def _take_nearest(chain: Chain, last: int, scratch: Path) -> Entry:
             shutil.rmtree(scratch / "start")
             continue
         return found
+
+
+def _nearest_start(chain: Chain, last: int) -> Entry | None:
+    """The last stored entry on the way to `last` that training can go on from; at `last` itself a model will do."""
+    thinned: Entry | None = None
+    for key in reversed(chain.keys[: last + 1]):
+        entry = chain.store.find(key)
+        if entry is None:
+            continue
+        if entry.full or entry.manifest.step == last:
+            _announce(thinned, entry)
+            return entry
+        thinned = thinned or entry
+    return None
+
+
+def _announce(thinned: Entry | None, start: Entry) -> None:
+    """Say what it costs, before it does, that a nearer snapshot has only its model left."""
+    if thinned is not None:
+        step, first = thinned.manifest.step, start.manifest.step
+        log.warning(
+            "snapshot %s (step %d) is thinned to its model: going on from step %d, %d steps are trained again",
+            thinned.manifest.key[:12], step, first, step - first,
+        )  # fmt: skip
 
 
 def _keep(chain: Chain, entry: Entry, last: int) -> Entry:

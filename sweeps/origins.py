@@ -7,10 +7,10 @@ from typing import Any
 from siri import bases, keys
 from siri.config import EngineName, RunConfig
 from siri.engines import ENGINES, open_engine
+from siri.forecast import Measured, measure_store
 from siri.home import Home
 from siri.problems import load_splits
 from siri.snapshots import Store
-from sweeps.forecast import Measured, measure_store
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from threading import Event
 
 from siri import keys
 from siri.engine import StepReport
+from siri.forecast import Measured, snapshot_bytes
 from siri.home import Home
 from siri.run import Run, advance
-from siri.snapshots import Store
-from sweeps.forecast import Measured, snapshot_bytes
+from siri.snapshots import Entry, Store
 from sweeps.origins import Origins
 from sweeps.spaces import draw
 from sweeps.spec import SizeName, Sweep, Trial
@@ -160,18 +160,22 @@ def make_unit(plan: Plan, unit: Unit, run: Run, stop: Event | None = None) -> It
 def _missing(chains: list[list[str]], wanted: list[list[int]], home: Home) -> set[str]:
     """Keys that have to be made: back from every snapshot that is wanted to the nearest key that is stored."""
     store = Store(home.store) if home.store.exists() else None
-    stored: dict[str, bool] = {}
+    stored: dict[str, Entry | None] = {}
 
-    def stands(key: str) -> bool:
+    def find(key: str) -> Entry | None:
         if key not in stored:
-            stored[key] = store is not None and store.find(key) is not None
+            stored[key] = None if store is None else store.find(key)
         return stored[key]
 
     missing: set[str] = set()
     for chain, steps in zip(chains, wanted, strict=True):
-        rooted = stands(chain[0])
-        for step in steps:
-            while step > 0 and chain[step] not in missing and not (rooted and stands(chain[step])):
+        rooted = find(chain[0]) is not None
+        for wanted_step in steps:
+            step = wanted_step
+            while step > 0 and chain[step] not in missing:
+                entry = find(chain[step]) if rooted else None
+                if entry is not None and (entry.full or step == wanted_step):  # nothing goes on from a thinned one
+                    break
                 missing.add(chain[step])
                 step -= 1
     return missing

@@ -58,7 +58,7 @@ def open_storage(home: Home, study: str) -> Kept:
     """
     address = os.environ.get(STUDY_URL)
     with quiet():
-        return _open_database(address, study) if address else _open_journal(home.root / "sweeps", study)
+        return _open_database(address, study) if address else open_journal(home.root / "sweeps", study)
 
 
 class _SystemLock(JournalFileOpenLock):
@@ -91,7 +91,8 @@ def _drop_torn_line(path: Path) -> None:
         file.truncate(file.read().rfind(b"\n") + 1)
 
 
-def _open_journal(folder: Path, study: str) -> Kept:
+def open_journal(folder: Path, study: str) -> Kept:
+    """The journal file of a study. Raises InputError when it cannot be written or is none."""
     path = folder / f"{study}.journal"
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -26,7 +26,7 @@ LAST_SEED = 2**31 - 1
 """The seed's range in a study; never the seeds of one sweep file, since a study may be given more."""
 MOST_DEATHS = 10
 """A trial whose process has died that often with nothing recorded between is failed: it ends whoever takes it up."""
-SUBJECT, CLAIM, ALIVE, DEATHS = "siri.subject", "siri.claim", "siri.alive", "siri.deaths"
+SUBJECT, ARMS, CLAIM, ALIVE, DEATHS = "siri.subject", "siri.arms", "siri.claim", "siri.alive", "siri.deaths"
 ERROR, RETRY_OF, DECISION = "siri.error", "retry_of", "siri.decision."
 Sampler = Literal["grid", "tpe", "nsga2"]
 State = Literal["waiting", "running", "done", "failed"]
@@ -149,6 +149,8 @@ def _check_subject(study: optuna.Study, subject: Subject, place: str) -> None:
     if found is None:
         study.set_metric_names([*OBJECTIVES])
         study.set_user_attr(SUBJECT, mark)
+    if ARMS not in study.user_attrs:  # by them a collection of snapshots knows what queued trials need
+        study.set_user_attr(ARMS, dict(subject.arms))
 
 
 def _pulse(kept: Kept, study: optuna.Study, home: Home) -> Pulse:

@@ -12,9 +12,9 @@ from rich.console import Console
 
 from siri.bases import make_base
 from siri.config import load
+from siri.forecast import count_parameters
 from siri.home import Home
 from siri.run import Run, advance, open_run
-from sweeps.forecast import count_parameters
 from sweeps.planner import Plan, make_unit, plan_sweep, plan_trials
 from sweeps.show import draw_plan, plan_json
 from sweeps.spec import SizeName, Trial, load_sweep, sweep_names

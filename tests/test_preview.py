@@ -8,8 +8,11 @@ from rich.console import Console
 
 from siri.config import RunConfig, load
 from siri.errors import InputError
+from siri.forecast import count_parameters
+from siri.home import Home
 from siri.preview import draw_picture, draw_terminal, forecast, preview_json
 
+NOWHERE = Home(Path("/nowhere"))
 SHAPES = {
     "cosine": [],
     "stair": ["schedule.shape=stair"],
@@ -27,13 +30,13 @@ def config(request: pytest.FixtureRequest) -> RunConfig:
 def printed(config: RunConfig, width: int, encoding: str = "utf-8") -> list[str]:
     file = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     console = Console(file=file, width=width, color_system=None)
-    console.print(draw_terminal(config))
+    console.print(draw_terminal(config, NOWHERE))
     file.flush()
     return file.buffer.getvalue().decode(encoding).splitlines()  # type: ignore[attr-defined]
 
 
 def test_the_json_holds_the_schedule(config: RunConfig) -> None:
-    preview, schedule = preview_json(config), config.schedule
+    preview, schedule = preview_json(config, NOWHERE), config.schedule
     assert preview["budgets"] == [schedule(step) for step in range(1, schedule.total_steps + 1)]
     assert preview["recipe"] == "laptop"
     assert preview["steps"] == len(preview["budgets"])
@@ -45,7 +48,11 @@ def test_the_json_holds_the_schedule(config: RunConfig) -> None:
 def test_the_forecast_is_every_response_at_its_budget() -> None:
     config = load("laptop", ["schedule.shape=constant", "schedule.cycles=1", "method.name=grpo"])
     assert forecast(config).tokens == 80 * 72 * 32 * 8
-    assert preview_json(config)["forecast"] == {"steps": 80, "tokens": 80 * 72 * 32 * 8}
+    assert preview_json(config, NOWHERE)["forecast"] == {
+        "steps": 80,
+        "tokens": 80 * 72 * 32 * 8,
+        "bytes": (2 + 2) * 3 * 4 * count_parameters(config.model.shape),
+    }
 
 
 @pytest.mark.parametrize("width", [24, 40, 80, 200])

@@ -26,10 +26,14 @@ for command in (
 ):
     app.command()(command)
 
-snapshots_app = typer.Typer(help="List, show and export the snapshots of all runs.", no_args_is_help=True)
+snapshots_app = typer.Typer(
+    help="List, show, export, promote and collect the snapshots of all runs.", no_args_is_help=True
+)
 snapshots_app.command("list")(snapshots.list_snapshots)
 snapshots_app.command("show")(snapshots.show_snapshot)
 snapshots_app.command("export")(snapshots.export_snapshot)
+snapshots_app.command("promote")(snapshots.promote_snapshot)
+snapshots_app.command("gc")(snapshots.collect_garbage)
 app.add_typer(snapshots_app, name="snapshots")
 
 

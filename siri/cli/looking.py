@@ -50,14 +50,15 @@ def preview(
     """
     from siri import config
     from siri import preview as drawing
+    from siri.home import find_home
 
-    settings = config.load(recipe, overrides or [])
+    settings, home = config.load(recipe, overrides or []), find_home()
     if show_config:
         print(config.to_yaml(settings), end="")
     elif as_json:
-        print(json.dumps(drawing.preview_json(settings)))
+        print(json.dumps(drawing.preview_json(settings, home)))
     else:
-        print_rich(drawing.draw_terminal(settings))
+        print_rich(drawing.draw_terminal(settings, home))
     if picture is not None:
         print(f"picture: {drawing.draw_picture(settings, picture)}")
 

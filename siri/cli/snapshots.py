@@ -1,12 +1,14 @@
-"""Commands on the store: snapshots list | show | export."""
+"""Commands on the store: snapshots list | show | export | promote | gc."""
 
 import json
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
 from siri.cli.common import HomeOption, Json, SnapshotName, open_home, print_rich, table_of
+from siri.errors import InputError
 
 
 def list_snapshots(home: HomeOption = None, as_json: Json = False) -> None:
@@ -45,3 +47,65 @@ def export_snapshot(
 
     export(*find_snapshot(open_home(home), snapshot), folder)
     print(f"written: {folder}")
+
+
+def promote_snapshot(snapshot: SnapshotName, home: HomeOption = None) -> None:
+    """Keep a rolling checkpoint, which the next one would replace, as a snapshot of its run.
+
+    Example: `siri snapshots promote laptop:step-30`
+    """
+    from siri.retention import promote
+    from siri.run import reopen_run
+
+    run, _, name = snapshot.rpartition(":")
+    if not run:
+        raise InputError(f"snapshot={snapshot}: must look like RUN:step-N, as in laptop:step-30")
+    opened = reopen_run(open_home(home), run)
+    print(f"kept: {opened.name}:{name} {promote(opened, name)[:12]}")
+
+
+def collect_garbage(
+    weights_only: Annotated[
+        bool, typer.Option("--weights-only", help="Also thin named snapshots that nothing needs to their models.")
+    ] = False,
+    unneeded: Annotated[
+        bool, typer.Option("--unneeded", help="Also remove named snapshots that nothing needs; evaluations stay.")
+    ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do it; without, a terminal is asked, and else nothing is done.")
+    ] = False,
+    home: HomeOption = None,
+    as_json: Json = False,
+) -> None:
+    """Remove what no run, queued trial, alias or running job needs: passed checkpoints, leftovers, corrupt entries.
+
+    Says first what would go and how many bytes that frees. Snapshots that have a name stay unless an option says so;
+    the newest checkpoint of every run and the points where runs part stay whole in any case.
+
+    Examples: `siri snapshots gc` · `siri snapshots gc --weights-only --yes`
+    """
+    from siri import retention
+    from siri.forecast import bytes_in_words
+    from sweeps.needs import queued_keys
+
+    if weights_only and unneeded:
+        raise InputError("--weights-only --unneeded: choose one; the first keeps the models, the second does not")
+    rule: Literal["keep", "thin", "remove"] = "thin" if weights_only else "remove" if unneeded else "keep"
+    place = open_home(home)
+    queued = queued_keys(place)
+    planned = retention.plan(place, queued, rule)
+    if not as_json:
+        print_rich(table_of("things to remove", [_item_row(item) for item in planned.items]))
+        print(f"frees {bytes_in_words(planned.bytes)}; {bytes_in_words(planned.stays)} of entries stay")
+    done = bool(planned.items) and (yes or (sys.stdin.isatty() and not as_json and typer.confirm("do it?")))
+    if done:
+        planned = retention.collect(place, queued, rule)
+    if as_json:
+        items = [_item_row(item) for item in planned.items]
+        print(json.dumps({"done": done, "bytes": planned.bytes, "stays": planned.stays, "items": items}, indent=1))
+    elif planned.items:
+        print(f"freed {bytes_in_words(planned.bytes)}" if done else "nothing is removed yet; `--yes` does it")
+
+
+def _item_row(item: Any) -> dict[str, Any]:
+    return {"action": item.action, "key": item.what, "bytes": item.bytes, "what": item.why}

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
+from siri import records
 from siri.measure import Evaluation
 from siri.run import Run
 from siri.snapshots import Entry
@@ -72,7 +73,7 @@ def mlflow_errors() -> Iterator[None]:
 
 def followed(run: Run) -> FileLock:
     """The lock that a process holds for as long as it follows the run; the system's, so it dies with its holder."""
-    return FileLock(run.folder / "following.lock")
+    return FileLock(run.folder / records.FOLLOWING)
 
 
 def _is_followed(run: Run) -> bool:

@@ -1,4 +1,4 @@
-"""What steps and snapshots take, read off the runs that a store holds; sizes also from the number of parameters."""
+"""What steps, snapshots and runs take, read off the runs of a store; sizes also from the number of parameters."""
 
 import re
 from collections.abc import Iterator
@@ -7,11 +7,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from siri import records
 from siri.config import RunConfig, ShapeSettings
+from siri.folders import list_runs
 from siri.home import Home
 from siri.problems.laptop import VOCABULARY
-from siri.run import list_runs
 from siri.snapshots import Entry, Store
 
 NEWEST = 20
@@ -33,6 +32,8 @@ class Measured:
 
 def measure_store(home: Home, config: RunConfig, numerics: dict[str, Any]) -> Measured:
     """Speed and snapshot size of the newest runs with the config's model size and these numerics."""
+    from siri import records  # brings torch, which a preview does without
+
     seconds, tokens, sizes = 0.0, 0.0, []
     for entry in _entries(home, config, numerics):
         sizes.append(entry.size)
@@ -40,6 +41,50 @@ def measure_store(home: Home, config: RunConfig, numerics: dict[str, Any]) -> Me
             seconds += line["time/sample"] + line["time/update"]
             tokens += line["rollout/budget"] * line["rollout/tokens"] / line["rollout/length"]
     return Measured(seconds / tokens if tokens else None, sum(sizes) // len(sizes) if sizes else None)
+
+
+@dataclass(frozen=True)
+class Room:
+    """The disk that a run takes at most."""
+
+    snapshots: int
+    """How many stay, the base among them."""
+    each: int
+    """Bytes of one."""
+
+    @property
+    def bytes(self) -> int:
+        """All that stay, the rolling checkpoint, and the next one being written before that goes."""
+        return (self.snapshots + 2) * self.each
+
+
+def forecast_room(config: RunConfig, home: Home) -> Room | None:
+    """The room that a run takes in an empty store; None where the size of its model is unknown."""
+    each = snapshot_bytes(config, Measured(None, _measured_bytes(home, config)))
+    return None if each is None else Room(len(config.schedule.snapshot_names) + 1, each)
+
+
+def _measured_bytes(home: Home, config: RunConfig) -> int | None:
+    """Size of the newest full snapshot of a run with the config's model and engine settings."""
+    if not home.store.exists():
+        return None
+    store, engine = Store(home.store), config.engine.model_dump(mode="json")
+    for described in islice(reversed(list_runs(home)), NEWEST):
+        if not _is_alike(described, config) or described["config"]["engine"] != engine:
+            continue
+        for key in reversed([*described["snapshots"].values()][1:]):
+            entry = store.find(key)
+            if entry is not None and entry.full:
+                return entry.size
+    return None
+
+
+def bytes_in_words(count: int) -> str:
+    """`1.9 MB`, `98.0 GB`."""
+    for size, name in ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "KB")):
+        if count >= size:
+            return f"{count / size:.1f} {name}"
+    return f"{count} bytes"
 
 
 def _entries(home: Home, config: RunConfig, numerics: dict[str, Any]) -> Iterator[Entry]:
@@ -56,11 +101,14 @@ def _entries(home: Home, config: RunConfig, numerics: dict[str, Any]) -> Iterato
 
 
 def _alike(home: Home, config: RunConfig, numerics: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    own = config.model.model_dump(mode="json", include={"base", "shape"})
     for described in reversed(list_runs(home)):
-        model = described["config"]["model"]
-        if described["numerics"] == numerics and {name: model[name] for name in own} == own:
+        if described["numerics"] == numerics and _is_alike(described, config):
             yield described
+
+
+def _is_alike(described: dict[str, Any], config: RunConfig) -> bool:
+    own = config.model.model_dump(mode="json", include={"base", "shape"})
+    return {name: described["config"]["model"][name] for name in own} == own
 
 
 def snapshot_bytes(config: RunConfig, measured: Measured) -> int | None:

@@ -1,0 +1,276 @@
+"""Retention by role: what of a store something needs, what may go, and what that frees."""
+
+import shutil
+import socket
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+from filelock import FileLock, Timeout
+
+from siri import keys, records
+from siri.config import validate
+from siri.errors import InputError
+from siri.folders import kept_names, list_runs, note_kept
+from siri.home import Home
+from siri.remains import bury, drop_unnamed, state_bytes, thin
+from siri.run import Run, describe_run
+from siri.snapshots import BusyError, Entry, Store, without_waiting
+
+Unneeded = Literal["keep", "thin", "remove"]
+"""What becomes of a snapshot that has a name and that nothing needs."""
+Reason = Literal["base", "running", "queued", "newest", "branch", "warm-up", "alias", "named"]
+WHOLE: frozenset[Reason] = frozenset(("base", "running", "queued", "newest", "branch", "warm-up"))
+"""Reasons for which an entry stays with its state; an alias needs the model alone, a name is a wish."""
+Action = Literal["remove", "thin", "clear"]
+
+
+@dataclass(frozen=True)
+class Way:
+    """The chain of a listed run and what has a name along it."""
+
+    keys: list[str] = field(repr=False)
+    names: Mapping[str, str]
+    """Key -> name of a snapshot."""
+    extrema: tuple[tuple[str, str], ...]
+    """(phase, key) where each stage ends, in order."""
+    busy: bool
+    """Whether a process works on the run right now."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing that may go, in full or in part."""
+
+    action: Action
+    what: str
+    """Key of an entry, else a folder's name."""
+    why: str
+    bytes: int
+    place: Path
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a collection would do, and what stays."""
+
+    items: tuple[Item, ...]
+    stays: int
+    """Bytes of all entries, less those that go."""
+
+    @property
+    def bytes(self) -> int:
+        """What it frees."""
+        return sum(item.bytes for item in self.items)
+
+
+def plan(home: Home, queued: Collection[str] = frozenset(), unneeded: Unneeded = "keep") -> Plan:
+    """What may go. `queued`: keys on the ways of trials that are yet to run, which only sweeps can tell.
+
+    Raises InputError for a run whose folder cannot be read: what it needs could not be told.
+    """
+    if not home.store.exists():
+        return Plan((), 0)
+    store = Store(home.store)
+    entries = {entry.manifest.key: entry for entry in store.entries()}
+    held = _held(store)
+    ways = list(_ways(home, held))
+    needed = reasons(entries, ways, queued)
+    _need_warm_ups(store, entries, needed)
+    if held - {key for way in ways for key in way.keys}:  # a base is being made, by a run that has no folder yet
+        _need_all(entries, needed)
+    names = {key: name for way in ways for key, name in way.names.items()}
+    items = [item for key, entry in entries.items() for item in _judge(entry, needed[key], names.get(key), unneeded)]
+    items += [*_rubbish(home.store), *_rubbish(home.store / "evaluations")]
+    stays = sum(entry.size for entry in entries.values())
+    return Plan(tuple(items), stays - sum(item.bytes for item in items if item.action != "clear"))
+
+
+def reasons(
+    entries: Mapping[str, Entry], ways: Iterable[Way], queued: Collection[str] = frozenset()
+) -> defaultdict[str, set[Reason]]:
+    """Key -> why its entry is needed; an entry without a reason is needed by nothing."""
+    needed = defaultdict[str, set[Reason]](set)
+    ways = list(ways)
+    branches = _branches(ways)
+    for key in entries.keys() & set(queued):
+        needed[key].add("queued")
+    for way in ways:
+        stored = [entries[key] for key in way.keys if key in entries]
+        full = [entry.manifest for entry in stored if entry.full]
+        if way.keys[0] in entries:
+            needed[way.keys[0]].add("base")
+        for manifest in full[-1:]:
+            needed[manifest.key].add("newest")
+        for step in (step for step, key in enumerate(way.keys) if key in branches):
+            starts = [manifest.key for manifest in full if manifest.step <= step]
+            for key in starts[-1:]:
+                needed[key].add("branch")
+        for entry in stored if way.busy else []:
+            needed[entry.manifest.key].add("running")
+        for key in way.names.keys() & entries.keys():
+            needed[key].add("named")
+        aliases = {phase: key for phase, key in way.extrema if key in entries}  # the last of each kind, as in MLflow
+        for key in aliases.values():
+            needed[key].add("alias")
+    return needed
+
+
+def _branches(ways: list[Way]) -> set[str]:
+    """Keys that more than one key follows."""
+    following: dict[str, str] = {}
+    found = set()
+    for way in ways:
+        for key, after in pairwise(way.keys):
+            if following.setdefault(key, after) != after:
+                found.add(key)
+    return found
+
+
+def _ways(home: Home, held: set[str]) -> Iterator[Way]:
+    measuring = home.store / "evaluations" / "leases"
+    busy = any(map(_is_held, measuring.glob("*.lock")))  # which snapshots are read, its leases do not say
+    for described in list_runs(home):
+        folder = home.runs / described["id"]
+        yield _way(described, folder, held, busy or _is_held(folder / records.FOLLOWING))
+
+
+def _way(described: Mapping[str, Any], folder: Path, held: set[str], busy: bool) -> Way:
+    try:
+        config = validate(described["config"])
+    except InputError as error:
+        raise InputError(f"run={described['name']}: {error}; move {folder} away if it is not wanted") from None
+    chain = keys.rl_keys(config, described["base"], described["problems"]["digest"], described["numerics"])
+    names = {key: name for name, key in described["snapshots"].items()}
+    if not set(names) <= set(chain):
+        raise InputError(
+            f"run={described['name']}: made by another version, its keys are others now; move {folder} away"
+        )
+    names |= {chain[step]: name for name, step in kept_names(folder).items()}
+    extrema = tuple((stage.phase, chain[stage.last]) for stage in config.schedule.stages)
+    return Way(chain, names, extrema, busy or not held.isdisjoint(chain))
+
+
+def _held(store: Store) -> set[str]:
+    """Keys that a process is making right now."""
+    return {path.stem for path in (store.root / "leases").glob("*.lock") if path.stem != GC and _is_held(path)}
+
+
+def _is_held(lock: Path) -> bool:
+    if not lock.exists():
+        return False
+    try:
+        with FileLock(lock).acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def _need_all(entries: Mapping[str, Entry], needed: defaultdict[str, set[Reason]]) -> None:
+    for key, entry in entries.items():
+        if entry.manifest.role == "base" or _is_warm_up(entry):
+            needed[key].add("running")
+
+
+def _is_warm_up(entry: Entry) -> bool:
+    return "warmup" in entry.manifest.facts
+
+
+def _need_warm_ups(store: Store, entries: Mapping[str, Entry], needed: defaultdict[str, set[Reason]]) -> None:
+    """A warm-up whose base stands has done its work; another one is kept as it is."""
+    adopted = {path.stem for path in (store.root / "bases").glob("*.json")}
+    warm = {key: entry.manifest for key, entry in entries.items() if _is_warm_up(entry)}
+    done = {key for key in warm if key in adopted}
+    roots = {warm[key].parent for key in done}
+    for key, manifest in warm.items():
+        if key not in done and (manifest.role == "rolling" or key not in roots):
+            needed[key].add("warm-up")
+
+
+def _judge(entry: Entry, needed: set[Reason], name: str | None, unneeded: Unneeded) -> Iterator[Item]:
+    key, role = entry.manifest.key, entry.manifest.role
+    if not needed or (needed == {"named"} and unneeded == "remove"):
+        why = (
+            f"{name}, needed by nothing" if needed else f"{role} of no run" if role != "rolling" else "rolling, passed"
+        )
+        yield Item("remove", key, f"step {entry.manifest.step}: {why}", entry.size, entry.folder)
+    elif needed <= {"named", "alias"} and unneeded == "thin" and entry.full and state_bytes(entry):
+        why = f"step {entry.manifest.step}: {name}, its optimizer and state"
+        yield Item("thin", key, why, state_bytes(entry), entry.folder)
+
+
+def _rubbish(store: Path) -> Iterator[Item]:
+    """Corrupt entries that were moved aside, and scratch folders of processes of this machine that have ended."""
+    for path in (store / "corrupt").glob("*"):
+        yield Item("clear", path.name[:12], "corrupt, moved aside", _size(path), path)
+    for path in (store / "scratch").glob(f"{socket.gethostname()}:*"):
+        if not psutil.pid_exists(int(path.name.split(":")[1])):
+            yield Item("clear", path.name[-12:], "left by a process that has ended", _size(path), path)
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+GC = "gc"
+"""Lease that one collection holds at a time."""
+
+
+def collect(home: Home, queued: Collection[str] = frozenset(), unneeded: Unneeded = "keep") -> Plan:
+    """Carry out what `plan` says right now; returns what was done. What another process has taken up meanwhile stays.
+
+    Evaluations stay readable, lines of removed snapshots stay in the runs that stand on them, and a snapshot that is
+    asked for later is made again, with the same weights where the engine promises so.
+    """
+    if not home.store.exists():
+        return Plan((), 0)
+    store = Store(home.store)
+    with store.lease(GC):
+        planned = plan(home, queued, unneeded)
+        done = tuple(item for item in planned.items if _carry_out(store, item))
+        for entry in store.entries():
+            if not entry.full:
+                drop_unnamed(entry)
+    left = sum(item.bytes for item in planned.items if item not in done and item.action != "clear")
+    return Plan(done, planned.stays + left)
+
+
+def _carry_out(store: Store, item: Item) -> bool:
+    if item.action == "clear":
+        shutil.rmtree(item.place, ignore_errors=True)
+        return True
+    try:
+        with without_waiting(), store.lease(item.what):
+            entry = store.find(item.what)
+            if entry is None:
+                return False
+            if item.action == "thin":
+                thin(entry)
+            else:
+                bury(store, entry)
+    except BusyError:
+        return False
+    return True
+
+
+def promote(run: Run, name: str) -> str:
+    """Keep a rolling checkpoint, `step-N`, as a snapshot of that name; returns its key. Raises InputError."""
+    step = int(name.removeprefix("step-")) if name.removeprefix("step-").isdecimal() else -1
+    there = {f"step-{entry.manifest.step}": entry for entry in rolling(run)}
+    if name not in there:
+        known = f"its rolling checkpoints are {', '.join(there)}" if there else "it has no rolling checkpoint now"
+        raise InputError(f"snapshot={run.name}:{name}: cannot be promoted; {known}")
+    run.store.promote(there[name])
+    note_kept(run.folder, name, step)
+    describe_run(run)
+    return run.keys[step]
+
+
+def rolling(run: Run) -> list[Entry]:
+    """The rolling checkpoints on a run's way, in step order."""
+    found = (run.store.find(key) for key in run.keys)
+    return [entry for entry in found if entry is not None and entry.manifest.role == "rolling"]
