@@ -146,6 +146,49 @@ class EvaluationSettings(_Settings):
     """Seed of the samples and of the bootstrap."""
 
 
+GuardAction = Literal["off", "warn", "pause", "stop"]
+
+
+class GuardSettings(_Settings):
+    """What a run is watched for, and what comes of it: a warning, a pause where the stage ends, a stop at once."""
+
+    no_reward: GuardAction = "warn"
+    """All rewards are 0 and nearly all responses are cut, for `steps` steps in a row: nothing is learnt."""
+    length: GuardAction = "warn"
+    """The mean length grows by more than length_factor beyond what the budget grew: responses explode."""
+    entropy: GuardAction = "warn"
+    """The entropy falls below entropy_share of what it was in the run's first steps: the policy collapses."""
+    timeouts: GuardAction = "warn"
+    """The grader runs out of time on more than timeout_share of a step's responses."""
+    nonfinite: GuardAction = "stop"
+    """A metric is not a number, or infinite: what follows is lost."""
+    versions: GuardAction = "warn"
+    """The engine or a library is another one than at the run's first stage."""
+    disk: GuardAction = "warn"
+    """Less than disk_free gigabytes are left where the work folder lies."""
+    steps: Annotated[int, Field(ge=1)] = 5
+    """Steps that no_reward has to last, and over which length and entropy are averaged."""
+    truncated: Annotated[float, Field(ge=0, le=1)] = 0.9
+    """For no_reward: the share of responses that must be cut."""
+    length_factor: Annotated[float, Field(gt=1)] = 2.0
+    """For length: growth since the run's shortest `steps` steps, beyond the budget's own."""
+    entropy_share: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """For entropy: the share of the first steps' entropy."""
+    timeout_share: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """For timeouts: the share of a step's responses."""
+    disk_free: Annotated[float, Field(ge=0)] = 2.0
+    """For disk: gigabytes (10⁹ bytes)."""
+
+
+class SnapshotSettings(_Settings):
+    """What is kept beside the snapshots that the schedule names."""
+
+    observed_extrema: bool = False
+    """Keep a snapshot where the observed length turns after the schedule has, to within checkpoint_every steps."""
+    observed_window: Annotated[int, Field(ge=3)] = 11
+    """Steps over which the observed length is averaged; a turn is believed when it is that many steps old."""
+
+
 class RunConfig(_Settings):
     """A run: recipe, overrides and seed. Defaults are the paper's (arXiv 2509.25176)."""
 
@@ -169,6 +212,10 @@ class RunConfig(_Settings):
     """What runs the steps."""
     evaluation: EvaluationSettings = EvaluationSettings()
     """How snapshots are measured."""
+    guards: GuardSettings = GuardSettings()
+    """What the run is watched for."""
+    snapshots: SnapshotSettings = SnapshotSettings()
+    """What is kept beside the schedule's own snapshots."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 10
     """Steps between rolling checkpoints: what a crash can cost."""
 

@@ -10,3 +10,7 @@ class InputError(ValueError):
 
 class StoppedError(Exception):
     """The user asked this process to stop, and it did, with a checkpoint; names what was under way."""
+
+
+class AlarmError(StoppedError):
+    """A guard stopped the run, with a checkpoint; names the run, the guard and what it saw."""

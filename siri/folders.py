@@ -24,6 +24,24 @@ def kept_names(folder: Path) -> dict[str, int]:
     return found
 
 
+Held = dict[str, list[int]]
+"""Stage -> steps whose checkpoints are held behind its end until it is known which is nearest to an observed turn."""
+HELD = "held.json"
+
+
+def held_steps(folder: Path) -> Held:
+    """The checkpoints that a run holds for now."""
+    path = folder / HELD
+    found: Held = json.loads(path.read_text()) if path.exists() else {}
+    return found
+
+
+def write_held(folder: Path, held: Held) -> Held:
+    """Note the checkpoints that a run holds for now; returns them."""
+    write_atomically(folder / HELD, json.dumps({name: steps for name, steps in held.items() if steps}))
+    return held
+
+
 def note_kept(folder: Path, name: str, step: int) -> None:
     """Give a step of a run a name; from here on it is one of the run's snapshots."""
     write_atomically(folder / KEPT, json.dumps(kept_names(folder) | {name: step}, indent=1))

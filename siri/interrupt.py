@@ -9,6 +9,18 @@ STOP = Event()
 """Set when this process has been asked to stop; whatever trains looks at it after every step."""
 
 
+class EitherStop(Event):
+    """An event that counts as set when another one is."""
+
+    def __init__(self, other: Event) -> None:
+        super().__init__()
+        self.other = other
+
+    def is_set(self) -> bool:
+        """Whether this one or the other one is set."""
+        return super().is_set() or self.other.is_set()
+
+
 def stop_gently() -> None:
     """Let the first SIGINT or SIGTERM of this process set STOP, and the second one act as usual."""
     for number in (signal.SIGINT, signal.SIGTERM):

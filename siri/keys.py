@@ -10,8 +10,8 @@ from siri.methods import METHODS
 
 IN_KEY = ("seed", "schedule", "method", "rollout", "optimizer", "problems", "engine")
 """Settings that enter a link, as such or as their value at its step; `model` enters through the base's weights."""
-OUT_OF_KEY = ("recipe", "evaluation", "checkpoint_every")
-"""Settings that change no step: labels, how snapshots are measured, how often progress is kept."""
+OUT_OF_KEY = ("recipe", "evaluation", "guards", "snapshots", "checkpoint_every")
+"""Settings that change no step: labels, how snapshots are measured, what is watched and kept on the way, how often."""
 
 ADDED = {"schedule": {"first_phase": "compression", "cycle_shapes": []}}
 """Settings younger than the first run ids, with the value that changes nothing: there they are left out of the id."""

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from siri import keys, records
 from siri.config import validate
 from siri.errors import InputError
-from siri.folders import kept_names, list_runs, note_kept
+from siri.folders import held_steps, kept_names, list_runs, note_kept
 from siri.home import Home
 from siri.remains import bury, drop_unnamed, state_bytes, thin
 from siri.run import Run, describe_run
@@ -150,6 +150,7 @@ def _way(described: Mapping[str, Any], folder: Path, held: set[str], busy: bool)
         raise InputError(
             f"run={described['name']}: made by another version, its keys are others now; move {folder} away"
         )
+    names |= {chain[step]: "held for now" for steps in held_steps(folder).values() for step in steps}
     names |= {chain[step]: name for name, step in kept_names(folder).items()}
     extrema = tuple((stage.phase, chain[stage.last]) for stage in config.schedule.stages)
     return Way(chain, names, extrema, busy or not held.isdisjoint(chain))

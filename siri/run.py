@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
@@ -142,7 +142,9 @@ def describe_run(run: Run) -> None:
     write_atomically(run.folder / "run.json", json.dumps(described, indent=1))
 
 
-def advance(run: Run, last: int, stop: Event | None = None, keep: frozenset[int] = frozenset()) -> Iterator[StepReport]:
+def advance(
+    run: Run, last: int, stop: Event | None = None, keep: frozenset[int] = frozenset()
+) -> Generator[StepReport]:
     """Go to step `last` of a run and leave its snapshots on the way; yields the steps that had to be trained.
 
     Nothing is trained twice: the way starts at the nearest stored key. Another process that makes the same stage is

@@ -110,8 +110,9 @@ class Job:
         return self.sweep.size(self.size).model_dump(mode="json")
 
     def _describe(self, trial: Trial) -> dict[str, Any]:
-        """An arm's whole config but for its seeds: more seeds may come, other settings may not."""
-        values = trial.config.model_dump(mode="json", exclude={"seed": True, "model": {"base_seed"}})
+        """An arm's config but for its seeds, and for what is watched and kept: these may change, other settings not."""
+        left_out: Any = {"seed": True, "model": {"base_seed"}, "guards": True, "snapshots": True}
+        values = trial.config.model_dump(mode="json", exclude=left_out)
         return dict(values)
 
     def open_study(self) -> Study:

@@ -13,7 +13,7 @@ from siri import tracking
 from siri.bases import make_base
 from siri.errors import InputError, StoppedError
 from siri.home import find_home
-from siri.interrupt import STOP, stop_gently
+from siri.interrupt import STOP, EitherStop, stop_gently
 from siri.measure import Evaluation, measure
 from siri.run import Run, advance, open_run
 from siri.schedule import LengthSchedule
@@ -55,18 +55,6 @@ class Progress:
     look: Look
     trained: int
     """Steps that had to be trained since the last one."""
-
-
-class EitherStop(Event):
-    """An event that counts as set when another one is."""
-
-    def __init__(self, other: Event) -> None:
-        super().__init__()
-        self.other = other
-
-    def is_set(self) -> bool:
-        """Whether this one or the other one is set."""
-        return super().is_set() or self.other.is_set()
 
 
 def prepare(trial: Trial, job: Job, stop: Event) -> Run:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from siri import keys
 from siri.bases import base_name
-from siri.config import RunConfig, field_paths
+from siri.config import RunConfig, field_paths, load
 from siri.engines.local.engine import LocalEngine
 from siri.methods import METHODS
 from siri.problems import load_splits
@@ -85,6 +85,21 @@ OUT_OF_KEY = {
     "evaluation.temperature": ["evaluation.temperature=1.0"],
     "evaluation.budget": ["evaluation.budget=50"],
     "evaluation.seed": ["evaluation.seed=3"],
+    "guards.no_reward": ["guards.no_reward=stop"],
+    "guards.length": ["guards.length=stop"],
+    "guards.entropy": ["guards.entropy=stop"],
+    "guards.timeouts": ["guards.timeouts=stop"],
+    "guards.nonfinite": ["guards.nonfinite=warn"],
+    "guards.versions": ["guards.versions=stop"],
+    "guards.disk": ["guards.disk=off"],
+    "guards.steps": ["guards.steps=3"],
+    "guards.truncated": ["guards.truncated=0.5"],
+    "guards.length_factor": ["guards.length_factor=3"],
+    "guards.entropy_share": ["guards.entropy_share=0.2"],
+    "guards.timeout_share": ["guards.timeout_share=0.2"],
+    "guards.disk_free": ["guards.disk_free=5"],
+    "snapshots.observed_extrema": ["snapshots.observed_extrema=true"],
+    "snapshots.observed_window": ["snapshots.observed_window=5"],
     "checkpoint_every": ["checkpoint_every=2"],
 }
 """Setting -> a change of it that must leave the keys alone: the steps are the same."""
@@ -204,6 +219,12 @@ def test_a_change_of_the_training_config_is_another_run(setting: str, places: di
 )
 def test_labels_evaluation_and_checkpoints_leave_the_run_the_same(setting: str, places: dict[str, str]) -> None:
     assert run_id(tiny(*BASIS, *place(OUT_OF_KEY[setting], places))) == run_id(tiny(*BASIS))
+
+
+def test_the_id_of_the_laptop_run_stays_what_it_was() -> None:
+    """Golden: a setting that is added must not make another run of one that is there already."""
+    config = load("laptop")
+    assert run_id(config) == "8c682610a49f"
 
 
 def run_id(config: RunConfig) -> str:

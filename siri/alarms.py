@@ -1,0 +1,141 @@
+"""Guards: what may go wrong in a run, read off its step reports; each tells once when it begins to."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any, Literal
+
+from siri.config import GuardAction, GuardSettings
+from siri.engine import StepReport
+
+Guard = Literal["no_reward", "length", "entropy", "timeouts", "nonfinite", "versions", "disk"]
+Metrics = Mapping[str, Any]
+Check = Callable[[Sequence[Metrics], GuardSettings], str | None]
+GIGABYTE = 10**9
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """A guard that has begun to tell."""
+
+    step: int
+    time: float
+    """Seconds since the epoch, of the step."""
+    guard: Guard
+    action: GuardAction
+    message: str
+
+    def __str__(self) -> str:
+        return f"guard {self.guard}: {self.message} (step {self.step})"
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What no metric tells of."""
+
+    free: Callable[[], int]
+    """Bytes that the disk has left."""
+    changed: str | None = None
+    """Which versions are others than at the run's first stage; None if none is."""
+
+
+def watch(
+    reports: Iterable[StepReport], settings: GuardSettings, around: Surroundings, before: Iterable[Metrics] = ()
+) -> Iterator[tuple[StepReport, tuple[Alarm, ...]]]:
+    """Pass reports on, each with the alarms that begin at it.
+
+    `before`: the lines of the run's earlier steps. What they tell of already is not told again, so that a run which a
+    guard has stopped goes on when it is started again; versions and a full disk are told of by every process anew.
+    """
+    lines, history, told = list(before), list[Metrics](), set[Guard]()
+    for report in reports:
+        if not history:
+            history = [line for line in lines if line["step"] < report.step]
+            told = set(judge(history, settings))
+        history.append(report.metrics)
+        found = judge(history, settings) | look_around(settings, around)
+        new = [guard for guard in found if guard not in told]
+        told = set(found)
+        yield (
+            report,
+            tuple(Alarm(report.step, report.time, guard, action(settings, guard), found[guard]) for guard in new),
+        )
+
+
+def action(settings: GuardSettings, guard: Guard) -> GuardAction:
+    """What comes of a guard's alarm."""
+    chosen: GuardAction = getattr(settings, guard)
+    return chosen
+
+
+def judge(history: Sequence[Metrics], settings: GuardSettings) -> dict[Guard, str]:
+    """Guard -> what it says of the last step of a history, which begins at step 1; silent ones are left out."""
+    found = {guard: check(history, settings) for guard, check in CHECKS.items() if action(settings, guard) != "off"}
+    return {guard: said for guard, said in found.items() if said is not None and history}
+
+
+def look_around(settings: GuardSettings, around: Surroundings) -> dict[Guard, str]:
+    """What the guards that read no metrics say."""
+    found: dict[Guard, str] = {}
+    if settings.versions != "off" and around.changed is not None:
+        found["versions"] = around.changed
+    if settings.disk != "off" and (free := around.free()) < settings.disk_free * GIGABYTE:
+        found["disk"] = f"{free / GIGABYTE:.1f} GB of disk are left, less than {settings.disk_free:g}"
+    return found
+
+
+def _no_reward(history: Sequence[Metrics], settings: GuardSettings) -> str | None:
+    last = history[-settings.steps :]
+    idle = all(line["reward/mean"] == 0 and line["rollout/truncated"] >= settings.truncated for line in last)
+    if len(last) < settings.steps or not idle:
+        return None
+    cut = last[-1]["rollout/truncated"]
+    return f"all rewards were 0 for {settings.steps} steps, with {cut:.0%} of the responses cut"
+
+
+def _length(history: Sequence[Metrics], settings: GuardSettings) -> str | None:
+    """Against the run's shortest stretch: a slow explosion counts too, and what the budget grew is allowed."""
+    count = settings.steps
+    lengths, budgets = (_means(history, name, count) for name in ("rollout/length", "rollout/budget"))
+    if len(lengths) <= count:
+        return None
+    shortest = min(range(len(lengths) - count), key=lengths.__getitem__)
+    grown, allowed = lengths[-1] / lengths[shortest], max(1.0, budgets[-1] / budgets[shortest])
+    if not grown > settings.length_factor * allowed:
+        return None
+    return f"the mean length grew {grown:.1f}-fold since step {shortest + count}, the budget {allowed:.1f}-fold"
+
+
+def _entropy(history: Sequence[Metrics], settings: GuardSettings) -> str | None:
+    means = _means(history, "rollout/entropy", settings.steps)
+    if len(means) <= settings.steps or not means[-1] < settings.entropy_share * means[0]:
+        return None
+    return f"the entropy fell to {means[-1]:.3g} nats, from {means[0]:.3g} in the run's first steps"
+
+
+def _timeouts(history: Sequence[Metrics], settings: GuardSettings) -> str | None:
+    share = history[-1]["rollout/timeout"] if history else 0.0
+    return f"the grader ran out of time on {share:.1%} of the responses" if share > settings.timeout_share else None
+
+
+def _nonfinite(history: Sequence[Metrics], settings: GuardSettings) -> str | None:
+    values = history[-1].items() if history else ()
+    bad = [name for name, value in values if isinstance(value, float) and not math.isfinite(value)]
+    return f"not a finite number: {', '.join(bad)}" if bad else None
+
+
+def _means(history: Sequence[Metrics], name: str, count: int) -> list[float]:
+    """Means over every `count` steps in a row, the first of them ending at step `count`."""
+    sums = [0.0, *accumulate(line[name] for line in history)]
+    return [(high - low) / count for low, high in zip(sums, sums[count:], strict=False)]
+
+
+CHECKS: dict[Guard, Check] = {
+    "no_reward": _no_reward,
+    "length": _length,
+    "entropy": _entropy,
+    "timeouts": _timeouts,
+    "nonfinite": _nonfinite,
+}
+"""The guards that read metrics."""
