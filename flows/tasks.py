@@ -7,13 +7,15 @@ from uuid import UUID
 from prefect import task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
+from flows.guards import train_guarded
 from siri import bases, interrupt, progress
 from siri.config import RunConfig
 from siri.engine import StepReport
 from siri.errors import StoppedError
 from siri.home import find_home
 from siri.measure import Evaluation, measure
-from siri.run import Run, advance, open_run
+from siri.retention import is_passed
+from siri.run import Run, open_run
 
 ARTIFACT_SECONDS = 2.0
 """Most often that a progress artifact is updated."""
@@ -36,7 +38,7 @@ def train_stage(config: RunConfig, stage: str) -> str:
     """Train one stage unless its snapshot stands already; returns the snapshot's key."""
     run = open_run(config, find_home())
     steps = next(found for found in config.schedule.stages if found.name == stage)
-    reports = advance(run, steps.last, interrupt.STOP)
+    reports = train_guarded(run, steps.last)
     trained = 0
     for _ in _publish(progress.follow(reports, stage, steps.first, steps.last), steps.first, steps.last):
         trained += 1
@@ -58,8 +60,9 @@ def evaluate_snapshot(config: RunConfig, snapshot: str, benchmark: str) -> str:
 
 
 def evaluate_all(run: Run, snapshots: Iterable[str], benchmarks: Iterable[str]) -> None:
-    """Measure snapshots on benchmarks, one task each; what is done already costs no task."""
-    wanted = [Evaluation(run, snapshot, benchmark) for snapshot in snapshots for benchmark in benchmarks]
+    """Measure snapshots on benchmarks, one task each; what is done already, or removed since, costs no task."""
+    there = [name for name in snapshots if not is_passed(run, name)]
+    wanted = [Evaluation(run, snapshot, benchmark) for snapshot in there for benchmark in benchmarks]
     for evaluation in wanted:
         if evaluation.find() is None:
             evaluate_snapshot(run.config, evaluation.snapshot, evaluation.benchmark)

@@ -1,16 +1,19 @@
 """The flow of a run: base, then stage after stage, each measured where it ends; then the final tables."""
 
+import time
 from typing import Annotated
 
 from prefect import flow
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from pydantic import Field
 
+from flows.guards import pause_if_asked
 from flows.tasks import evaluate_all, make_base, train_stage
 from siri import tracking
 from siri.config import RunConfig, load, recipe_names
 from siri.home import find_home
 from siri.measure import Evaluation
+from siri.retention import is_passed
 from siri.run import Run, open_run
 
 LAPTOP = load("laptop")
@@ -34,8 +37,13 @@ def train(config: RunConfig = LAPTOP, until: str = "") -> str:
     with tracking.following(run):
         evaluate_all(run, ["base"], config.evaluation.benchmarks)
         for stage in stages:
+            if is_passed(run, stage.name) and stage != stages[-1]:
+                continue
+            began = time.time()
             train_stage(config, stage.name)
             evaluate_all(run, [stage.name], config.evaluation.benchmarks)
+            if stage != stages[-1]:
+                pause_if_asked(run, stage, began)
         if stages[-1].last == config.schedule.total_steps:
             evaluate_all(run, run.snapshot_steps, config.evaluation.final)
     publish(run)

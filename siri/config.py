@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from siri.errors import InputError
 from siri.problems import ProblemSettings
@@ -146,7 +146,11 @@ class EvaluationSettings(_Settings):
     """Seed of the samples and of the bootstrap."""
 
 
-GuardAction = Literal["off", "warn", "pause", "stop"]
+def _say_off(value: Any) -> Any:
+    return "off" if value is False else value  # YAML reads a bare off as false
+
+
+GuardAction = Annotated[Literal["off", "warn", "pause", "stop"], BeforeValidator(_say_off)]
 
 
 class GuardSettings(_Settings):

@@ -17,7 +17,7 @@ from siri.config import validate
 from siri.errors import InputError
 from siri.folders import held_steps, kept_names, list_runs, note_kept
 from siri.home import Home
-from siri.remains import bury, drop_unnamed, state_bytes, thin
+from siri.remains import bury, drop_unnamed, recall, state_bytes, thin
 from siri.run import Run, describe_run
 from siri.snapshots import BusyError, Entry, Store, without_waiting
 
@@ -275,3 +275,12 @@ def rolling(run: Run) -> list[Entry]:
     """The rolling checkpoints on a run's way, in step order."""
     found = (run.store.find(key) for key in run.keys)
     return [entry for entry in found if entry is not None and entry.manifest.role == "rolling"]
+
+
+def is_passed(run: Run, name: str) -> bool:
+    """Whether a snapshot has been removed and the run has a whole checkpoint behind it: nothing makes it again then."""
+    key = run.keys[run.step_of(name)]
+    if run.store.find(key) is not None or recall(run.store, key) is None:
+        return False
+    later = (run.store.find(other) for other in run.keys[run.step_of(name) + 1 :])
+    return any(entry is not None and entry.full for entry in later)

@@ -11,13 +11,14 @@ from typing import Any
 
 from siri import tracking
 from siri.bases import make_base
-from siri.errors import InputError, StoppedError
+from siri.errors import AlarmError, InputError, StoppedError
 from siri.home import find_home
 from siri.interrupt import STOP, EitherStop, stop_gently
 from siri.measure import Evaluation, measure
-from siri.run import Run, advance, open_run
+from siri.run import Run, open_run
 from siri.schedule import LengthSchedule
 from siri.snapshots import BusyError, without_waiting
+from siri.watching import advance_watched
 from sweeps import studies
 from sweeps.job import Job
 from sweeps.liveness import beating
@@ -83,7 +84,7 @@ def run_trial(run: Run, keep: frozenset[int], stop: Event, final: Sequence[str] 
     """
     with tracking.following(run):
         for name, step in run.snapshot_steps.items():
-            trained = sum(1 for _ in advance(run, step, stop, keep)) if step else 0
+            trained = _train(run, step, stop, keep) if step else 0
             if stop.is_set():
                 raise StoppedError(f"{run.name} at {name}")
             for benchmark in run.config.evaluation.benchmarks:
@@ -92,6 +93,22 @@ def run_trial(run: Run, keep: frozenset[int], stop: Event, final: Sequence[str] 
         for benchmark in final:
             for name in run.snapshot_steps:
                 yield Progress(_look(run, name, benchmark), 0)
+
+
+def _train(run: Run, last: int, stop: Event, keep: frozenset[int]) -> int:
+    """Train to a step under the run's guards; returns the steps that it took.
+
+    One that stops a run fails its trial: given back, it would be taken up again. A pause is a warning here.
+    """
+    trained = 0
+    try:
+        for _, alarms in advance_watched(run, last, stop, keep):
+            trained += 1
+            for alarm in alarms:
+                tracking.tag_alarm(run, alarm)
+    except AlarmError as alarm:
+        raise RuntimeError(f"stopped: {alarm}") from alarm
+    return trained
 
 
 def _look(run: Run, snapshot: str, benchmark: str) -> Look:

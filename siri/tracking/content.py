@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import psutil
 
 from siri import records
+from siri.alarms import Alarm
 from siri.errors import InputError
 from siri.evaluate import EvalReport
 from siri.measure import REPORT, Evaluation, read_report
@@ -81,6 +82,11 @@ def identity(run: Run) -> dict[str, str]:
 def tag(run: Run, tags: Mapping[str, str]) -> None:
     """Add tags to what a run's record bears; they lie in its folder, so that a server may be down meanwhile."""
     write_atomically(run.folder / TAGS, json.dumps(read_tags(run) | dict(tags), indent=1))
+
+
+def tag_alarm(run: Run, alarm: Alarm) -> None:
+    """Add an alarm to what a run's record bears; the last of each guard is shown."""
+    tag(run, {f"siri.alarm.{alarm.guard}": str(alarm)})
 
 
 def read_tags(run: Run) -> dict[str, str]:

@@ -144,21 +144,32 @@ class Record:
         self.status = status
         self.model = re.sub(r"[^\w.-]", "-", f"siri-{run.name}")
         settings = run.config.evaluation
-        benchmarks = dict.fromkeys((*settings.benchmarks, *settings.final))
-        self.pending = [Evaluation(run, name, benchmark) for name in run.snapshot_steps for benchmark in benchmarks]
+        self.benchmarks = dict.fromkeys((*settings.benchmarks, *settings.final))
+        self.pending: list[Evaluation] = []
+        self.looked_for: set[str] = set()
         self.points: dict[str, set[tuple[int, float]]] = {}
         self.last_key = run.base
+        self.tags = content.read_tags(run)
 
     def write(self, status: Status | None) -> SyncResult:
         """Bring steps, evaluations, snapshots and the status up to date; without a status see `_settle`."""
         if status == "RUNNING":
             self._set_status(status)
+        self._write_tags()
         result = SyncResult(self._write_steps(), self._write_evaluations(), self._register_snapshots())
         if status is None:
             self._settle()
         else:
             self._set_status(status)
         return result
+
+    def _write_tags(self) -> None:
+        """Bring tags that were added since this record was opened: alarms, say."""
+        tags = content.read_tags(self.run)
+        for name, value in tags.items():
+            if self.tags.get(name) != value:
+                self.client.set_tag(self.mlflow_id, name, value)
+        self.tags = tags
 
     def _settle(self) -> None:
         """A run that nobody trains any more, since its process was killed, say, is not left RUNNING."""
@@ -200,7 +211,14 @@ class Record:
             self.steps.update(line["step"] for line in batch)
         return len(lines)
 
+    def _look_for_new_names(self) -> None:
+        """Snapshots get names while a run trains: promoted ones, observed extrema."""
+        new = [name for name in self.run.snapshot_steps if name not in self.looked_for]
+        self.pending += [Evaluation(self.run, name, benchmark) for name in new for benchmark in self.benchmarks]
+        self.looked_for.update(new)
+
     def _write_evaluations(self) -> int:
+        self._look_for_new_names()
         found = [(evaluation, content.find_evaluation(evaluation)) for evaluation in self.pending]
         written = 0
         for evaluation, entry in found:
