@@ -61,7 +61,7 @@ def _config(home: Home, study: FrozenStudy, trial: FrozenTrial) -> Iterator[RunC
     described = home.runs / str(trial.user_attrs.get("siri.run_id")) / "run.json"
     if described.exists():
         yield validate(json.loads(described.read_text())["config"])
-    elif ARMS not in study.user_attrs:
+    elif not study.user_attrs.get(ARMS):
         raise InputError(
             f"study={study.study_name}: what its queued trials need is not noted; "
             "`siri sweep` with its file and `--workers 0` notes it, Ctrl-C ends that"

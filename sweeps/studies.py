@@ -149,7 +149,7 @@ def _check_subject(study: optuna.Study, subject: Subject, place: str) -> None:
     if found is None:
         study.set_metric_names([*OBJECTIVES])
         study.set_user_attr(SUBJECT, mark)
-    if ARMS not in study.user_attrs:  # by them a collection of snapshots knows what queued trials need
+    if not study.user_attrs.get(ARMS):  # by them a collection of snapshots knows what queued trials need
         study.set_user_attr(ARMS, dict(subject.arms))
 
 
