@@ -146,11 +146,12 @@ class EvaluationSettings(_Settings):
     """Seed of the samples and of the bootstrap."""
 
 
-def _say_off(value: Any) -> Any:
-    return "off" if value is False else value  # YAML reads a bare off as false
+def say_off(value: Any) -> Any:
+    """YAML reads a bare `off` as false."""
+    return "off" if value is False else value
 
 
-GuardAction = Annotated[Literal["off", "warn", "pause", "stop"], BeforeValidator(_say_off)]
+GuardAction = Annotated[Literal["off", "warn", "pause", "stop"], BeforeValidator(say_off)]
 
 
 class GuardSettings(_Settings):

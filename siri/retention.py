@@ -7,13 +7,14 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import psutil
 from filelock import FileLock, Timeout
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from siri import keys, records
-from siri.config import validate
+from siri.config import first_mistake, parse_yaml, say_off, validate
 from siri.errors import InputError
 from siri.folders import held_steps, kept_names, list_runs, note_kept
 from siri.home import Home
@@ -256,6 +257,37 @@ def _carry_out(store: Store, item: Item) -> bool:
     except BusyError:
         return False
     return True
+
+
+class Policy(BaseModel):
+    """What maintenance removes by itself; nothing, unless the work folder has this in `retention.yaml`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    unneeded: Annotated[Literal["off", "keep", "thin", "remove"], BeforeValidator(say_off)] = "off"
+    """What becomes of named snapshots that nothing needs, as in `plan`; off: no collection at all."""
+    free_below: Annotated[float, Field(gt=0)] | None = None
+    """Only when less than so many gigabytes (10⁹ bytes) are free."""
+
+
+def read_policy(home: Home) -> Policy:
+    """The work folder's policy. Raises InputError for a broken file."""
+    path = home.root / "retention.yaml"
+    if not path.exists():
+        return Policy()
+    try:
+        return Policy.model_validate(parse_yaml(path.read_text(encoding="utf-8"), f"policy={path}"))
+    except ValidationError as error:
+        raise InputError(f"policy={path}: {first_mistake(error, Policy)}") from None
+
+
+def apply_policy(home: Home, queued: Collection[str]) -> Plan:
+    """Carry out the work folder's policy; returns what was done. For maintenance, which knows `queued` from sweeps."""
+    policy = read_policy(home)
+    free = shutil.disk_usage(home.root).free if home.root.exists() else 0
+    if policy.unneeded == "off" or (policy.free_below is not None and free >= policy.free_below * 10**9):
+        return Plan((), 0)
+    return collect(home, queued, policy.unneeded)
 
 
 def promote(run: Run, name: str) -> str:

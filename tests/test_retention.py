@@ -20,7 +20,7 @@ from siri.forecast import forecast_room
 from siri.home import Home
 from siri.measure import Evaluation, measure
 from siri.remains import drop_unnamed, recall, thin
-from siri.retention import Unneeded, collect, plan, promote
+from siri.retention import Unneeded, apply_policy, collect, plan, promote
 from siri.run import Run, advance, reopen_run, snapshot_rows
 from siri.snapshots import MANIFEST, STATE, Entry, verify
 from tests.conftest import TOTAL, drive, prepare, settle, tiny, wait_for, weights
@@ -232,6 +232,35 @@ def test_a_run_folder_that_cannot_be_read_stops_a_collection(run: Run) -> None:
 
 def test_no_store_is_nothing_to_do(home: Home) -> None:
     assert collect(home).items == ()
+
+
+# A policy
+
+
+def test_nothing_is_removed_by_itself_without_a_policy(run: Run) -> None:
+    shutil.rmtree(run.folder)
+    assert apply_policy(run.home, frozenset()).items == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "thinned"),
+    [
+        ("unneeded: thin", 3),
+        ("unneeded: thin\nfree_below: 1000000000", 3),
+        ("unneeded: thin\nfree_below: 0.000001", 0),
+        ("unneeded: off", 0),
+    ],
+)
+def test_a_policy_says_what_goes_and_from_when_on(run: Run, text: str, thinned: int) -> None:
+    (run.home.root / "retention.yaml").write_text(text)
+    assert len(apply_policy(run.home, frozenset()).items) == thinned
+    assert list(roles(run).values()).count("thinned") == thinned
+
+
+def test_a_broken_policy_is_one_line(run: Run) -> None:
+    (run.home.root / "retention.yaml").write_text("unneeded: all")
+    with pytest.raises(InputError, match=r"retention.yaml: unneeded='all': input should be 'off', 'keep', 'thin'"):
+        apply_policy(run.home, frozenset())
 
 
 # Promotion

@@ -35,11 +35,15 @@ def train(
     Examples: `siri train laptop` · `siri train laptop seed=1 schedule.cycles=4` · `siri train laptop --until c1-high`
     """
     from siri import config, run
+    from siri.preview import describe_room
 
     settings = config.load(recipe, overrides or [])
     settings.schedule.stages_until(until)
     run.check(settings)
-    prepare_flow(open_home(home))
+    place = open_home(home)
+    if room := describe_room(settings, place):
+        print(f"{settings.recipe}: {room}", file=sys.stderr)
+    prepare_flow(place)
     from flows.train import train as flow
     from siri import interrupt
 
