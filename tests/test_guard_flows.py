@@ -11,7 +11,7 @@ import pytest
 
 from tests.test_flows import ROOT, TINY, answers, free_port, post, started, wait_for
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.timeout(900)]
 
 FULL = [*TINY, "schedule.cycles=1", "guards.disk_free=1e9"]  # no disk is that large: the guard tells at each stage
 
@@ -19,7 +19,7 @@ FULL = [*TINY, "schedule.cycles=1", "guards.disk_free=1e9"]  # no disk is that l
 def siri(home: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "siri.cli", *words, "--home", str(home)]
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=240, env=os.environ | environment, check=False
+        command, capture_output=True, text=True, timeout=400, env=os.environ | environment, check=False
     )
 
 
@@ -57,10 +57,10 @@ def test_a_pause_under_a_server_waits_to_be_resumed(tmp_path: Path) -> None:
     }  # fmt: skip
     server = [Path(sys.executable).parent / "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     with started(*server, home=home, **environment):
-        wait_for("the server", lambda: answers(f"{api}/health"))
+        wait_for("the server", lambda: answers(f"{api}/health"), 300)
         train = [sys.executable, "-m", "siri.cli", "train", "laptop", *FULL, "guards.disk=pause", "--home", str(home)]
         with started(*train, home=home, **environment) as child:
-            wait_for("the pause", lambda: states(api) == ["PAUSED"] or child.poll() is not None)
+            wait_for("the pause", lambda: states(api) == ["PAUSED"] or child.poll() is not None, 300)
             assert child.poll() is None, "it has to wait"
             assert not list(home.glob("runs/*/store"))
             [flow_run] = post(f"{api}/flow_runs/filter", {"flows": {"name": {"any_": ["train"]}}})
