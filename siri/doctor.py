@@ -84,7 +84,7 @@ def _check_store(home: Home) -> Finding:
         return Finding("store", "wrong", str(error), "name another work folder with --home, or a newer SIRI")
     corrupt = list((home.store / "corrupt").iterdir())
     if corrupt:
-        mend = f"nothing is needed, they are made again; free their room with: rm -r {home.store / 'corrupt'}"
+        mend = "nothing is needed, they are made again; `siri snapshots gc` frees their room"
         return Finding("store", "warn", f"{len(entries)} entries, {len(corrupt)} corrupt ones moved aside", mend)
     return Finding("store", "ok", f"{len(entries)} entries in {home.store}")
 
