@@ -18,10 +18,12 @@ from typing import Any
 import pytest
 
 from siri import bases, measure, records, tracking
+from siri.alarms import Alarm
 from siri.config import load
 from siri.errors import StoppedError
 from siri.home import Home
 from siri.measure import Evaluation
+from siri.retention import promote
 from siri.run import Run, advance, open_run
 from siri.tracking import content, server
 from siri.tracking.record import followed, open_record
@@ -547,3 +549,17 @@ def test_a_server_is_told_the_same_and_has_pages_to_link_to(
     link = tracking.compare_link([run])
     assert link is not None
     assert found.run_id in link
+
+
+def test_what_comes_up_while_a_run_trains_is_recorded_too(run: Run) -> None:
+    record = open_record(run, trains=True)
+    record.write("RUNNING")
+    tracking.tag_alarm(run, Alarm(1, 0.0, "disk", "warn", "nearly full"))
+    train(run, 4)
+    with closing(advance(run, 8)) as reports:
+        assert next(report for report in reports if report.step == 7)
+    promote(run, "step-6")
+    evaluate(run, "step-6")
+    assert record.write("RUNNING").evaluations == 2
+    assert record_of(run).data.tags["siri.alarm.disk"] == "guard disk: nearly full (step 1)"
+    assert "step-6" in models(run)
