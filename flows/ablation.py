@@ -18,8 +18,9 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled
 from pydantic import Field
 
-from siri import guard, tracking
+from flows.life import live
 from siri import run as runs
+from siri import tracking
 from siri.errors import InputError, StoppedError
 from siri.home import find_home
 from siri.interrupt import STOP
@@ -53,8 +54,12 @@ def ablate(
 
     Run again after a crash of anything, it goes on: finished trials stay as they are, others keep their numbers.
     """
-    if guard.MARK not in os.environ:  # a work pool has started this: nothing must outlive it either
-        guard.guard()
+    return live(lambda: _ablate(sweep, size, workers, overrides, retry_failed))
+
+
+def _ablate(
+    sweep: str, size: Literal["laptop", "paper"], workers: int, overrides: list[str], retry_failed: bool
+) -> str:
     job = Job(sweep, size, find_home(), extra=tuple(overrides))
     for config in {trial.arm: trial.config for trial in job.trials}.values():
         runs.check(config)

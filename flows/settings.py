@@ -2,17 +2,21 @@
 
 import os
 import signal
+import sys
 
 from siri.home import Home
+from siri.platform import running
 
 
 def use_home(home: Home) -> None:
     """Set what Prefect reads when it is imported; whatever the user has set stays.
 
     Without PREFECT_API_URL a flow brings a server of its own, on loopback, for as long as it runs. The first start on a
-    fresh home migrates a database, which outlasts Prefect's default time-out of 20 s.
+    fresh home migrates a database, which outlasts Prefect's default time-out of 20 s. While `siri up` runs on the work
+    folder, its servers are used.
     """
     os.environ["SIRI_HOME"] = str(home.root.resolve())
+    _use_servers(home)
     defaults = {
         "PREFECT_HOME": str(home.prefect.resolve()),
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
@@ -25,6 +29,24 @@ def use_home(home: Home) -> None:
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+
+
+def _use_servers(home: Home) -> None:
+    """Those that answer; one that does not is said, and done without."""
+    up = running.find(home)
+    if up is None:
+        return
+    places = {
+        "PREFECT_API_URL": (f"{up.prefect}/api", f"{up.prefect}/api/health"),
+        "MLFLOW_TRACKING_URI": (up.mlflow, f"{up.mlflow}/health"),
+    }
+    for name, (url, health) in places.items():
+        if name in os.environ:
+            continue
+        if running.answers(health):
+            os.environ[name] = url
+        else:
+            print(f"siri: `siri up` runs, but {url} does not answer; going on without it", file=sys.stderr)
 
 
 def start_server() -> None:

@@ -7,6 +7,7 @@ from uuid import UUID
 from prefect import task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
+from flows.gpu import in_turn
 from siri import bases, interrupt, progress
 from siri.config import RunConfig
 from siri.engine import StepReport
@@ -23,9 +24,13 @@ ARTIFACT_SECONDS = 2.0
 def make_base(config: RunConfig) -> str:
     """See to it that the base is in the store; returns key(0)."""
     last = config.model.warmup.steps
-    steps = bases.make_base(config, find_home(), interrupt.STOP)
-    for _ in _publish(progress.follow(steps, "base", 1, last), 1, last):
-        pass
+
+    def warm_up() -> None:
+        steps = bases.make_base(config, find_home(), interrupt.STOP)
+        for _ in _publish(progress.follow(steps, "base", 1, last), 1, last):
+            pass
+
+    in_turn(config, warm_up)
     if interrupt.STOP.is_set():
         raise StoppedError("the warm-up of the base")
     return open_run(config, find_home()).base
@@ -36,10 +41,15 @@ def train_stage(config: RunConfig, stage: str) -> str:
     """Train one stage unless its snapshot stands already; returns the snapshot's key."""
     run = open_run(config, find_home())
     steps = next(found for found in config.schedule.stages if found.name == stage)
-    reports = advance(run, steps.last, interrupt.STOP)
     trained = 0
-    for _ in _publish(progress.follow(reports, stage, steps.first, steps.last), steps.first, steps.last):
-        trained += 1
+
+    def train() -> None:
+        nonlocal trained
+        reports = advance(run, steps.last, interrupt.STOP)
+        for _ in _publish(progress.follow(reports, stage, steps.first, steps.last), steps.first, steps.last):
+            trained += 1
+
+    in_turn(config, train)
     if run.snapshot(stage) is None:
         raise StoppedError(stage)
     print(f"{stage}: {f'{trained} steps trained' if trained else 'in the store already, nothing to train'}", flush=True)

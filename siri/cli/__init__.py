@@ -1,10 +1,10 @@
-"""The front door: `siri train | evaluate | sweep | compare | preview | show | snapshots | sync | doctor`."""
+"""The front door: `siri train | evaluate | sweep | compare | preview | show | snapshots | sync | doctor | up | …`."""
 
 import sys
 
 import typer
 
-from siri.cli import looking, snapshots, training, upkeep
+from siri.cli import looking, platform, snapshots, training, upkeep
 from siri.errors import InputError
 
 app = typer.Typer(
@@ -23,6 +23,10 @@ for command in (
     looking.show,
     upkeep.sync,
     upkeep.doctor,
+    platform.up,
+    platform.down,
+    platform.status,
+    platform.deploy,
 ):
     app.command()(command)
 

@@ -10,13 +10,26 @@ from threading import Thread
 from filelock import FileLock, Timeout
 
 from siri.errors import StoppedError
+from siri.home import Home
 from siri.run import Run
 from siri.snapshots import BusyError
+from siri.tracking import record
 from siri.tracking.content import tag
 from siri.tracking.record import Closed, Record, Status, SyncResult, TrackingError, followed, mlflow_errors, open_record
 from siri.tracking.server import compare_link, probe, public, recorded_as, redact, run_link
 
-__all__ = ["Closed", "SyncResult", "close", "compare_link", "following", "recorded_as", "run_link", "sync", "tag"]
+__all__ = [
+    "Closed",
+    "SyncResult",
+    "close",
+    "compare_link",
+    "following",
+    "recorded_as",
+    "run_link",
+    "running",
+    "sync",
+    "tag",
+]
 
 SECONDS = 10.0
 """Between two projections while a run trains."""
@@ -37,6 +50,17 @@ def sync(run: Run) -> SyncResult:
     return _Writer(run).write(None)
 
 
+def running(home: Home) -> list[str]:
+    """Ids of the runs that MLflow holds for running and that this work folder has; none while it cannot be asked."""
+    try:
+        probe(home.tracking_uri)
+        with mlflow_errors():
+            return [name for name in record.running(home) if (home.runs / name).is_dir()]
+    except (TrackingError, OSError) as error:
+        log.warning("MLflow at %s: %s", public(home.tracking_uri), redact(str(error), home.tracking_uri)[:300])
+        return []
+
+
 def close(run: Run, status: Closed) -> SyncResult:
     """`sync`, and set the status that a run has ended with; for a run whose own process could not, say."""
     return _Writer(run).write(status)
@@ -49,7 +73,7 @@ def following(run: Run) -> Iterator[None]:
     Training never waits for MLflow and never fails by it. The end waits for the last batch: 60 s at most, 5 s when
     MLflow has been failing. A server that is down costs one warning.
     """
-    status: Closed = "FAILED"
+    status: Closed = "KILLED"  # whatever is no error, a stop, a break or Prefect's pause, has only ended it early
     with ExitStack() as stack:
         with contextlib.suppress(Timeout):  # another process of this run tells as well as we do that it is followed
             stack.enter_context(followed(run).acquire(timeout=0))
@@ -57,8 +81,10 @@ def following(run: Run) -> Iterator[None]:
         try:
             yield
             status = "FINISHED"
-        except (StoppedError, BusyError, KeyboardInterrupt, GeneratorExit):  # the last: whoever watched broke off
-            status = "KILLED"
+        except (StoppedError, BusyError):
+            raise
+        except Exception:
+            status = "FAILED"
             raise
         finally:
             follower.end(status)
