@@ -110,10 +110,18 @@ def _restore(client: SyncPrefectClient, before: Active) -> None:
                 client.update_deployment_schedule(deployment.id, schedule.id, active=wanted)
 
 
+def start_maintenance() -> None:
+    """Have a worker take up at once what ended with the servers that were here before."""
+    with get_client(sync_client=True) as client:
+        maintain = client.read_deployment_by_name("maintain/maintain")
+        client.create_flow_run_from_deployment(maintain.id)
+
+
 def main() -> None:
-    """`python -m flows.deploy [FILE]`: what `siri up` runs once its server answers."""
+    """`python -m flows.deploy`: what `siri up` runs once its server answers."""
     try:
-        deploy(*map(Path, sys.argv[1:2]))
+        deploy()
+        start_maintenance()
     except InputError as error:
         print(f"siri: {error}", file=sys.stderr)
         sys.exit(2)

@@ -36,12 +36,12 @@ RECENT = timedelta(days=7)
 
 
 @flow(name="maintain", flow_run_name="maintain")
-def maintain(
-    restarts: Annotated[
-        int, Field(ge=0, description="How often a crashed run is taken up again without a new checkpoint; 0: never")
-    ] = 3,
-) -> list[str]:
-    """Take up crashed runs from their last checkpoints, set MLflow's states right, end orphaned processes."""
+def maintain(restarts: Annotated[int, Field(ge=0)] = 3) -> list[str]:
+    """Take up crashed runs from their last checkpoints, set MLflow's states right, end orphaned processes.
+
+    Args:
+        restarts: How often a crashed run is taken up again without a new checkpoint; 0: never.
+    """
     home = find_home()
     done = [f"process {name}: nobody guarded it, ended" for name in guard.end_orphans(home.root)]
     with get_client(sync_client=True) as client:

@@ -25,6 +25,7 @@ DEFAULTS = {
     # a server that starts again must know who holds a slot, or nobody ever gives it back
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
     "PREFECT_WORKER_ENABLE_CANCELLATION": "true",
+    "PREFECT_WORKER_QUERY_SECONDS": "2",  # a run from the UI starts soon; the default is 10
 }
 """What children find in their environment unless the user has set it."""
 

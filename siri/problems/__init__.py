@@ -42,7 +42,7 @@ class ProblemSettings(BaseModel):
     """Problems generated for evaluations during a run; a file is always taken whole."""
     test_size: Size = 256
     """Problems generated for final tables; a file is always taken whole."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the generator; files do not use it."""
     easy: Annotated[float, Field(ge=0, le=1)] = laptop.EASY
     """Laptop task: the probability that a step multiplies by one, which needs no verification."""
