@@ -149,7 +149,7 @@ class EvaluationSettings(_Settings):
 class RunConfig(_Settings):
     """A run: recipe, overrides and seed. Defaults are the paper's (arXiv 2509.25176)."""
 
-    recipe: str = "custom"
+    recipe: Annotated[str, Field(pattern=r"^[^/\\.][^/\\]*$")] = "custom"
     """Name of the recipe that this came from; a label."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of RL: the order of problems, the samples, the minibatches."""

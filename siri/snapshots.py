@@ -68,6 +68,12 @@ class Manifest:
     """What is worth knowing and is not verified: budget, numerics, the run that made it, time."""
     format: int = FORMAT
 
+    def __post_init__(self) -> None:
+        """Raise ValueError when a file's name leads out of the entry's folder."""
+        for name in self.files:
+            if name in ("", ".", "..") or Path(name).name != name:
+                raise ValueError(f"{name!r} is no file name")
+
 
 @dataclass(frozen=True)
 class Entry:

@@ -1,5 +1,6 @@
 """A platform for tests: `siri up` as a child process, asked and told through its servers' APIs."""
 
+import base64
 import json
 import os
 import signal
@@ -135,17 +136,22 @@ class Platform:
 
 
 def ask(url: str, body: Any = None, method: str | None = None, auth: str = "") -> Any:
-    """Ask an API in JSON."""
-    import base64
-
+    """Ask an API in JSON; again while it is busy, as Prefect's own clients do."""
     headers = {"Content-Type": "application/json"}
     if auth:
         headers["Authorization"] = f"Basic {base64.b64encode(auth.encode()).decode()}"
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, headers, method=method)
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        text = answer.read()
-    return json.loads(text) if text else None
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                text = answer.read()
+            return json.loads(text) if text else None
+        except urllib.error.HTTPError as error:
+            if error.code != 503 or time.monotonic() > deadline:
+                raise
+        time.sleep(1)
 
 
 def free_port() -> int:

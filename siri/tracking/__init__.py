@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 
 from siri.errors import StoppedError
 from siri.home import Home
-from siri.run import Run
+from siri.run import Run, list_runs
 from siri.snapshots import BusyError
 from siri.tracking import record
 from siri.tracking.content import tag
@@ -55,7 +55,8 @@ def running(home: Home) -> list[str]:
     try:
         probe(home.tracking_uri)
         with mlflow_errors():
-            return [name for name in record.running(home) if (home.runs / name).is_dir()]
+            here = {described["id"] for described in list_runs(home)}
+            return [name for name in record.running(home) if name in here]
     except (TrackingError, OSError) as error:
         log.warning("MLflow at %s: %s", public(home.tracking_uri), redact(str(error), home.tracking_uri)[:300])
         return []
