@@ -4,13 +4,14 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.runtime import deployment, flow_run
 from prefect.states import Cancelled, Crashed
 
 from siri import guard, interrupt
-from siri.errors import StoppedError
+from siri.errors import LostEngineError, StoppedError
 
 LIMIT_SECONDS = 8.0
 """What a flow run gets to finish its step once it is asked to stop; a cancelled one is gone after ten."""
@@ -30,16 +31,18 @@ def live(body: Callable[[], str]) -> str:
         guard.guard()
     try:
         return body()
-    except StoppedError as stopped:
+    except (StoppedError, LostEngineError, httpx.TransportError) as ended:
         if not from_worker:
             raise
-        return _stopped(stopped)  # type: ignore[return-value]
+        return _ended(ended)  # type: ignore[return-value]
 
 
-def _stopped(stopped: StoppedError) -> State[Any]:
-    message = f"stopped in {stopped}; its checkpoint is kept"
+def _ended(ended: Exception) -> State[Any]:
+    """The state of a run that can go on; what ends otherwise has failed, and would fail again."""
     with get_client(sync_client=True) as client:
         state = client.read_flow_run(flow_run.id).state
     if state is not None and (state.is_cancelling() or state.is_cancelled()):
-        return Cancelled(message=message)
-    return Crashed(message=message)
+        return Cancelled(message=f"stopped in {ended}; its checkpoint is kept")
+    if isinstance(ended, StoppedError):
+        return Crashed(message=f"stopped in {ended}; its checkpoint is kept")
+    return Crashed(message=f"{type(ended).__name__}: {ended}")

@@ -10,3 +10,7 @@ class InputError(ValueError):
 
 class StoppedError(Exception):
     """The user asked this process to stop, and it did, with a checkpoint; names what was under way."""
+
+
+class LostEngineError(RuntimeError):
+    """The process that an engine trains in was killed; what it had stored stands, and the run can go on from there."""
