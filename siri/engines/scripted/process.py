@@ -26,9 +26,7 @@ class ScriptedProcessEngine(ScriptedEngine):
         """Start the child, pass its reports on, and fail if it ended early."""
         self.close()
         command = [sys.executable, "-m", "siri.engines.scripted.child"]
-        pipe = subprocess.PIPE
-        # in a group of its own: a signal to this process's group reaches it through the pipe, once
-        self._child = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, process_group=0)
+        self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self._child.stdin is not None
         assert self._child.stdout is not None
         order = {"config": self.config.model_dump(mode="json"), "plan": _plan_to_json(plan)}
