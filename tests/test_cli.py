@@ -85,6 +85,13 @@ def test_preview_gives_the_budget_of_every_step(capsys: pytest.CaptureFixture[st
     assert values["budgets"][1919] == 16384
 
 
+def test_preview_prints_nothing_before_it_refuses_a_picture(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli("preview", "laptop", "--picture", "budget.gif") == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert ".png, .svg, .html" in captured.err
+
+
 def test_preview_prints_every_setting_as_a_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli("preview", "laptop", "seed=3", "--config") == 0
     recipe = tmp_path / "laptop.yaml"

@@ -3,7 +3,7 @@
 from functools import lru_cache
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from siri.errors import InputError
 from siri.grading import GraderName
@@ -12,6 +12,7 @@ from siri.problems.files import load_problems
 from siri.problems.order import problems_of_step
 from siri.problems.problem import SPLITS, Problem, ProblemSet, Split, Splits, split_of
 from siri.problems.prompts import TemplateName, encode_prompt
+from siri.settings import Settings
 
 __all__ = [
     "Problem",
@@ -29,10 +30,8 @@ __all__ = [
 Size = Annotated[int, Field(ge=1)]
 
 
-class ProblemSettings(BaseModel):
+class ProblemSettings(Settings):
     """Which problems a run trains on, how they are put to the model and how its answers are graded."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     source: str = "laptop"
     """`laptop`, the path of a .json, .jsonl or .parquet file, or the hub name of a data set (`owner/name`)."""
