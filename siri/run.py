@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +17,7 @@ from siri.engine import StepReport
 from siri.engines import open_engine, require_engine
 from siri.errors import InputError
 from siri.home import Home
-from siri.problems import Splits, load_splits
+from siri.problems import BENCHMARKS, ProblemSet, Splits, load_benchmark, load_splits
 from siri.snapshots import Entry, Store, full_disk_explained, write_atomically
 from siri.trail import Chain, Train, travel
 
@@ -123,11 +123,38 @@ def find_snapshot(home: Home, reference: str) -> tuple[Run, str]:
 
 
 def check(config: RunConfig) -> None:
-    """Find what is wrong with a config before anything is trained. Raises InputError."""
+    """Find what is wrong with a config before anything is trained. Raises InputError, which names all mistakes."""
     require_engine(config)
-    problems = load_splits(config.problems)
-    with closing(open_engine(config, problems.train)) as engine:
+    looks = (lambda: load_splits(config.problems), lambda: _check_model(config), lambda: _check_benchmarks(config))
+    mistakes = [mistake for look in looks if (mistake := _mistake(look)) is not None]
+    if mistakes:
+        raise InputError("; and ".join(mistakes))
+
+
+def _mistake(look: Callable[[], object]) -> str | None:
+    try:
+        look()
+    except InputError as error:
+        return str(error)
+    return None
+
+
+def _check_model(config: RunConfig) -> None:
+    with closing(open_engine(config, ProblemSet("none", ()))) as engine:
         base_name(config, engine.numerics())
+
+
+def _check_benchmarks(config: RunConfig) -> None:
+    settings = config.evaluation
+    for setting, names in (("evaluation.benchmarks", settings.benchmarks), ("evaluation.final", settings.final)):
+        check_benchmarks(names, setting)
+
+
+def check_benchmarks(names: Iterable[str], setting: str) -> None:
+    """Raise InputError, which names the setting, for a benchmark that is not there or broken."""
+    for name in names:
+        if name not in BENCHMARKS:
+            load_benchmark(name, setting)
 
 
 def _describe_run(run: Run) -> None:

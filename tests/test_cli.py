@@ -41,6 +41,16 @@ def run_cli(*words: str) -> int:
         (["train", "laptop", "schedule.shape=segments"], "needs segments"),
         (["train", "laptop-two-stage", "schedule.segments=[{budget: 3}]"], "schedule.segments.0.steps"),
         (["train", "laptop", "schedule.max_budget=400"], "the model reads 256 tokens at most"),
+        (
+            ["train", "laptop", "evaluation.budget=400"],
+            "siri: evaluation.budget=400: the model reads 256 tokens at most",
+        ),
+        (
+            ["train", "laptop", "evaluation.final=[tset]"],
+            "siri: evaluation.final: 'tset' is neither 'dev' nor 'test' nor",
+        ),
+        (["train", "laptop", "evaluation.benchmarks=[no.jsonl]"], "evaluation.benchmarks: there is no file no.jsonl"),
+        (["train", "laptop", "problems.dev=no.jsonl"], "siri: problems.dev: there is no file no.jsonl"),
         (["train", "laptop", "model.base=/no/such/model"], "model.base=/no/such/model"),
         (["train", "laptop", "problems.source=/no/such.jsonl"], "/no/such.jsonl"),
         (["train", "laptop", "engine.device=cuda"], "engine.device=cuda"),
@@ -75,6 +85,25 @@ def test_a_broken_problem_file_is_refused_by_its_row(tmp_path: Path, capsys: pyt
     assert run_cli("train", "laptop", f"problems.source={path}", "--home", str(tmp_path / "home")) == 2
     assert "mine.jsonl" in (error := capsys.readouterr().err)
     assert "2" in error
+
+
+def test_mistakes_in_problems_model_and_benchmarks_are_named_together(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "few.jsonl").write_text('{"question": "1+1", "answer": "2"}\n')
+    overrides = [f"problems.source={tmp_path / 'few.jsonl'}", "model.base=/no/model", "evaluation.final=[x.jsonl]"]
+    assert run_cli("train", "laptop", *overrides, "--home", str(tmp_path / "home")) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "of few falls to" in error
+    assert "; and model.base=/no/model: " in error
+    assert "; and evaluation.final: there is no file x.jsonl" in error
+
+
+def test_a_model_folder_with_a_broken_config_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "config.json").write_text("{")
+    assert run_cli("train", "laptop", f"model.base={tmp_path}", "--home", str(tmp_path / "home")) == 2
+    assert "its config.json cannot be read" in capsys.readouterr().err
 
 
 def test_preview_gives_the_budget_of_every_step(capsys: pytest.CaptureFixture[str]) -> None:

@@ -66,11 +66,13 @@ def evaluate(
 
     Examples: `siri evaluate laptop` · `siri evaluate laptop c3-low c3-high --benchmark my-problems.jsonl`
     """
-    from siri.run import reopen_run
+    from siri.run import check_benchmarks, reopen_run
 
     opened = reopen_run(open_home(home), run)
     for name in snapshots or []:
         opened.step_of(name)
+    check_benchmarks(benchmark or [], "--benchmark")
+    check_benchmarks([] if benchmark else opened.config.evaluation.final, "evaluation.final")
     prepare_flow(opened.home)
     from flows.evaluation import evaluate as flow
     from siri.measure import Evaluation

@@ -15,12 +15,14 @@ from siri.problems.prompts import TemplateName, encode_prompt
 from siri.settings import Settings
 
 __all__ = [
+    "BENCHMARKS",
     "Problem",
     "ProblemSet",
     "ProblemSettings",
     "Split",
     "Splits",
     "encode_prompt",
+    "load_benchmark",
     "load_problems",
     "load_splits",
     "problems_of_step",
@@ -28,6 +30,8 @@ __all__ = [
 ]
 
 Size = Annotated[int, Field(ge=1)]
+BENCHMARKS = ("dev", "test")
+"""The splits of a run's own problems that evaluations name."""
 
 
 class ProblemSettings(Settings):
@@ -70,8 +74,16 @@ def load_splits(settings: ProblemSettings) -> Splits:
     if settings.test is not None:
         own["test"] = settings.test
     sets = _generate(settings) if settings.source == "laptop" else _divide(load_problems(settings.source), set(own))
-    sets |= {split: load_problems(path) for split, path in own.items()}
+    sets |= {split: load_problems(path, f"problems.{split}", ()) for split, path in own.items()}
     return Splits(sets["train"], sets["dev"], sets["test"])
+
+
+def load_benchmark(name: str, setting: str) -> ProblemSet:
+    """The problems of a benchmark that is no split of a run's own problems.
+
+    Raises InputError, which names the setting that asked for it, for what is neither `dev` or `test` nor a file.
+    """
+    return load_problems(name, setting, BENCHMARKS)
 
 
 def _generate(settings: ProblemSettings) -> dict[Split, ProblemSet]:
@@ -85,10 +97,10 @@ def _divide(source: ProblemSet, given: set[Split]) -> dict[Split, ProblemSet]:
     for problem in source:
         split = split_of(problem.question)
         parts["train" if split in given else split].append(problem)
-    for split, members in parts.items():
-        if not members:
-            raise InputError(
-                f"problems.source: none of the {len(source)} problems of {source.name} falls to {split} "
-                "(a hash of the question decides, 80/10/10); give problems.dev and problems.test files of their own"
-            )
+    empty = [split for split, members in parts.items() if not members]
+    if empty:
+        raise InputError(
+            f"problems.source: none of the {len(source)} problems of {source.name} falls to {' or '.join(empty)} "
+            "(a hash of the question decides, 80/10/10); give problems.dev and problems.test files of their own"
+        )
     return {split: ProblemSet(f"{source.name}-{split}", tuple(members)) for split, members in parts.items()}
