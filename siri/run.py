@@ -1,6 +1,7 @@
 """From files to files: a run and its place in the store, advanced to a step."""
 
 import json
+import logging
 import shutil
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
@@ -20,6 +21,10 @@ from siri.home import Home
 from siri.problems import BENCHMARKS, ProblemSet, Splits, load_benchmark, load_splits
 from siri.snapshots import Entry, Store, full_disk_explained, write_atomically
 from siri.trail import Chain, Train, travel
+
+DESCRIBED = {"id": str, "name": str, "base": str, "numerics": dict, "snapshots": dict, "config": dict}
+"""What a run.json must hold, and of which kind."""
+log = logging.getLogger("siri")
 
 
 @dataclass(frozen=True)
@@ -88,9 +93,25 @@ def open_run(config: RunConfig, home: Home) -> Run:
 
 
 def list_runs(home: Home) -> list[dict[str, Any]]:
-    """What each run's folder says of it (id, name, snapshots, config, …), the newest last."""
+    """What each run's folder says of it (id, name, snapshots, config, …), the newest last.
+
+    One that cannot be read is left out, with a warning that names it.
+    """
     paths = sorted(home.runs.glob("*/run.json"), key=lambda path: path.stat().st_mtime)
-    return [json.loads(path.read_text()) for path in paths]
+    return [described for path in paths if (described := _read_description(path)) is not None]
+
+
+def _read_description(path: Path) -> dict[str, Any] | None:
+    try:
+        described: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        missing = [name for name in DESCRIBED if not isinstance(described[name], DESCRIBED[name])]
+        described["config"]["recipe"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        missing = [repr(error)]
+    if missing:
+        log.warning("%s cannot be read (%s): left out; `siri train` with its recipe writes it anew", path, missing[0])
+        return None
+    return described
 
 
 def reopen_run(home: Home, reference: str) -> Run:
@@ -102,13 +123,18 @@ def reopen_run(home: Home, reference: str) -> Run:
     for described in reversed(runs):
         if len(reference) >= 4 and described["id"].startswith(reference):
             return _from_description(described, home)
-    names = [described["name"] for described in runs]
-    raise InputError(f"run={reference}: not in {home.runs}, which has {', '.join(names) or 'no runs yet'}")
+    if not runs:
+        raise InputError(f"run={reference}: no runs yet in {home.root}")
+    names = ", ".join(described["name"] for described in runs)
+    raise InputError(f"run={reference}: not in {home.runs}, which has {names}")
 
 
 def _from_description(described: dict[str, Any], home: Home) -> Run:
     """The run as it was made: its keys are those of the numerics of then, whatever is installed now."""
-    config = validate(described["config"])
+    try:
+        config = validate(described["config"])
+    except InputError as error:
+        raise InputError(f"run={described['name']}: its run.json holds {error}") from None
     return Run(config, home, load_splits(config.problems), described["base"], described["numerics"])
 
 
@@ -220,17 +246,24 @@ def _write_metrics(run: Run, step: int) -> None:
 
     Lines beyond a checkpoint are dropped; a rolling one may be gone, replaced by that of the step behind it.
     """
-    entry = run.store.nearest(run.keys[step : step + 2])
-    if entry is not None:
-        lines = (line for line in records.history(run.store, entry) if line["step"] <= step)
+    while (entry := run.store.nearest(run.keys[step : step + 2])) is not None:
+        try:
+            lines = [line for line in records.history(run.store, entry) if line["step"] <= step]
+        except FileNotFoundError:
+            for ancestor in records.lineage(run.store, entry):
+                run.store.verified(ancestor.manifest.key)  # damaged, it is moved aside; else it is gone by itself
+            continue
         records.write_lines(run.folder / records.METRICS, lines)
+        return
 
 
 def snapshot_rows(home: Home) -> list[dict[str, Any]]:
     """One row per stored snapshot of every run: run, name, key, step, budget, weights_sha256; files unverified."""
-    store = Store(home.store)
-    rows = []
-    for described in list_runs(home):
+    runs = list_runs(home)
+    if not runs:
+        return []  # and no store is made, in a place that may be a slip of the keyboard
+    store, rows = Store(home.store), []
+    for described in runs:
         for name, key in described["snapshots"].items():
             entry = store.find(key)
             if entry is not None:
@@ -265,15 +298,32 @@ def describe_snapshot(run: Run, name: str) -> dict[str, Any]:
 
 
 def export(run: Run, name: str, folder: Path) -> None:
-    """Copy a snapshot's model files into a new folder. Raises InputError if there is something at `folder` already."""
+    """Copy a snapshot's model files into a new folder.
+
+    Raises InputError if there is something at `folder` already, if it cannot be written, and for a scripted snapshot.
+    """
+    if run.numerics["engine"] == "scripted":
+        raise InputError(f"run={run.name}: of the scripted engine, whose policy is no model; nothing could load it")
     if folder.exists():
         raise InputError(f"folder={folder}: there is something already; name a new one")
     entry = _stored(run, name)
     partial = folder.with_name(f".{folder.name}.part")
-    partial.mkdir(parents=True)
+    try:
+        with full_disk_explained(folder.parent):
+            _copy_model(entry, partial)
+            partial.rename(folder)
+    except OSError as error:
+        raise InputError(f"folder={folder}: cannot be written: {error.strerror}") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _copy_model(entry: Entry, folder: Path) -> None:
+    """Copy an entry's model files into a folder that is new, or left by an export that was killed."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     for file in set(entry.manifest.files) - set(NOT_MODEL):
-        shutil.copyfile(entry.folder / file, partial / file)
-    partial.rename(folder)
+        shutil.copyfile(entry.folder / file, folder / file)
 
 
 def _stored(run: Run, name: str) -> Entry:

@@ -61,6 +61,10 @@ def run_cli(*words: str) -> int:
         (["show", "laptop"], "must look like RUN:NAME"),
         (["show", "laptop:c1-low"], "no runs yet"),
         (["evaluate", "nothing"], "run=nothing"),
+        (["compare", "laptop"], "run=laptop: no runs yet in .siri"),
+        (["sync", "laptop"], "run=laptop: no runs yet in .siri"),
+        (["snapshots", "show", "laptop:c1-low"], "run=laptop: no runs yet in .siri"),
+        (["snapshots", "export", "laptop:c1-low", "out"], "run=laptop: no runs yet in .siri"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(
@@ -143,6 +147,50 @@ def test_doctor_says_how_to_mend_a_server_that_is_down(
     output = capsys.readouterr().out
     assert "wrong MLflow" in output
     assert "mend: start it, or unset MLFLOW_TRACKING_URI" in output
+
+
+@pytest.mark.parametrize("words", [["sync"], ["snapshots", "list"], ["doctor"]], ids=" ".join)
+def test_reading_makes_nothing_in_a_work_folder_that_is_not_there(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_cli(*words, "--home", str(tmp_path / "typo")) == 0
+    assert words == ["doctor"] or "yet in" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
+COMMANDS = [
+    ["train", "laptop"],
+    ["evaluate", "laptop"],
+    ["compare", "laptop"],
+    ["show", "laptop:base"],
+    ["snapshots", "list"],
+    ["snapshots", "show", "laptop:base"],
+    ["snapshots", "export", "laptop:base", "out"],
+    ["sweep", "branches", "--plan"],
+    ["sync"],
+    ["doctor"],
+]
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("inside", ["", "/deep"])
+def test_a_work_folder_that_is_a_file_is_one_line(
+    words: list[str], inside: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert run_cli(*words, "--home", f"{tmp_path / 'file'}{inside}") == 2
+    error = capsys.readouterr().err
+    assert f"{tmp_path / 'file'} is a file; name a folder" in error
+    assert error.count("\n") == 1
+
+
+def test_a_work_folder_that_cannot_be_written_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli("train", "laptop", *TINY, "--home", "/proc/siri") == 2
+    assert capsys.readouterr().err.startswith("siri: home=/proc/siri: cannot be written: ")
+    assert run_cli("doctor", "--home", "/proc/siri") == 1
+    output = capsys.readouterr().out
+    assert "wrong home: home=/proc/siri: cannot be written" in output
+    assert "name another work folder with --home or SIRI_HOME" in output
 
 
 def test_help_is_fast_because_nothing_heavy_is_imported() -> None:

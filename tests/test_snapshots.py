@@ -228,6 +228,13 @@ def test_a_store_of_a_newer_version_is_refused_in_one_line(store: Store) -> None
         Store(store.root)
 
 
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"format": null}', "\x00"])
+def test_a_store_whose_format_cannot_be_read_is_refused_in_one_line(text: str, store: Store) -> None:
+    (store.root / "format.json").write_text(text)
+    with pytest.raises(InputError, match=r"format\.json cannot be read; it should hold \{\"format\": 1\}$"):
+        Store(store.root)
+
+
 def test_a_store_of_this_version_is_opened_again(store: Store) -> None:
     made = put(store)
     assert Store(store.root).verified(KEY) == made

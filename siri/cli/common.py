@@ -24,15 +24,18 @@ def open_home(folder: Path | None) -> Any:
     from flows.settings import use_home
     from siri.home import find_home
 
-    use_home(find_home(folder))
-    return find_home(folder)
+    place = find_home(folder)
+    use_home(place)
+    return place
 
 
 def prepare_flow(home: Any) -> None:
     """A flow in this process brings a server, whose home must be there, and which must not outlive it."""
     from flows.settings import start_server
     from siri import guard
+    from siri.home import check_writable
 
+    check_writable(home)
     try:
         home.prefect.mkdir(parents=True, exist_ok=True)
     except OSError as error:
