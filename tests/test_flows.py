@@ -172,6 +172,19 @@ def test_ctrl_c_keeps_a_checkpoint_and_says_how_to_go_on(tmp_path: Path) -> None
     assert "rolling" in roles
 
 
+def test_two_first_starts_on_a_new_home_do_not_spoil_each_other(tmp_path: Path) -> None:
+    code = (
+        "from pathlib import Path; from flows.settings import start_server, use_home; from siri.home import Home; "
+        f"use_home(Home(Path({str(tmp_path / 'home')!r}))); start_server()"
+    )
+    command = [sys.executable, "-c", code]
+    pipe = subprocess.PIPE
+    starts = [subprocess.Popen(command, stdout=pipe, stderr=subprocess.STDOUT, text=True, cwd=ROOT) for _ in range(2)]
+    outputs = [start.communicate(timeout=RUN_SECONDS)[0] for start in starts]
+    assert [start.returncode for start in starts] == [0, 0], outputs
+    assert "Traceback" not in "".join(outputs)
+
+
 def free_port() -> int:
     """A port of loopback that was free a moment ago."""
     with socket.socket() as probe:
