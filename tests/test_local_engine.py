@@ -167,6 +167,18 @@ def test_groups_without_advantage_stay_in_the_denominator(straight: run.Run) -> 
     assert loss == pytest.approx(expected, abs=1e-5)
 
 
+def test_the_kl_is_a_mean_over_the_tokens_that_are_trained_on(straight: run.Run) -> None:
+    stepper = LocalStepper(load("laptop", [*TINY, "method.minibatches=1"]))
+    base = straight.snapshot("base")
+    assert base is not None
+    stepper.load(base.folder)
+    batch = stepper.sample(problems_of_step(straight.problems.train.problems, 0, 1, 4), [24] * 4, 1)
+    advantages = torch.zeros(16)
+    advantages[:4] = torch.tensor([1.0, -1.0, 0.5, -0.5])
+    surer = replace(batch, logprobs=batch.logprobs + 0.5 * batch.mask)  # as if the old policy had been surer of each
+    assert stepper.update(surer, advantages, 1)["update/kl"] == pytest.approx(0.5, abs=1e-4)
+
+
 def test_no_step_is_taken_when_no_group_teaches(straight: run.Run) -> None:
     stepper = LocalStepper(load("laptop", TINY))
     base = straight.snapshot("base")

@@ -321,6 +321,17 @@ def test_a_disk_that_fills_up_in_training_is_one_line_and_nothing_half_written(d
     assert pages > 20  # room ran out in every part of it
 
 
+@pytest.mark.parametrize("pages", [4, 8])
+def test_a_disk_that_fills_up_in_a_child_process_is_one_line_too(
+    pages: int, disk: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = prepare(tiny("schedule.cycles=1", "engine.name=scripted-process"), Home(disk / "home"))
+    with filled(disk, PAGE * pages):
+        assert fails_for_want_of_room(lambda: list(advance(run, 8)))
+    assert intact(run.store)
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_a_disk_that_fills_up_while_the_base_is_made_is_one_line(disk: Path) -> None:
     for pages in itertools.count():
         home = Home(disk / "home")
