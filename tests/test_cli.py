@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,8 @@ from unittest import mock
 
 import pytest
 
-from siri import cli
+from siri import cli, progress
+from siri.cli import training
 from siri.config import load
 
 TINY = [
@@ -191,6 +193,25 @@ def test_a_work_folder_that_cannot_be_written_is_one_line(capsys: pytest.Capture
     output = capsys.readouterr().out
     assert "wrong home: home=/proc/siri: cannot be written" in output
     assert "name another work folder with --home or SIRI_HOME" in output
+
+
+def test_the_command_to_go_on_with_can_be_pasted_into_a_shell() -> None:
+    overrides = ["schedule.segments=[{budget: 3, steps: 2}]", "seed=1"]
+    command = training.same_command("my recipe.yaml", overrides, "s1", Path("/my home"))
+    assert shlex.split(command) == [
+        *("siri", "train", "my recipe.yaml", *overrides, "--until", "s1", "--home", "/my home"),
+    ]
+    assert training.same_command("laptop", [], None, None) == "siri train laptop"
+
+
+def test_a_run_in_which_hardly_any_step_taught_ends_with_a_hint() -> None:
+    def lines(*varied: float) -> list[dict[str, float]]:
+        return [{"reward/varied_groups": share} for share in varied]
+
+    assert progress.hint_of(lines(0, 0, 0.5)) is not None
+    assert "in 2 of 3 steps" in str(progress.hint_of(lines(0, 0, 0.5)))
+    assert progress.hint_of(lines(0, 0.25)) is None
+    assert progress.hint_of([]) is None
 
 
 def test_help_is_fast_because_nothing_heavy_is_imported() -> None:

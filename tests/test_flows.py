@@ -145,6 +145,7 @@ def test_a_killed_flow_leaves_no_process_and_goes_on_where_it_was(tmp_path: Path
         wait_for("the guard to end what is left", lambda: not marked_processes(home), 30)
     done = siri(home, "train", "laptop", *words)
     assert done.returncode == 0, done.stderr
+    assert "c1-low: goes on after step " in done.stdout
     steps = [json.loads(line)["step"] for p in metrics.glob("*/metrics.jsonl") for line in p.read_text().splitlines()]
     assert steps == list(range(1, 641))
 

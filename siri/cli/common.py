@@ -45,12 +45,17 @@ def prepare_flow(home: Any) -> None:
 
 
 def print_run(run_id: str) -> None:
-    """Print the table of a run that has ended."""
+    """Print the table of a run that has ended, and a hint if there was little to learn in it."""
     from dashboards.report import print_table
+    from siri import progress, records
     from siri.home import find_home
     from siri.run import reopen_run
 
-    print_rich(print_table(reopen_run(find_home(), run_id), []))
+    run = reopen_run(find_home(), run_id)
+    print_rich(print_table(run, []))
+    hint = progress.hint_of(records.read_lines(run.folder / records.METRICS))
+    if hint is not None:
+        print(hint)
 
 
 def table_of(title: str, rows: list[dict[str, Any]]) -> Any:
