@@ -117,12 +117,15 @@ def _read_description(path: Path) -> dict[str, Any] | None:
 def reopen_run(home: Home, reference: str) -> Run:
     """The newest run of an id, the beginning of one, a name, or a recipe. Raises InputError if there is none."""
     runs = list_runs(home)
-    for described in reversed(runs):
-        if reference in (described["id"], described["name"], described["config"]["recipe"]):
-            return _from_description(described, home)
-    for described in reversed(runs):
-        if len(reference) >= 4 and described["id"].startswith(reference):
-            return _from_description(described, home)
+    named = [run for run in runs if reference in (run["id"], run["name"], run["config"]["recipe"])]
+    begun = [run for run in runs if len(reference) >= 4 and run["id"].startswith(reference)]
+    found = named or begun
+    if found:
+        if len(found) > 1:
+            log.warning(
+                "run=%s: %d runs are called so; taken is the newest, %s", reference, len(found), found[-1]["name"]
+            )
+        return _from_description(found[-1], home)
     if not runs:
         raise InputError(f"run={reference}: no runs yet in {home.root}")
     names = ", ".join(described["name"] for described in runs)

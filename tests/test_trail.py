@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -455,6 +456,17 @@ def test_a_run_file_with_settings_of_another_version_is_one_line_that_names_the_
     path.write_text(json.dumps(described | {"config": described["config"] | {"sed": 1}}))
     with pytest.raises(InputError, match=rf"^run={run.name}: its run.json holds sed: unknown setting"):
         reopen_run(home, run.id)
+
+
+def test_of_several_runs_of_a_recipe_the_newest_is_taken_and_named(
+    home: Home, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = prepare(tiny(), home), prepare(tiny("seed=1"), home)
+    os.utime(first.folder / "run.json", (1, 1))
+    assert reopen_run(home, first.name).id == first.id
+    assert caplog.text == ""
+    assert reopen_run(home, "laptop").id == second.id
+    assert f"run=laptop: 2 runs are called so; taken is the newest, {second.name}" in caplog.text
 
 
 def test_a_home_without_runs_is_only_looked_at(home: Home) -> None:
