@@ -21,7 +21,7 @@ BASE = "base"
 
 
 def labels(runs: Sequence[Run]) -> dict[str, str]:
-    """Run id -> what a run is called in tables and figures: shape and budgets, with its name where these are too little.
+    """Run id -> what a run is called in tables and figures: shape and budgets, and its name where these are too little.
 
     It is where two would be alike, and where the runs stand on different bases.
     """

@@ -38,6 +38,8 @@ def write_report(run: Run, baselines: Sequence[Run], path: Path, asked: str | No
     date at its end. Raises InputError when nothing has been evaluated, when a baseline was measured otherwise than the
     run, and when the file cannot be written.
     """
+    if path.is_dir():
+        raise InputError(f"report={path}: is a folder; name a file")
     page = _environment().get_template("page.html").render(_content(run, tuple(baselines), asked))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -265,7 +265,7 @@ def first_mistake(error: ValidationError, model: type[BaseModel]) -> str:
     if first["type"] == "missing":
         return f"{field}: must be given"
     if first["type"] == "model_type":
-        return f"{field}={first['input']!r}: is a group of settings; set one of them, as in {_first_of(field, model)}=…"
+        return f"{field}={first['input']!r}: is a group of settings{_first_of(field, model)}"
     if first["type"] == "too_short":
         return f"{field}={first['input']!r}: must hold at least {first['ctx']['min_length']}"
     message = first["msg"].removeprefix("Value error, ").replace("tuple", "list")
@@ -275,7 +275,8 @@ def first_mistake(error: ValidationError, model: type[BaseModel]) -> str:
 
 
 def _first_of(group: str, model: type[BaseModel]) -> str:
-    return next((path for path in field_paths(model) if path.startswith(f"{group}.")), f"{group}.…")
+    inside = [path for path in field_paths(model) if path.startswith(f"{group}.")]
+    return f"; set one of them, as in {inside[0]}=…" if inside else ", as in {name: value}"
 
 
 def _closest(field: str, model: type[BaseModel]) -> str:

@@ -43,13 +43,19 @@ class Home:
 def find_home(folder: str | Path | None = None) -> Home:
     """The work folder: the one given, else SIRI_HOME, else `.siri` in the current folder.
 
-    Raises InputError for a place that is a file.
+    Raises InputError for a place that is a file or cannot be looked at.
     """
-    home = Home(Path(folder or os.environ.get("SIRI_HOME") or ".siri").expanduser())
-    for place in (home.root, *home.root.parents):
-        if os.path.exists(place) and not os.path.isdir(place):  # unlike Path's, they raise nothing
-            raise InputError(f"home={home.root}: {place} is a file; name a folder with --home or SIRI_HOME")
-    return home
+    root = Path(folder or os.environ.get("SIRI_HOME") or ".siri").expanduser()
+    there = next((place for place in (root, *root.parents) if os.path.exists(place)), root)
+    if os.path.exists(there) and not os.path.isdir(there):
+        raise InputError(f"home={root}: {there} is a file; name a folder with --home or SIRI_HOME")
+    try:
+        root.stat()
+    except FileNotFoundError:
+        pass  # whoever writes there makes it
+    except OSError as error:
+        raise InputError(f"home={root}: {error.strerror}; name another one with --home or SIRI_HOME") from None
+    return Home(root)
 
 
 def check_writable(home: Home) -> None:

@@ -169,7 +169,9 @@ def _mistake(look: Callable[[], object]) -> str | None:
 
 
 def _check_model(config: RunConfig) -> None:
-    with closing(open_engine(config, ProblemSet("none", ()))) as engine:
+    unread = _mistake(lambda: load_splits(config.problems)) is not None
+    problems = ProblemSet("none", ()) if unread else load_splits(config.problems).train
+    with closing(open_engine(config, problems)) as engine:
         base_name(config, engine.numerics())
 
 

@@ -106,6 +106,17 @@ def test_mistakes_in_problems_model_and_benchmarks_are_named_together(
     assert "; and evaluation.final: there is no file x.jsonl" in error
 
 
+def test_problems_that_the_laptop_model_cannot_read_are_refused_before_it_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_text("".join(f'{{"question": "What is {n} plus 1?", "answer": "{n + 1}"}}\n' for n in range(60)))
+    assert run_cli("train", "laptop", f"problems.source={path}", "--home", str(tmp_path / "home")) == 2
+    assert (
+        "model.base=laptop: reads the words of its own task alone, and mine-train has 'What'" in capsys.readouterr().err
+    )
+
+
 def test_a_model_folder_with_a_broken_config_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "config.json").write_text("{")
     assert run_cli("train", "laptop", f"model.base={tmp_path}", "--home", str(tmp_path / "home")) == 2

@@ -91,6 +91,7 @@ def test_segments_can_be_given_as_an_override() -> None:
         ("schedule.min_budget=100", "schedule: min_budget=100 is above max_budget=72"),
         ("schedule.segments=[{budget: 0, steps: 1}]", "schedule.segments.0.budget=0: input should be greater than"),
         ("schedule=5", "schedule=5: is a group of settings; set one of them, as in schedule.shape="),
+        ("schedule.segments=[3]", "schedule.segments.0=3: is a group of settings, as in {name: value}"),
         ("schedule.cycles=1000000000", "schedule: 80,000,000,000 steps in all: a run has 10,000,000 at most"),
         ("seed=true", "seed=True: no setting takes true or false"),
         ("schedule.snapshots_at=[yes]", "schedule.snapshots_at=[True]: no setting takes true or false"),

@@ -1,6 +1,7 @@
 """Commands that read and draw: compare, preview, show."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -44,9 +45,10 @@ def compare(
 
 
 def _report_name(runs: list[Any]) -> str:
-    """The runs' names, or their ids where they are many: a file's name has 255 bytes at most."""
+    """The runs' names, or their ids where they are many: a file's name has 255 bytes at most, and no slash."""
     names = "-".join(run.name for run in runs)
-    return f"{names if len(names) < 200 else '-'.join(run.id[:6] for run in runs)[:200]}.html"
+    short = names if len(names.encode()) < 200 else "-".join(run.id[:6] for run in runs)[:200]
+    return re.sub(r"[^\w.-]", "-", short) + ".html"
 
 
 def preview(

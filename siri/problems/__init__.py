@@ -29,7 +29,7 @@ __all__ = [
     "split_of",
 ]
 
-Size = Annotated[int, Field(ge=1)]
+Size = Annotated[int, Field(ge=1, le=1_000_000)]
 BENCHMARKS = ("dev", "test")
 """The splits of a run's own problems that evaluations name."""
 

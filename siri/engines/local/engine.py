@@ -14,7 +14,7 @@ from siri.engines.local.policy import DTYPES
 from siri.engines.local.pretrained import export, load_pretrained
 from siri.engines.local.stepper import LocalStepper
 from siri.errors import InputError
-from siri.problems import ProblemSet
+from siri.problems import ProblemSet, laptop
 from siri.rollouts import RolloutBatch
 from siri.seeding import seed_for
 from siri.train import train
@@ -31,6 +31,7 @@ class LocalEngine:
             raise InputError("engine.device=cuda: torch sees no GPU here; use engine.device=cpu")
         torch.set_num_threads(config.engine.threads)
         _check_context(config)
+        _check_words(config, problems)
         self.config = config
         self.problems = problems
 
@@ -80,6 +81,20 @@ def _check_context(config: RunConfig) -> None:
     for setting, budget in budgets.items():
         if budget >= context:
             raise InputError(f"{setting}={budget}: the model reads {context} tokens at most, the prompt included")
+
+
+def _check_words(config: RunConfig, problems: ProblemSet) -> None:
+    """Raise InputError for problems that the laptop model, which knows the words of its task alone, cannot read."""
+    if config.model.base != "laptop" or config.problems.source == "laptop":
+        return
+    known = set(laptop.VOCABULARY)
+    for problem in problems:
+        strange = [word for word in f"{problem.question} {config.problems.suffix}".split() if word not in known]
+        if strange:
+            raise InputError(
+                f"model.base=laptop: reads the words of its own task alone, and {problems.name} has {strange[0]!r} "
+                f"(problem {problem.id}); name a folder with a model"
+            )
 
 
 def _context(config: RunConfig) -> int:
