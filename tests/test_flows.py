@@ -173,6 +173,13 @@ def test_ctrl_c_keeps_a_checkpoint_and_says_how_to_go_on(tmp_path: Path) -> None
     assert "rolling" in roles
 
 
+def test_a_server_that_does_not_answer_is_one_line(tmp_path: Path) -> None:
+    done = siri(tmp_path / "home", "train", "laptop", *TINY, PREFECT_API_URL="http://127.0.0.1:9/api")
+    assert done.returncode == 2
+    assert done.stderr.startswith("siri: PREFECT_API_URL=http://127.0.0.1:9/api: no server answers")
+    assert done.stderr.count("\n") == 1
+
+
 def test_two_first_starts_on_a_new_home_do_not_spoil_each_other(tmp_path: Path) -> None:
     code = (
         "from pathlib import Path; from flows.settings import start_server, use_home; from siri.home import Home; "
