@@ -21,8 +21,8 @@ from siri.home import Home
 from siri.methods import METHODS
 from siri.problems import load_splits, problems_of_step
 from siri.snapshots import Store
-from tests.drive_local import ODD
 from tests.engine_case import EngineCase
+from tests.odd import ODD
 
 TINY = [
     "model.shape.width=16",
