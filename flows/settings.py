@@ -2,6 +2,9 @@
 
 import os
 import signal
+from pathlib import Path
+
+from filelock import FileLock
 
 from siri.home import Home
 
@@ -32,10 +35,23 @@ def start_server() -> None:
 
     Call it before the first flow; with PREFECT_API_URL set there is nothing to do.
     """
-    from prefect.settings import PREFECT_API_URL
+    import prefect
+    from prefect.settings import PREFECT_API_URL, PREFECT_HOME
 
     if PREFECT_API_URL.value():
         return
+    folder: Path = PREFECT_HOME.value()
+    migrated = folder / f"migrated-{prefect.__version__}"
+    if migrated.exists():
+        _start()
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "first-start.lock"):  # two servers that migrate one database spoil each other's work
+        _start()
+        migrated.touch()
+
+
+def _start() -> None:
     from prefect.server.api.server import SubprocessASGIServer
 
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # children inherit it

@@ -37,6 +37,9 @@ def train_stage(config: RunConfig, stage: str) -> str:
     """Train one stage unless its snapshot stands already; returns the snapshot's key."""
     run = open_run(config, find_home())
     steps = next(found for found in config.schedule.stages if found.name == stage)
+    there = run.store.nearest(run.keys[steps.first : steps.last])
+    if there is not None and run.store.find(run.keys[steps.last]) is None:
+        print(f"{stage}: goes on after step {there.manifest.step}", flush=True)
     reports = advance(run, steps.last, interrupt.STOP)
     trained = 0
     for _ in _publish(progress.follow(reports, stage, steps.first, steps.last), steps.first, steps.last):

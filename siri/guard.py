@@ -9,6 +9,8 @@ import psutil
 
 MARK = "SIRI_GUARD"
 """Environment variable that all descendants of a guarded process inherit."""
+_guards: list[subprocess.Popen[bytes]] = []
+"""Kept, or the pipe of a forgotten guard would be closed and the guard act while this process lives."""
 
 
 def guard() -> None:
@@ -19,7 +21,7 @@ def guard() -> None:
     mark = uuid.uuid4().hex
     command = [sys.executable, "-m", "siri.guard", mark]
     # The pipe is never written to: it ends with this process, and that is what the guard waits for.
-    subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    _guards.append(subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True))
     os.environ[MARK] = mark
 
 

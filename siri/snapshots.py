@@ -99,7 +99,11 @@ class Store:
         path = self.root / "format.json"
         if not path.exists():
             write_atomically(path, json.dumps({"format": FORMAT}))
-        found = json.loads(path.read_text())["format"]
+        try:
+            found = int(json.loads(path.read_text())["format"])
+        except (OSError, ValueError, TypeError, KeyError):
+            mend = json.dumps({"format": FORMAT})
+            raise InputError(f"store={self.root}: format.json cannot be read; it should hold {mend}") from None
         if found > FORMAT:
             raise InputError(f"store={self.root}: made by a newer SIRI (format {found}); this one reads up to {FORMAT}")
 
@@ -289,7 +293,10 @@ def write_atomically(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())  # or a crash of the machine may leave the new name without its text
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)

@@ -1,6 +1,8 @@
 """The local engine: killed and restarted bit for bit, blind to its micro-batches, with users' models in and out."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -20,7 +22,6 @@ from siri.errors import InputError
 from siri.home import Home
 from siri.methods import METHODS
 from siri.problems import load_splits, problems_of_step
-from siri.snapshots import Store
 from tests.engine_case import EngineCase
 from tests.odd import ODD
 
@@ -168,6 +169,18 @@ def test_groups_without_advantage_stay_in_the_denominator(straight: run.Run) -> 
     assert loss == pytest.approx(expected, abs=1e-5)
 
 
+def test_the_kl_is_a_mean_over_the_tokens_that_are_trained_on(straight: run.Run) -> None:
+    stepper = LocalStepper(load("laptop", [*TINY, "method.minibatches=1"]))
+    base = straight.snapshot("base")
+    assert base is not None
+    stepper.load(base.folder)
+    batch = stepper.sample(problems_of_step(straight.problems.train.problems, 0, 1, 4), [24] * 4, 1)
+    advantages = torch.zeros(16)
+    advantages[:4] = torch.tensor([1.0, -1.0, 0.5, -0.5])
+    surer = replace(batch, logprobs=batch.logprobs + 0.5 * batch.mask)  # as if the old policy had been surer of each
+    assert stepper.update(surer, advantages, 1)["update/kl"] == pytest.approx(0.5, abs=1e-4)
+
+
 def test_no_step_is_taken_when_no_group_teaches(straight: run.Run) -> None:
     stepper = LocalStepper(load("laptop", TINY))
     base = straight.snapshot("base")
@@ -198,6 +211,35 @@ def test_a_snapshot_exports_as_a_folder_that_transformers_loads(straight: run.Ru
         run.export(straight, "c1-high", tmp_path / "exported")
 
 
+def test_an_export_holds_the_model_alone_whatever_a_killed_one_has_left(straight: run.Run, tmp_path: Path) -> None:
+    (tmp_path / ".exported.part").mkdir()
+    (tmp_path / ".exported.part" / "half").write_text("half")
+    run.export(straight, "c1-low", tmp_path / "exported")
+    names = {path.name for path in (tmp_path / "exported").iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= names
+    assert not names & {"half", "optimizer.safetensors", "steps.jsonl", "manifest.json"}
+    assert [path.name for path in tmp_path.iterdir()] == ["exported"]
+
+
+def test_an_export_that_cannot_be_written_is_one_line_and_leaves_nothing(straight: run.Run, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"^folder=.*/file/out: cannot be written: Not a directory$"):
+        run.export(straight, "c1-low", tmp_path / "file" / "out")
+
+
+def test_an_export_onto_a_full_disk_is_one_line_and_leaves_nothing(
+    straight: run.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill(source: Path, target: Path) -> None:
+        target.write_text("half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(run.shutil, "copyfile", fill)
+    with pytest.raises(InputError, match=r"^disk full: "):
+        run.export(straight, "c1-low", tmp_path / "exported")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_users_model_and_problems_train(straight: run.Run, tmp_path: Path) -> None:
     run.export(straight, "base", tmp_path / "model")
     rows = "".join(f'{{"question": "A *{a} +1 ; {v}", "answer": "3"}}\n' for a in range(1, 10) for v in range(11))
@@ -223,13 +265,6 @@ def test_an_evaluation_batch_has_random_numbers_of_its_own(straight: run.Run) ->
     assert [len(batch.texts) for batch in batches] == [8, 8]
     assert batches[0].texts != batches[1].texts
     assert [batch.texts for batch in engine.sample(base.folder, request)] == [batch.texts for batch in batches]
-
-
-def test_bad_shapes_are_refused_before_anything_is_written(tmp_path: Path) -> None:
-    config = load("laptop", [*TINY, "model.shape.heads=3"])
-    with pytest.raises(InputError, match=r"model\.shape\.heads=3"):
-        list(bases.make_base(config, Home(tmp_path)))
-    assert list(Store(tmp_path / "store").entries()) == []
 
 
 def test_splits_are_the_same_for_every_reader() -> None:

@@ -270,6 +270,13 @@ def test_a_store_of_a_newer_version_is_refused_in_one_line(store: Store) -> None
         Store(store.root)
 
 
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"format": null}', "\x00"])
+def test_a_store_whose_format_cannot_be_read_is_refused_in_one_line(text: str, store: Store) -> None:
+    (store.root / "format.json").write_text(text)
+    with pytest.raises(InputError, match=r"format\.json cannot be read; it should hold \{\"format\": 1\}$"):
+        Store(store.root)
+
+
 def test_a_store_of_this_version_is_opened_again(store: Store) -> None:
     made = put(store)
     assert Store(store.root).verified(KEY) == made
@@ -354,6 +361,17 @@ def test_a_disk_that_fills_up_in_training_is_one_line_and_nothing_half_written(d
         if not failed:
             break
     assert pages > 20  # room ran out in every part of it
+
+
+@pytest.mark.parametrize("pages", [4, 8])
+def test_a_disk_that_fills_up_in_a_child_process_is_one_line_too(
+    pages: int, disk: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = prepare(tiny("schedule.cycles=1", "engine.name=scripted-process"), Home(disk / "home"))
+    with filled(disk, PAGE * pages):
+        assert fails_for_want_of_room(lambda: list(advance(run, 8)))
+    assert intact(run.store)
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_disk_that_fills_up_while_the_base_is_made_is_one_line(disk: Path) -> None:

@@ -545,7 +545,10 @@ def test_a_server_is_told_the_same_and_has_pages_to_link_to(
     alias = client_of(run).get_model_version_by_alias(f"siri-{run.name}", "siri-high")
     assert alias.tags["snapshot"] == f"{run.name}:c2-high"
     found = record_of(run).info
-    assert tracking.run_link(run) == f"{mlflow_server}/#/experiments/{found.experiment_id}/runs/{found.run_id}"
+    assert (
+        tracking.run_link(run)
+        == f"{mlflow_server}/#/experiments/{found.experiment_id}/runs/{found.run_id}?workflowType=machine_learning"
+    )
     link = tracking.compare_link([run])
     assert link is not None
     assert found.run_id in link

@@ -52,6 +52,8 @@ def preview(
     from siri import preview as drawing
 
     settings = config.load(recipe, overrides or [])
+    if picture is not None:
+        drawing.check_picture(picture)
     if show_config:
         print(config.to_yaml(settings), end="")
     elif as_json:

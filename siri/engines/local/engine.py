@@ -74,10 +74,12 @@ class LocalEngine:
 
 def _check_context(config: RunConfig) -> None:
     """Raise InputError for a budget that the model cannot read to its end; its prompts are looked at when sampled."""
-    budget = max(config.schedule.highest, config.evaluation.budget or 0)
+    highest = "schedule.segments" if config.schedule.segments else "schedule.max_budget"
+    budgets = {highest: config.schedule.highest, "evaluation.budget": config.evaluation.budget or 0}
     context = _context(config)
-    if budget >= context:
-        raise InputError(f"schedule.max_budget={budget}: the model reads {context} tokens at most, the prompt included")
+    for setting, budget in budgets.items():
+        if budget >= context:
+            raise InputError(f"{setting}={budget}: the model reads {context} tokens at most, the prompt included")
 
 
 def _context(config: RunConfig) -> int:
@@ -86,4 +88,9 @@ def _context(config: RunConfig) -> int:
     path = Path(config.model.base) / "config.json"
     if not path.is_file():
         raise InputError(f"model.base={config.model.base}: neither `laptop` nor a folder with a model's config.json")
-    return int(json.loads(path.read_text()).get("max_position_embeddings", sys.maxsize))
+    try:
+        described = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"model.base={config.model.base}: its config.json cannot be read: {error}") from None
+    context = described.get("max_position_embeddings") if isinstance(described, dict) else None
+    return context if isinstance(context, int) else sys.maxsize

@@ -30,6 +30,9 @@ class UpdateTotals:
     clipped: float = 0.0
     kl: float = 0.0
     tokens: float = 0.0
+    """Of all responses."""
+    trained: float = 0.0
+    """Of the responses with an advantage: only they go through the policy again."""
     norms: list[float] = field(default_factory=list)
 
     def metrics(self, minibatches: int, learning_rate: float) -> dict[str, float]:
@@ -38,7 +41,7 @@ class UpdateTotals:
             "update/loss": self.loss / minibatches,
             "update/grad_norm": sum(self.norms) / max(len(self.norms), 1),
             "update/ppo_clip": self.clipped / max(self.tokens, 1),
-            "update/kl": self.kl / max(self.tokens, 1),
+            "update/kl": self.kl / max(self.trained, 1),
             "update/learning_rate": learning_rate,
         }
 
@@ -140,7 +143,10 @@ class LocalStepper:
         )
 
     def update(self, batch: RolloutBatch, advantages: Tensor, step: int) -> dict[str, float]:
-        """One optimizer step per minibatch; groups without advantage skip the forward pass."""
+        """One optimizer step per minibatch; groups without advantage skip the forward pass.
+
+        A minibatch in which no group has one takes no step at all: weights and AdamW's moments stay as they are.
+        """
         rate = self.config.optimizer.learning_rate_at(step)
         totals = UpdateTotals()
         deals = self._deal(batch, step)
@@ -190,3 +196,4 @@ class LocalStepper:
         totals.loss += float(loss)
         totals.clipped += float((clipped * mask).sum())
         totals.kl -= float((log_ratio * mask).sum())
+        totals.trained += float(mask.sum())
