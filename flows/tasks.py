@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from uuid import UUID
 
 from prefect import task
@@ -13,7 +14,7 @@ from siri.engine import StepReport
 from siri.errors import StoppedError
 from siri.home import find_home
 from siri.measure import Evaluation, measure
-from siri.run import Run, advance, open_run
+from siri.run import Run, advance, open_run, reopen_run
 
 ARTIFACT_SECONDS = 2.0
 """Most often that a progress artifact is updated."""
@@ -43,16 +44,20 @@ def train_stage(config: RunConfig, stage: str) -> str:
     trained = 0
     for _ in _publish(progress.follow(reports, stage, steps.first, steps.last), steps.first, steps.last):
         trained += 1
-    if run.snapshot(stage) is None:
+    if interrupt.STOP.is_set() and run.snapshot(stage) is None:
         raise StoppedError(stage)
     print(f"{stage}: {f'{trained} steps trained' if trained else 'in the store already, nothing to train'}", flush=True)
     return run.keys[steps.last]
 
 
 @task(name="evaluation", task_run_name="{snapshot} on {benchmark}")
-def evaluate_snapshot(config: RunConfig, snapshot: str, benchmark: str) -> str:
-    """Measure a snapshot on a benchmark unless that is done already; returns the evaluation's key."""
-    evaluation = Evaluation(open_run(config, find_home()), snapshot, benchmark)
+def evaluate_snapshot(run_id: str, config: RunConfig, snapshot: str, benchmark: str) -> str:
+    """Measure a snapshot on a benchmark unless that is done already; returns the evaluation's key.
+
+    The run is reopened, so that its keys are those it was made with; `config` brings the evaluation's settings.
+    """
+    run = replace(reopen_run(find_home(), run_id), config=config)
+    evaluation = Evaluation(run, snapshot, benchmark)
     total = len(evaluation.problems) * config.evaluation.samples
     for _ in progress.count(measure(evaluation), f"{snapshot} on {benchmark}", total):
         if interrupt.STOP.is_set():
@@ -65,7 +70,7 @@ def evaluate_all(run: Run, snapshots: Iterable[str], benchmarks: Iterable[str]) 
     wanted = [Evaluation(run, snapshot, benchmark) for snapshot in snapshots for benchmark in benchmarks]
     for evaluation in wanted:
         if evaluation.find() is None:
-            evaluate_snapshot(run.config, evaluation.snapshot, evaluation.benchmark)
+            evaluate_snapshot(run.id, run.config, evaluation.snapshot, evaluation.benchmark)
 
 
 def _publish(reports: Iterator[StepReport], first: int, last: int) -> Iterator[StepReport]:

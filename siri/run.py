@@ -5,7 +5,7 @@ import logging
 import shutil
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from threading import Event
@@ -88,8 +88,7 @@ def open_run(config: RunConfig, home: Home) -> Run:
     if found is None:
         raise InputError(f"model.base={config.model.base}: not in the store {home.store} yet; `siri train` makes it")
     run = Run(config, home, problems, found.manifest.key, numerics)
-    _describe_run(run)
-    return run
+    return _named_as_before(run, config.recipe)
 
 
 def list_runs(home: Home) -> list[dict[str, Any]]:
@@ -117,7 +116,7 @@ def _read_description(path: Path) -> dict[str, Any] | None:
 def reopen_run(home: Home, reference: str) -> Run:
     """The newest run of an id, the beginning of one, a name, or a recipe. Raises InputError if there is none."""
     runs = list_runs(home)
-    named = [run for run in runs if reference in (run["id"], run["name"], run["config"]["recipe"])]
+    named = [run for run in runs if reference in (run["id"], run["name"], *_labels(run))]
     begun = [run for run in runs if len(reference) >= 4 and run["id"].startswith(reference)]
     found = named or begun
     if found:
@@ -188,10 +187,29 @@ def check_benchmarks(names: Iterable[str], setting: str) -> None:
             load_benchmark(name, setting)
 
 
-def _describe_run(run: Run) -> None:
+def _named_as_before(run: Run, label: str) -> Run:
+    """The run under the name it was first made by; the recipe it is opened by now becomes one more label of it."""
+    path = run.folder / "run.json"
+    before = _read_description(path) if path.exists() else None
+    labels = [*dict.fromkeys([*(_labels(before) if before else []), label])]
+    named = replace(run, config=run.config.model_copy(update={"recipe": labels[0]}))
+    described = _describe_run(named, labels)
+    if described != before:
+        write_atomically(path, json.dumps(described, indent=1))
+    return named
+
+
+def _labels(described: dict[str, Any]) -> list[str]:
+    """The recipes that a run was opened by, the first before all others."""
+    labels: list[str] = described.get("labels", [described["config"]["recipe"]])  # homes of 0.1.0.dev have no labels
+    return labels
+
+
+def _describe_run(run: Run, labels: list[str]) -> dict[str, Any]:
     train = run.problems.train
-    described = {
+    return {
         "id": run.id,
+        "labels": labels,
         "name": run.name,
         "base": run.base,
         "numerics": run.numerics,
@@ -199,7 +217,6 @@ def _describe_run(run: Run) -> None:
         "snapshots": {name: run.keys[step] for name, step in run.snapshot_steps.items()},
         "config": run.config.model_dump(mode="json"),
     }
-    write_atomically(run.folder / "run.json", json.dumps(described, indent=1))
 
 
 def advance(run: Run, last: int, stop: Event | None = None, keep: frozenset[int] = frozenset()) -> Iterator[StepReport]:
@@ -229,7 +246,9 @@ def advance(run: Run, last: int, stop: Event | None = None, keep: frozenset[int]
             records.append_line(metrics, records.step_line(report, run.keys[report.step]))
             yield report
     if run.store.find(run.keys[last]) is not None:
-        _write_metrics(run, last)
+        furthest = run.store.nearest(run.keys)
+        assert furthest is not None
+        _write_metrics(run, max(last, furthest.manifest.step))
 
 
 def _points(run: Run, last: int, kept: frozenset[int]) -> list[int]:

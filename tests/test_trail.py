@@ -162,6 +162,12 @@ def test_a_shorter_run_after_a_longer_one_trains_nothing(home: Home) -> None:
     assert [line["step"] for line in metrics(shorter)] == list(range(1, 9))
 
 
+def test_a_stage_asked_for_again_leaves_the_metrics_of_the_whole_run(home: Home) -> None:
+    run = settle(tiny(), home)
+    list(advance(run, 4))
+    assert [line["step"] for line in metrics(run)] == list(range(1, TOTAL + 1))
+
+
 def test_grpo_under_the_schedule_of_siri_trains_nothing_new(home: Home) -> None:
     settle(tiny(), home)
     assert list(advance(prepare(tiny("method.name=grpo"), home), TOTAL)) == []
@@ -432,6 +438,20 @@ def test_the_run_folder_describes_the_run(straight: Run) -> None:
     assert described["id"] == straight.id == straight.folder.name
     assert RunConfig.model_validate(described["config"]) == straight.config
     assert described["snapshots"] == {name: straight.keys[step] for name, step in straight.snapshot_steps.items()}
+
+
+def test_opening_a_run_again_leaves_its_description_alone(straight: Run) -> None:
+    path = straight.folder / "run.json"
+    before = path.stat().st_mtime_ns
+    open_run(straight.config, straight.home)
+    assert path.stat().st_mtime_ns == before
+
+
+def test_a_run_opened_by_another_recipe_keeps_its_name_and_answers_to_both(home: Home) -> None:
+    first = prepare(tiny(), home)
+    second = open_run(first.config.model_copy(update={"recipe": "mine"}), home)
+    assert second.name == first.name
+    assert reopen_run(home, "mine").id == reopen_run(home, "laptop").id == first.id
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"id": 3}', "null"])

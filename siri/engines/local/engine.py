@@ -10,7 +10,6 @@ import torch
 
 from siri.config import RunConfig
 from siri.engine import SampleRequest, StagePlan, StepReport
-from siri.engines.local.policy import DTYPES
 from siri.engines.local.pretrained import export, load_pretrained
 from siri.engines.local.stepper import LocalStepper
 from siri.errors import InputError
@@ -21,6 +20,8 @@ from siri.train import train
 
 NUMERICS = 2
 """Raised by hand when equal input gives other bits."""
+DTYPES = {"float32": "float32", "bfloat16": "bfloat16 over float32"}
+"""What `engine.dtype` means here: the arithmetic; weights and optimizer are always float32."""
 
 
 class LocalEngine:
@@ -43,7 +44,7 @@ class LocalEngine:
             "version": NUMERICS,
             "torch": torch.__version__.partition("+")[0],
             "device": settings.device,
-            "dtype": settings.dtype,
+            "dtype": DTYPES[settings.dtype],
             "threads": settings.threads,
             "micro_batch_tokens": settings.micro_batch_tokens,
             "sample_rows": settings.sample_rows,
@@ -65,8 +66,7 @@ class LocalEngine:
 
     def make_base(self, folder: Path) -> None:
         """Take the Hugging Face folder that `model.base` names over into the store's format."""
-        settings = self.config.engine
-        loaded = load_pretrained(Path(self.config.model.base), torch.device(settings.device), DTYPES[settings.dtype])
+        loaded = load_pretrained(Path(self.config.model.base), "cpu", torch.float32)
         export(loaded.model, loaded.tokenizer, folder, loaded.eos_ids)
 
     def close(self) -> None:

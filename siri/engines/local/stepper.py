@@ -88,17 +88,18 @@ class LocalStepper:
         """Answer each problem `group_size` times within its budget, and grade the answers."""
         loaded = self.policy.loaded
         prompts = [self._encode(problem) for problem in problems]
-        sampled = sample(
-            loaded.model,
-            [prompt.ids for prompt in prompts],
-            budgets,
-            group_size=group_size,
-            temperature=temperature,
-            generator=torch.Generator(loaded.model.device).manual_seed(seed),
-            eos_ids=loaded.eos_ids,
-            pad_id=loaded.pad_id,
-            rows_at_once=self.config.engine.sample_rows,
-        )
+        with self.policy.arithmetic():
+            sampled = sample(
+                loaded.model,
+                [prompt.ids for prompt in prompts],
+                budgets,
+                group_size=group_size,
+                temperature=temperature,
+                generator=torch.Generator(loaded.model.device).manual_seed(seed),
+                eos_ids=loaded.eos_ids,
+                pad_id=loaded.pad_id,
+                rows_at_once=self.config.engine.sample_rows,
+            )
         return self._grade(problems, budgets, prompts, sampled, group_size)
 
     def _encode(self, problem: Problem) -> Prompt:
@@ -155,7 +156,7 @@ class LocalStepper:
             live = advantages[rows] != 0
             if bool(live.any()):
                 self._accumulate(batch, advantages, rows[live], weights[live], totals)
-                totals.norms.append(self.policy.step(rate))
+                totals.norms.append(self.policy.step(rate, step))
         return totals.metrics(len(deals), rate)
 
     def _deal(self, batch: RolloutBatch, step: int) -> list[Tensor]:
@@ -178,7 +179,8 @@ class LocalStepper:
             picked = rows[chosen]
             prompts = [batch.prompts[row] for row in picked.tolist()]
             responses = [batch.tokens[row, : batch.lengths[row]].tolist() for row in picked.tolist()]
-            logprobs = score(self.policy.loaded.model, prompts, responses, self.config.rollout.temperature).logprobs
+            with self.policy.arithmetic():
+                logprobs = score(self.policy.loaded.model, prompts, responses, self.config.rollout.temperature).logprobs
             device, width = logprobs.device, logprobs.shape[1]
             old = batch.logprobs[picked, :width].to(device)
             advantage = advantages[picked].to(device)[:, None]

@@ -81,7 +81,7 @@ def warm_up(config: RunConfig, plan: StagePlan) -> Iterator[StepReport]:
         loss = _imitate(policy, batch, config.engine.micro_batch_tokens)
         metrics = {
             "warmup/loss": loss,
-            "warmup/grad_norm": policy.step(rate),
+            "warmup/grad_norm": policy.step(rate, step),
             "warmup/learning_rate": rate,
             "warmup/tokens": float(sum(len(response) for _, response in batch)),
         }
