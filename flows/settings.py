@@ -3,9 +3,18 @@
 import os
 import signal
 import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
 
+from filelock import FileLock
+
+from siri.errors import InputError
 from siri.home import Home
 from siri.platform import running
+
+ANSWER_SECONDS = 10.0
+"""Longest wait for the user's own server."""
 
 
 def use_home(home: Home) -> None:
@@ -52,12 +61,37 @@ def _use_servers(home: Home) -> None:
 def start_server() -> None:
     """Bring the server of flows that run without one, deaf to Ctrl-C: a terminal's would end it before its flow.
 
-    Call it before the first flow; with PREFECT_API_URL set there is nothing to do.
+    Call it before the first flow. With PREFECT_API_URL set there is nothing to bring: raises InputError unless a server
+    answers there.
     """
-    from prefect.settings import PREFECT_API_URL
+    import prefect
+    from prefect.settings import PREFECT_API_URL, PREFECT_HOME
 
-    if PREFECT_API_URL.value():
+    address = PREFECT_API_URL.value()
+    if address:
+        _require_answer(address)
         return
+    folder: Path = PREFECT_HOME.value()
+    migrated = folder / f"migrated-{prefect.__version__}"
+    if migrated.exists():
+        _start()
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "first-start.lock"):  # two servers that migrate one database spoil each other's work
+        _start()
+        migrated.touch()
+
+
+def _require_answer(address: str) -> None:
+    try:
+        urllib.request.urlopen(f"{address.rstrip('/')}/health", timeout=ANSWER_SECONDS).close()
+    except urllib.error.HTTPError:  # it lives; what it asks for, Prefect knows
+        return
+    except (OSError, ValueError) as error:
+        raise InputError(f"PREFECT_API_URL={address}: no server answers ({error}); start it, or unset it") from None
+
+
+def _start() -> None:
     from prefect.server.api.server import SubprocessASGIServer
 
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # children inherit it

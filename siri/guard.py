@@ -11,6 +11,8 @@ import psutil
 
 MARK = "SIRI_GUARD"
 """Environment variable that all descendants of a guarded process inherit."""
+_guards: list[subprocess.Popen[bytes]] = []
+"""Kept, or the pipe of a forgotten guard would be closed and the guard act while this process lives."""
 
 
 def guard() -> None:
@@ -23,7 +25,7 @@ def guard() -> None:
     # The pipe is never written to: it ends with this process, and that is what the guard waits for. The guard itself is
     # unmarked: a process that guards, started by one that does, must not lose its guard when both end at once.
     unmarked = {name: value for name, value in os.environ.items() if name != MARK}
-    subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, env=unmarked)
+    _guards.append(subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, env=unmarked))
     os.environ[MARK] = mark
 
 

@@ -42,5 +42,5 @@ def main() -> None:
     try:
         app()
     except InputError as error:
-        print(f"siri: {error}", file=sys.stderr)
+        print("siri:", " ".join(str(error).splitlines()), file=sys.stderr)  # the value shown may hold several
         sys.exit(2)
