@@ -1,5 +1,6 @@
 """From runs to tables: what was measured of every snapshot, what differs at equal steps, what the policies wrote."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,13 +21,37 @@ BASE = "base"
 
 
 def labels(runs: Sequence[Run]) -> dict[str, str]:
-    """Run id -> what the run is called in tables and figures: shape and budgets, with more where two would be alike."""
-    plain = {run.id: _describe(run.config.schedule) for run in runs}
-    alike = [label for label in plain.values() if list(plain.values()).count(label) > 1]
-    return {run.id: f"{plain[run.id]}, {run.name}" if plain[run.id] in alike else plain[run.id] for run in runs}
+    """Run id -> what a run is called in tables and figures: shape and budgets, and its name where these are too little.
+
+    It is where two would be alike, and where the runs stand on different bases.
+    """
+    plain = {run.id: describe_budget(run.config.schedule) for run in runs}
+    count = Counter(plain.values())
+    several_bases = len({run.base for run in runs}) > 1
+    return {
+        run.id: f"{plain[run.id]}, {run.name}" if several_bases or count[plain[run.id]] > 1 else plain[run.id]
+        for run in runs
+    }
 
 
-def _describe(schedule: LengthSchedule) -> str:
+def cautions(runs: Sequence[Run]) -> list[str]:
+    """What the runs differ in beside their training, a line each: then a difference is not the training's alone."""
+    told = {
+        run.id: {"base": run.base[:12]} | {name: str(value) for name, value in run.numerics.items()} for run in runs
+    }
+    names = dict.fromkeys(name for facts in told.values() for name in facts)
+    lines = []
+    for name in names:
+        values = {run.name: told[run.id].get(name, "none") for run in runs}
+        if len(set(values.values())) > 1:
+            lines.append(
+                f"the runs differ in {name}: " + ", ".join(f"{value} ({run})" for run, value in values.items())
+            )
+    return lines
+
+
+def describe_budget(schedule: LengthSchedule) -> str:
+    """Shape and budgets in a few characters: cosine 36–72."""
     if schedule.shape == "constant":
         return f"constant {schedule.max_budget}"
     if schedule.shape == "segments":
@@ -45,11 +70,19 @@ def phase_of(run: Run, snapshot: str) -> str:
     return phases.get(snapshot, BASE if snapshot == BASE else "level")
 
 
-def find_benchmark(run: Run) -> str:
-    """The benchmark that a run's tables show: the first of its final ones, else of the others, that has results.
+def find_benchmark(run: Run, asked: str | None = None) -> str:
+    """The benchmark that a run's tables show: the one asked for, else the first that has results.
 
-    Raises InputError when no trained snapshot has been evaluated.
+    The final ones come first. Raises InputError when no trained snapshot has been evaluated, or nothing on the one
+    asked for.
     """
+    if asked is not None:
+        if not evaluated(run, asked):
+            raise InputError(
+                f"benchmark={asked}: {run.name} has not been evaluated on it; "
+                f"`siri evaluate {run.name} --benchmark {asked}` does it"
+            )
+        return asked
     for benchmark in (*run.config.evaluation.final, *run.config.evaluation.benchmarks):
         if set(evaluated(run, benchmark)) - {BASE}:
             return benchmark

@@ -21,6 +21,7 @@ from rich.text import Text
 from dashboards import data, figures, wording
 from dashboards.findings import Evidence, find_all
 from siri.behavior import WORDS
+from siri.errors import InputError
 from siri.evaluate import EvalReport
 from siri.measure import Evaluation
 from siri.run import Run
@@ -30,15 +31,21 @@ HERE = Path(__file__).parent
 _WORDS = re.compile(rf"\b({'|'.join(WORDS).replace('_', '(?:_|[ ]+)')})\b", re.IGNORECASE)
 
 
-def write_report(run: Run, baselines: Sequence[Run], path: Path) -> Path:
+def write_report(run: Run, baselines: Sequence[Run], path: Path, asked: str | None = None) -> Path:
     """Write the report of a run, its baselines beside it, as one self-contained HTML file.
 
-    It shows what has been evaluated so far. Equal input gives an equal file, but for the date at its end. Raises
-    InputError when nothing has been evaluated, or when a baseline was measured otherwise than the run.
+    It shows what has been evaluated so far, on the benchmark asked for. Equal input gives an equal file, but for the
+    date at its end. Raises InputError when nothing has been evaluated, when a baseline was measured otherwise than the
+    run, and when the file cannot be written.
     """
-    page = _environment().get_template("page.html").render(_content(run, tuple(baselines)))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, page)
+    if path.is_dir():
+        raise InputError(f"report={path}: is a folder; name a file")
+    page = _environment().get_template("page.html").render(_content(run, tuple(baselines), asked))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, page)
+    except OSError as error:
+        raise InputError(f"report={path}: cannot be written: {error.strerror}") from None
     return path
 
 
@@ -51,9 +58,9 @@ def _environment() -> Environment:
     return environment
 
 
-def _content(run: Run, baselines: tuple[Run, ...]) -> dict[str, Any]:
+def _content(run: Run, baselines: tuple[Run, ...], asked: str | None) -> dict[str, Any]:
     """Everything that the page's template names."""
-    benchmark = data.find_benchmark(run)
+    benchmark = data.find_benchmark(run, asked)
     runs, evidence = [run, *baselines], Evidence(run, baselines, benchmark)
     table = data.snapshot_table(runs, benchmark)
     called = data.labels(runs)
@@ -61,6 +68,8 @@ def _content(run: Run, baselines: tuple[Run, ...]) -> dict[str, Any]:
     return {
         "run": run,
         "label": called[run.id],
+        "budget": data.describe_budget(run.config.schedule),
+        "cautions": data.cautions(runs),
         "baselines": [called[baseline.id] for baseline in baselines],
         "trained": len(data.curves(run)),
         "steps": run.config.schedule.total_steps,
@@ -170,9 +179,9 @@ def pieces(text: str) -> Iterator[tuple[str, str]]:
     yield "", text[end:]
 
 
-def print_table(run: Run, baselines: Sequence[Run]) -> Table:
+def print_table(run: Run, baselines: Sequence[Run], asked: str | None = None) -> Table:
     """The headline table for a terminal: a row per evaluated snapshot, 95 % intervals in brackets."""
-    benchmark = data.find_benchmark(run)
+    benchmark = data.find_benchmark(run, asked)
     rows = data.snapshot_table([run, *baselines], benchmark)
     report = Evaluation(run, data.evaluated(run, benchmark)[-1], benchmark).report()
     table = Table(
@@ -181,8 +190,8 @@ def print_table(run: Run, baselines: Sequence[Run]) -> Table:
         caption="brackets: 95 % over problems and samples; CR: accuracy gained over length kept, against the base",
         caption_justify="left",
     )
-    for column in ("run", "snapshot"):
-        table.add_column(column)
+    table.add_column("run", overflow="fold")
+    table.add_column("snapshot")
     for column in ("step", "accuracy %", "mean tokens", "accuracy–CR"):
         table.add_column(column, justify="right")
     before = data.BASE
@@ -196,7 +205,7 @@ def print_table(run: Run, baselines: Sequence[Run]) -> Table:
 
 def _cells(row: pd.Series, repeated: bool) -> list[Text]:
     cells = (
-        "" if repeated or row["phase"] == data.BASE else row["label"],
+        "" if repeated or row["label"] == data.BASE else row["label"],
         row["snapshot"],
         str(row["step"]),
         wording.percent_interval(data.interval_of(row, "accuracy")),

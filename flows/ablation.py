@@ -18,8 +18,9 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled
 from pydantic import Field
 
-from siri import guard, tracking
+from flows.life import live
 from siri import run as runs
+from siri import tracking
 from siri.errors import InputError, StoppedError
 from siri.home import find_home
 from siri.interrupt import STOP
@@ -36,25 +37,34 @@ GRACE_SECONDS = 60.0
 """What workers get to finish their step and keep a checkpoint."""
 VAIN_STARTS = 3
 """Workers that may end one after another with nothing having moved."""
-SweepName = Annotated[str, Field(description="Name of a sweep, such as paper, or a YAML file")]
-Size = Annotated[Literal["laptop", "paper"], Field(description="Which of the sweep's sizes")]
-Overrides = Annotated[list[str], Field(description="Changes to all its trials, as in rollout.group_size=4")]
+Size = Literal["laptop", "paper"]
 
 
 @flow(name="ablate", flow_run_name="{sweep} {size}")
 def ablate(
-    sweep: SweepName = "paper",
+    sweep: str = "paper",
     size: Size = "laptop",
-    workers: Annotated[int, Field(ge=0, description="Processes; 0: other machines' workers do it all")] = 1,
-    overrides: Overrides = [],  # noqa: B006
-    retry_failed: Annotated[bool, Field(description="Run failed trials anew, as trials of their own")] = False,
+    workers: Annotated[int, Field(ge=0)] = 1,
+    overrides: list[str] = [],  # noqa: B006
+    retry_failed: bool = False,
 ) -> str:
     """Run a sweep to its end; returns the name of its last study.
 
     Run again after a crash of anything, it goes on: finished trials stay as they are, others keep their numbers.
+
+    Args:
+        sweep: Name of a sweep, such as paper, or a YAML file.
+        size: Which of the sweep's sizes.
+        workers: Processes; 0: other machines' workers do it all.
+        overrides: Changes to all its trials, as in rollout.group_size=4.
+        retry_failed: Run failed trials anew, as trials of their own.
     """
-    if guard.MARK not in os.environ:  # a work pool has started this: nothing must outlive it either
-        guard.guard()
+    return live(lambda: _ablate(sweep, size, workers, overrides, retry_failed))
+
+
+def _ablate(
+    sweep: str, size: Literal["laptop", "paper"], workers: int, overrides: list[str], retry_failed: bool
+) -> str:
     job = Job(sweep, size, find_home(), extra=tuple(overrides))
     for config in {trial.arm: trial.config for trial in job.trials}.values():
         runs.check(config)
@@ -207,10 +217,15 @@ def perform_as_flow(job: Job, study: Study, claim: Claim, run: Run, stop: Event)
 
 
 @flow(name="sweep-worker", flow_run_name="{sweep} {size}")
-def sweep_worker(sweep: SweepName = "paper", size: Size = "laptop", overrides: Overrides = []) -> None:  # noqa: B006
+def sweep_worker(sweep: str = "paper", size: Size = "laptop", overrides: list[str] = []) -> None:  # noqa: B006
     """Work on a sweep from wherever a work pool starts this; trials are subflows; `ablate` with 0 workers watches.
 
     Machines that share no work folder need SIRI_STUDY_URL; they make trunks of their own.
+
+    Args:
+        sweep: Name of a sweep, such as paper, or a YAML file.
+        size: Which of the sweep's sizes.
+        overrides: Changes to all its trials, as in rollout.group_size=4.
     """
     for job in Job(sweep, size, find_home(), extra=tuple(overrides)).phases:
         job.enqueue(job.open_study())

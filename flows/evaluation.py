@@ -2,6 +2,7 @@
 
 from prefect import flow
 
+from flows.life import live
 from flows.tasks import evaluate_all
 from flows.train import publish
 from siri import tracking
@@ -18,6 +19,10 @@ def evaluate(run: str, snapshots: list[str] = [], benchmarks: list[str] = []) ->
         snapshots: Names of snapshots, as in c3-low; none means all that are there.
         benchmarks: `dev`, `test` or paths of problem files; none means the run's final ones.
     """
+    return live(lambda: _evaluate(run, snapshots, benchmarks))
+
+
+def _evaluate(run: str, snapshots: list[str], benchmarks: list[str]) -> str:
     opened = reopen_run(find_home(), run)
     there = [name for name in opened.snapshot_steps if opened.snapshot(name) is not None]
     evaluate_all(opened, snapshots or there, benchmarks or opened.config.evaluation.final)

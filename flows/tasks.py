@@ -2,11 +2,16 @@
 
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import replace
 from uuid import UUID
 
+import httpx
 from prefect import task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.exceptions import PrefectHTTPStatusError
 
+from flows.gpu import in_turn
 from flows.guards import train_guarded
 from siri import bases, interrupt, progress
 from siri.config import RunConfig
@@ -15,7 +20,7 @@ from siri.errors import StoppedError
 from siri.home import find_home
 from siri.measure import Evaluation, measure
 from siri.retention import is_passed
-from siri.run import Run, open_run
+from siri.run import Run, open_run, reopen_run
 
 ARTIFACT_SECONDS = 2.0
 """Most often that a progress artifact is updated."""
@@ -25,9 +30,13 @@ ARTIFACT_SECONDS = 2.0
 def make_base(config: RunConfig) -> str:
     """See to it that the base is in the store; returns key(0)."""
     last = config.model.warmup.steps
-    steps = bases.make_base(config, find_home(), interrupt.STOP)
-    for _ in _publish(progress.follow(steps, "base", 1, last), 1, last):
-        pass
+
+    def warm_up() -> None:
+        steps = bases.make_base(config, find_home(), interrupt.STOP)
+        for _ in _publish(progress.follow(steps, "base", 1, last), 1, last):
+            pass
+
+    in_turn(config, warm_up)
     if interrupt.STOP.is_set():
         raise StoppedError("the warm-up of the base")
     return open_run(config, find_home()).base
@@ -38,20 +47,32 @@ def train_stage(config: RunConfig, stage: str) -> str:
     """Train one stage unless its snapshot stands already; returns the snapshot's key."""
     run = open_run(config, find_home())
     steps = next(found for found in config.schedule.stages if found.name == stage)
-    reports = train_guarded(run, steps.last)
+    there = run.store.nearest(run.keys[steps.first : steps.last])
+    if there is not None and run.store.find(run.keys[steps.last]) is None:
+        print(f"{stage}: goes on after step {there.manifest.step}", flush=True)
     trained = 0
-    for _ in _publish(progress.follow(reports, stage, steps.first, steps.last), steps.first, steps.last):
-        trained += 1
-    if run.snapshot(stage) is None:
+
+    def train() -> None:
+        nonlocal trained
+        reports = train_guarded(run, steps.last)
+        for _ in _publish(progress.follow(reports, stage, steps.first, steps.last), steps.first, steps.last):
+            trained += 1
+
+    in_turn(config, train)
+    if interrupt.STOP.is_set() and run.snapshot(stage) is None:
         raise StoppedError(stage)
     print(f"{stage}: {f'{trained} steps trained' if trained else 'in the store already, nothing to train'}", flush=True)
     return run.keys[steps.last]
 
 
 @task(name="evaluation", task_run_name="{snapshot} on {benchmark}")
-def evaluate_snapshot(config: RunConfig, snapshot: str, benchmark: str) -> str:
-    """Measure a snapshot on a benchmark unless that is done already; returns the evaluation's key."""
-    evaluation = Evaluation(open_run(config, find_home()), snapshot, benchmark)
+def evaluate_snapshot(run_id: str, config: RunConfig, snapshot: str, benchmark: str) -> str:
+    """Measure a snapshot on a benchmark unless that is done already; returns the evaluation's key.
+
+    The run is reopened, so that its keys are those it was made with; `config` brings the evaluation's settings.
+    """
+    run = replace(reopen_run(find_home(), run_id), config=config)
+    evaluation = Evaluation(run, snapshot, benchmark)
     total = len(evaluation.problems) * config.evaluation.samples
     for _ in progress.count(measure(evaluation), f"{snapshot} on {benchmark}", total):
         if interrupt.STOP.is_set():
@@ -65,7 +86,7 @@ def evaluate_all(run: Run, snapshots: Iterable[str], benchmarks: Iterable[str]) 
     wanted = [Evaluation(run, snapshot, benchmark) for snapshot in there for benchmark in benchmarks]
     for evaluation in wanted:
         if evaluation.find() is None:
-            evaluate_snapshot(run.config, evaluation.snapshot, evaluation.benchmark)
+            evaluate_snapshot(run.id, run.config, evaluation.snapshot, evaluation.benchmark)
 
 
 def _publish(reports: Iterator[StepReport], first: int, last: int) -> Iterator[StepReport]:
@@ -81,7 +102,9 @@ def _publish(reports: Iterator[StepReport], first: int, last: int) -> Iterator[S
 
 
 def _show_percent(artifact: UUID | None, percent: float, note: str) -> UUID | None:
-    if artifact is None:
-        return create_progress_artifact(progress=percent, description=note)  # type: ignore[return-value]
-    update_progress_artifact(artifact_id=artifact, progress=percent, description=note)
+    """Show how far it is; a server that is away just now costs no training."""
+    with suppress(httpx.TransportError, PrefectHTTPStatusError):
+        if artifact is None:
+            return create_progress_artifact(progress=percent, description=note)  # type: ignore[return-value]
+        update_progress_artifact(artifact_id=artifact, progress=percent, description=note)
     return artifact

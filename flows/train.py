@@ -8,6 +8,7 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 from pydantic import Field
 
 from flows.guards import pause_if_asked
+from flows.life import live
 from flows.tasks import evaluate_all, make_base, train_stage
 from siri import tracking
 from siri.config import RunConfig, load, recipe_names
@@ -31,6 +32,10 @@ def train(config: RunConfig = LAPTOP, until: str = "") -> str:
         config: The run, every setting of it; prefilled with the laptop recipe.
         until: Stage to stop after, as in c2-high; empty means the last.
     """
+    return live(lambda: _train(config, until))
+
+
+def _train(config: RunConfig, until: str) -> str:
     stages = config.schedule.stages_until(until or None)
     make_base(config)
     run = open_run(config, find_home())
@@ -59,8 +64,7 @@ def train_recipe(recipe: Recipe = "laptop", overrides: list[str] = [], until: st
         overrides: Changes to it, each as in schedule.min_budget=24.
         until: Stage to stop after, as in c2-high; empty means the last.
     """
-    run_id: str = train(load(recipe, overrides), until)
-    return run_id
+    return live(lambda: _train(load(recipe, overrides), until))
 
 
 def publish(run: Run) -> None:

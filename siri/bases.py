@@ -29,6 +29,8 @@ from siri.snapshots import (
 )
 from siri.trail import Chain, commit_checkpoint, travel
 
+Beside = Callable[[Path], dict[str, str]]
+"""What of a base's folder names it, beside its weights."""
 NOT_MODEL = ("optimizer.safetensors", "method.json", "steps.jsonl", "responses.jsonl", MANIFEST)
 """Files of a checkpoint that are not the model: RL starts with a fresh optimizer and sees the weights alone."""
 
@@ -50,8 +52,10 @@ def make_base(config: RunConfig, home: Home, stop: Event | None = None) -> Itera
                 return
         with store.lease(name):
             if find_base(store, name) is None:
-                copy = partial(_copy_warmed, config, store, numerics)
-                _adopt(store, name, copy if _needs_warmup(config) else engine.make_base)
+                if _needs_warmup(config):
+                    _adopt(store, name, partial(_copy_warmed, config, store, numerics), lambda folder: {})
+                else:
+                    _adopt(store, name, engine.make_base, _beside_weights)
 
 
 def _needs_warmup(config: RunConfig) -> bool:
@@ -111,13 +115,23 @@ def _copy_warmed(config: RunConfig, store: Store, numerics: dict[str, Any], fold
         shutil.copyfile(warmed.folder / name, folder / name)
 
 
-def _adopt(store: Store, name: str, write: Callable[[Path], None]) -> None:
+def _beside_weights(folder: Path) -> dict[str, str]:
+    """Checksums of what makes weights a policy: config and tokenizer, less what only says which library wrote them."""
+    files = describe_files(folder)
+    for name in ("config.json", "generation_config.json"):
+        if name in files:
+            settings = json.loads((folder / name).read_text())
+            files[name] = keys.digest({key: settings[key] for key in settings if key != "transformers_version"})
+    return {name: files[name] for name in files if name != WEIGHTS}
+
+
+def _adopt(store: Store, name: str, write: Callable[[Path], None], beside: Beside) -> None:
     """Store what `write` puts into an empty folder as a base, and note what it was asked for by."""
     folder = store.scratch()
     try:
         write(folder)
         weights = file_sha256(folder / WEIGHTS)
-        key = keys.base_key(weights)
+        key = keys.base_key(weights, beside(folder))
         store.commit(folder, Manifest(key, 0, None, "base", weights, describe_files(folder), {"base": name}))
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -4,23 +4,20 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from siri.errors import InputError
 from siri.problems import ProblemSettings
 from siri.schedule import LengthSchedule
+from siri.settings import Settings
 
 EngineName = Literal["local", "scripted", "scripted-process", "verl"]
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
-
-
-class MethodSettings(_Settings):
+class MethodSettings(Settings):
     """The method of a run and the settings that the paper leaves to the user."""
 
     name: Literal["grpo", "siri"] = "siri"
@@ -37,18 +34,21 @@ class MethodSettings(_Settings):
     """Optimizer updates per step; the step's problems are dealt out among them."""
 
 
-class RolloutSettings(_Settings):
+class RolloutSettings(Settings):
     """How a step samples."""
 
     batch_size: Annotated[int, Field(ge=1)] = 128
     """Problems per step."""
-    group_size: Annotated[int, Field(ge=1)] = 8
-    """Responses per problem (G); the paper does not state it, 8 is DeepScaleR's."""
+    group_size: Annotated[int, Field(ge=2)] = 8
+    """Responses per problem (G); at least 2, since a response learns by how it differs from its group.
+
+    The paper does not state it, 8 is DeepScaleR's.
+    """
     temperature: Annotated[float, Field(gt=0)] = 1.0
     """Sampling temperature of the rollouts."""
 
 
-class OptimizerSettings(_Settings):
+class OptimizerSettings(Settings):
     """AdamW of the RL steps."""
 
     learning_rate: Annotated[float, Field(gt=0)] = 1e-6
@@ -71,7 +71,7 @@ class OptimizerSettings(_Settings):
         return self.learning_rate * min(1.0, step / max(self.warmup_steps, 1))
 
 
-class ShapeSettings(_Settings):
+class ShapeSettings(Settings):
     """Size of the laptop model, a Llama-shaped decoder."""
 
     width: Annotated[int, Field(ge=8)] = 64
@@ -79,14 +79,20 @@ class ShapeSettings(_Settings):
     layers: Annotated[int, Field(ge=1)] = 3
     """Decoder layers."""
     heads: Annotated[int, Field(ge=2)] = 4
-    """Attention heads; must divide the width."""
+    """Attention heads; the width must be an even multiple of them."""
     feed_forward: Annotated[int, Field(ge=8)] = 176
     """Inner width of the SwiGLU feed-forward."""
     context: Annotated[int, Field(ge=64)] = 256
     """Most tokens of prompt and response together."""
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.width % self.heads or self.width // self.heads % 2:
+            raise ValueError(f"width={self.width}, heads={self.heads}: the width must be an even multiple of the heads")
+        return self
 
-class WarmupSettings(_Settings):
+
+class WarmupSettings(Settings):
     """Supervised warm-up that makes the laptop's base model: it learns to solve the task, and to overthink."""
 
     steps: Annotated[int, Field(ge=1)] = 750
@@ -99,7 +105,7 @@ class WarmupSettings(_Settings):
     """Decoupled weight decay of the warm-up."""
 
 
-class ModelSettings(_Settings):
+class ModelSettings(Settings):
     """The policy before RL."""
 
     base: str = "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"
@@ -112,7 +118,7 @@ class ModelSettings(_Settings):
     """How the laptop base is made."""
 
 
-class EngineSettings(_Settings):
+class EngineSettings(Settings):
     """What runs the steps, and what of it decides the bits that come out."""
 
     name: EngineName = "verl"
@@ -129,13 +135,13 @@ class EngineSettings(_Settings):
     """Most responses that are sampled side by side."""
 
 
-class EvaluationSettings(_Settings):
+class EvaluationSettings(Settings):
     """How snapshots are measured; never part of a snapshot's key."""
 
     benchmarks: tuple[str, ...] = ("dev",)
     """Measured at every snapshot: `dev`, `test` (the problem set's own splits) or paths of problem files."""
-    final: tuple[str, ...] = ("test",)
-    """Measured once training is done; the tables of the report show these."""
+    final: Annotated[tuple[str, ...], Field(min_length=1)] = ("test",)
+    """Measured once training is done; the tables of the report show these, so there is at least one."""
     samples: Annotated[int, Field(ge=1)] = 32
     """Responses per problem."""
     temperature: Annotated[float, Field(ge=0)] = 0.6
@@ -151,10 +157,10 @@ def say_off(value: Any) -> Any:
     return "off" if value is False else value
 
 
-GuardAction = Annotated[Literal["off", "warn", "pause", "stop"], BeforeValidator(say_off)]
+GuardAction = Literal["off", "warn", "pause", "stop"]
 
 
-class GuardSettings(_Settings):
+class GuardSettings(Settings):
     """What a run is watched for, and what comes of it: a warning, a pause where the stage ends, a stop at once."""
 
     no_reward: GuardAction = "warn"
@@ -184,20 +190,30 @@ class GuardSettings(_Settings):
     disk_free: Annotated[float, Field(ge=0)] = 2.0
     """For disk: gigabytes (10⁹ bytes)."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _say_off(cls, values: Any) -> Any:
+        return {name: say_off(value) for name, value in values.items()} if isinstance(values, dict) else values
 
-class SnapshotSettings(_Settings):
+
+class SnapshotSettings(Settings):
     """What is kept beside the snapshots that the schedule names."""
 
-    observed_extrema: bool = False
+    observed_extrema: Literal["off", "keep"] = "off"
     """Keep a snapshot where the observed length turns after the schedule has, to within checkpoint_every steps."""
     observed_window: Annotated[int, Field(ge=3)] = 11
     """Steps over which the observed length is averaged; a turn is believed when it is that many steps old."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _say_off(cls, values: Any) -> Any:
+        return {name: say_off(value) for name, value in values.items()} if isinstance(values, dict) else values
 
-class RunConfig(_Settings):
+
+class RunConfig(Settings):
     """A run: recipe, overrides and seed. Defaults are the paper's (arXiv 2509.25176)."""
 
-    recipe: str = "custom"
+    recipe: Annotated[str, Field(pattern=r"^[^/\\.][^/\\]*$")] = "custom"
     """Name of the recipe that this came from; a label."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of RL: the order of problems, the samples, the minibatches."""
@@ -272,6 +288,8 @@ def parse_yaml(text: str, source: str) -> dict[str, Any]:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise InputError(f"{source}: broken YAML: {' '.join(str(error).split())}") from None
+    if values is None:
+        raise InputError(f"{source}: is empty; it must hold `key: value` lines")
     if not isinstance(values, dict):
         raise InputError(f"{source}: must hold `key: value` lines, holds {type(values).__name__}")
     return values
@@ -308,10 +326,19 @@ def first_mistake(error: ValidationError, model: type[BaseModel]) -> str:
         return f"{field}: unknown setting{_closest(field, model)}"
     if first["type"] == "missing":
         return f"{field}: must be given"
-    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "model_type":
+        return f"{field}={first['input']!r}: is a group of settings{_first_of(field, model)}"
+    if first["type"] == "too_short":
+        return f"{field}={first['input']!r}: must hold at least {first['ctx']['min_length']}"
+    message = first["msg"].removeprefix("Value error, ").replace("tuple", "list")
     if first["type"] == "value_error":
         return f"{field}: {message}"
     return f"{field}={first['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def _first_of(group: str, model: type[BaseModel]) -> str:
+    inside = [path for path in field_paths(model) if path.startswith(f"{group}.")]
+    return f"; set one of them, as in {inside[0]}=…" if inside else ", as in {name: value}"
 
 
 def _closest(field: str, model: type[BaseModel]) -> str:

@@ -1,5 +1,6 @@
 """What can be wrong with an installation, a work folder and the servers it talks to, and how to mend it."""
 
+import getpass
 import os
 import shutil
 import sys
@@ -13,7 +14,7 @@ from typing import Literal
 from packaging.requirements import Requirement
 
 from siri.errors import InputError
-from siri.home import Home
+from siri.home import Home, check_writable
 from siri.snapshots import Store
 
 LEAST_FREE = 2 * 1024**3
@@ -33,7 +34,8 @@ class Finding:
 
 def diagnose(home: Home) -> list[Finding]:
     """All findings, the installation first."""
-    return [*_check_packages(), _check_torch(), _check_store(home), _check_disk(home), *_check_servers(home)]
+    place = (_check_home(home), _check_store(home), _check_disk(home))
+    return [*_check_packages(), _check_torch(), *place, *_check_servers(home)]
 
 
 def _check_packages() -> Iterator[Finding]:
@@ -75,13 +77,25 @@ def _check_torch() -> Finding:
     return Finding("torch", "ok", f"{torch.__version__}, {device}, {os.cpu_count()} cores")
 
 
+def _check_home(home: Home) -> Finding:
+    """Whether the work folder can be written, by writing."""
+    try:
+        check_writable(home)
+    except InputError as error:
+        mend = f"chown or chmod it (you are {getpass.getuser()}), or name another work folder with --home or SIRI_HOME"
+        return Finding("home", "wrong", str(error), mend)
+    return Finding("home", "ok", f"{home.root.resolve()} can be written")
+
+
 def _check_store(home: Home) -> Finding:
     if not home.store.exists():
         return Finding("store", "ok", f"{home.store} is made by the first run")
     try:
         entries = list(Store(home.store).entries())
     except InputError as error:
-        return Finding("store", "wrong", str(error), "name another work folder with --home, or a newer SIRI")
+        return Finding(
+            "store", "wrong", str(error), "name another work folder with --home, or use the SIRI that made it"
+        )
     corrupt = list((home.store / "corrupt").iterdir())
     if corrupt:
         mend = "nothing is needed, they are made again; `siri snapshots gc` frees their room"

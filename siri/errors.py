@@ -14,3 +14,7 @@ class StoppedError(Exception):
 
 class AlarmError(StoppedError):
     """A guard stopped the run, with a checkpoint; names the run, the guard and what it saw."""
+
+
+class LostEngineError(RuntimeError):
+    """The process that an engine trains in was killed; what it had stored stands, and the run can go on from there."""

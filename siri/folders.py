@@ -1,6 +1,7 @@
 """What the folders of runs say: which runs there are, and the names of what is kept beside the schedule's own."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,32 @@ KEPT = "kept.json"
 """In a run's folder: checkpoints that were promoted, observed extrema."""
 
 
+DESCRIBED = {"id": str, "name": str, "base": str, "numerics": dict, "snapshots": dict, "config": dict}
+"""What a run.json must hold, and of which kind."""
+log = logging.getLogger("siri")
+
+
 def list_runs(home: Home) -> list[dict[str, Any]]:
-    """What each run's folder says of it (id, name, snapshots, config, …), the newest last."""
+    """What each run's folder says of it (id, name, snapshots, config, …), the newest last.
+
+    One that cannot be read is left out, with a warning that names it.
+    """
     paths = sorted(home.runs.glob("*/run.json"), key=lambda path: path.stat().st_mtime)
-    return [json.loads(path.read_text()) for path in paths]
+    return [described for path in paths if (described := read_description(path)) is not None]
+
+
+def read_description(path: Path) -> dict[str, Any] | None:
+    """What a run.json says; None, with a warning, for one that cannot be read."""
+    try:
+        described: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        missing = [name for name in DESCRIBED if not isinstance(described[name], DESCRIBED[name])]
+        described["config"]["recipe"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        missing = [repr(error)]
+    if missing:
+        log.warning("%s cannot be read (%s): left out; `siri train` with its recipe writes it anew", path, missing[0])
+        return None
+    return described
 
 
 def kept_names(folder: Path) -> dict[str, int]:

@@ -1,14 +1,18 @@
 """Nothing outlives a flow: a small process waits for its parent's end, however it comes, and ends what is left."""
 
+import contextlib
 import os
 import subprocess
 import sys
 import uuid
+from pathlib import Path
 
 import psutil
 
 MARK = "SIRI_GUARD"
 """Environment variable that all descendants of a guarded process inherit."""
+_guards: list[subprocess.Popen[bytes]] = []
+"""Kept, or the pipe of a forgotten guard would be closed and the guard act while this process lives."""
 
 
 def guard() -> None:
@@ -18,8 +22,10 @@ def guard() -> None:
     """
     mark = uuid.uuid4().hex
     command = [sys.executable, "-m", "siri.guard", mark]
-    # The pipe is never written to: it ends with this process, and that is what the guard waits for.
-    subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    # The pipe is never written to: it ends with this process, and that is what the guard waits for. The guard itself is
+    # unmarked: a process that guards, started by one that does, must not lose its guard when both end at once.
+    unmarked = {name: value for name, value in os.environ.items() if name != MARK}
+    _guards.append(subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, env=unmarked))
     os.environ[MARK] = mark
 
 
@@ -35,15 +41,45 @@ def marked(mark: str) -> list[psutil.Process]:
     return found
 
 
+def end_orphans(home: Path) -> list[str]:
+    """End what guarded processes of a work folder have left whose guards were killed too; returns what it was."""
+    guards = {line[-1] for line in map(_command, psutil.process_iter()) if line[1:3] == ["-m", "siri.guard"]}
+    orphans = [process for process in psutil.process_iter() if _is_orphan(process, guards, str(home.resolve()))]
+    names = [f"{process.pid} ({' '.join(_command(process)[:4])})" for process in orphans]
+    _end(orphans)
+    return names
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:  # gone, or another user's
+        return []
+
+
+def _is_orphan(process: psutil.Process, guards: set[str], home: str) -> bool:
+    try:
+        environment = process.environ()
+        return environment.get(MARK, "") not in {"", *guards} and environment.get("SIRI_HOME") == home
+    except psutil.Error:
+        return False
+
+
+def _end(left: list[psutil.Process]) -> None:
+    """End processes: asked first, killed after five seconds."""
+    for process in left:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.terminate()
+    for process in psutil.wait_procs(left, timeout=5)[1]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
 def main() -> None:
-    """Wait for the end of the pipe, then end all marked processes: asked first, killed after five seconds."""
+    """Wait for the end of the pipe, then end all marked processes."""
     mark = sys.argv[1]
     sys.stdin.buffer.read()
-    left = marked(mark)
-    for process in left:
-        process.terminate()
-    for process in psutil.wait_procs(left, timeout=5)[1]:
-        process.kill()
+    _end(marked(mark))
 
 
 if __name__ == "__main__":

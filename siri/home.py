@@ -1,8 +1,11 @@
 """The work folder: where the store, the runs, MLflow's and Prefect's databases lie."""
 
 import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+
+from siri.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -22,11 +25,6 @@ class Home:
         return self.root / "runs"
 
     @property
-    def scratch(self) -> Path:
-        """Half-written things; safe to delete when nothing runs."""
-        return self.root / "scratch"
-
-    @property
     def prefect(self) -> Path:
         """PREFECT_HOME of flows that run without a server of the user's."""
         return self.root / "prefect"
@@ -43,5 +41,30 @@ class Home:
 
 
 def find_home(folder: str | Path | None = None) -> Home:
-    """The work folder: the one given, else SIRI_HOME, else `.siri` in the current folder."""
-    return Home(Path(folder or os.environ.get("SIRI_HOME") or ".siri").expanduser())
+    """The work folder: the one given, else SIRI_HOME, else `.siri` in the current folder.
+
+    Raises InputError for a place that is a file or cannot be looked at.
+    """
+    root = Path(folder or os.environ.get("SIRI_HOME") or ".siri").expanduser()
+    there = next((place for place in (root, *root.parents) if os.path.exists(place)), root)
+    if os.path.exists(there) and not os.path.isdir(there):
+        raise InputError(f"home={root}: {there} is a file; name a folder with --home or SIRI_HOME")
+    try:
+        root.stat()
+    except FileNotFoundError:
+        pass  # whoever writes there makes it
+    except OSError as error:
+        raise InputError(f"home={root}: {error.strerror}; name another one with --home or SIRI_HOME") from None
+    return Home(root)
+
+
+def check_writable(home: Home) -> None:
+    """Raise InputError unless something can be written where the work folder is or would be; leaves nothing behind."""
+    folder = home.root.resolve()
+    while not os.path.exists(folder):
+        folder = folder.parent
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"SIRI")
+    except OSError as error:
+        raise InputError(f"home={home.root}: cannot be written: {error.strerror}") from None

@@ -1,8 +1,10 @@
 """Ctrl-C once: finish the step, keep a checkpoint, say how to go on. Ctrl-C twice: stop now."""
 
+import os
 import signal
 import sys
-from threading import Event
+from functools import partial
+from threading import Event, Timer
 from types import FrameType
 
 STOP = Event()
@@ -21,14 +23,21 @@ class EitherStop(Event):
         return super().is_set() or self.other.is_set()
 
 
-def stop_gently() -> None:
-    """Let the first SIGINT or SIGTERM of this process set STOP, and the second one act as usual."""
+def stop_gently(limit: float | None = None) -> None:
+    """Let the first SIGINT or SIGTERM of this process set STOP, and the second one act as usual.
+
+    `limit`: seconds after the first one in which this process ends, come what may; for runs that others wait for.
+    """
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _ask)
+        signal.signal(number, partial(_ask, limit))
 
 
-def _ask(number: int, frame: FrameType | None) -> None:
+def _ask(limit: float | None, number: int, frame: FrameType | None) -> None:
     STOP.set()
     print("\nstopping after this step, with a checkpoint; once more to stop at once", file=sys.stderr, flush=True)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if limit is not None:
+        last = Timer(limit, os._exit, (128 + number,))
+        last.daemon = True
+        last.start()

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from siri.config import RunConfig
@@ -30,9 +30,13 @@ def fold(root: str, links: Iterable[dict[str, Any]]) -> list[str]:
     return keys
 
 
-def base_key(weights_sha256: str) -> str:
-    """key(0): the base is named by its weights' content alone."""
-    return digest(["base", weights_sha256])
+def base_key(weights_sha256: str, beside: Mapping[str, str] | None = None) -> str:
+    """key(0): the base is named by its content.
+
+    A base made by warm-up is its weights; of a folder that a user brings, `beside` says what stands beside the weights
+    (file name -> sha256): the same weights under another config or tokenizer are another policy.
+    """
+    return digest(["base", weights_sha256, *([beside] if beside else [])])
 
 
 def rl_link(config: RunConfig, step: int, problems_digest: str, numerics: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from siri.engine import SampleRequest
 from siri.engines import open_engine
 from siri.errors import InputError
 from siri.evaluate import EvalReport, report_from_json, summarise, tabulate
-from siri.problems import ProblemSet, load_problems
+from siri.problems import ProblemSet, load_benchmark
 from siri.run import Run
 from siri.snapshots import Entry, Manifest, Store, describe_files, full_disk_explained
 
@@ -38,7 +38,7 @@ class Evaluation:
     def problems(self) -> ProblemSet:
         """The benchmark's problems. Raises InputError for a file that is not there or broken."""
         splits = {"dev": self.run.problems.dev, "test": self.run.problems.test}
-        return splits.get(self.benchmark) or load_problems(self.benchmark)
+        return splits.get(self.benchmark) or load_benchmark(self.benchmark, "benchmark")
 
     @property
     def budget(self) -> int:

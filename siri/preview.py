@@ -1,9 +1,11 @@
 """What a schedule will do, before anything runs: a drawing for the terminal, a picture file, the numbers as JSON."""
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ PICTURES = (".png", ".svg", ".html")
 STYLES: dict[Phase, str] = {"compression": "cyan", "expansion": "yellow", "level": "green"}
 COLOURS: dict[Phase, str] = {"compression": "#2b7fc4", "expansion": "#d9780b", "level": "#0a9a75"}
 ROWS = 9
+MOST_STAGES, ENDS = 40, 6
+"""More stages than that are too long a table: its first and last rows are shown."""
 WIDEST = 100  # characters of the curve; wider ones are harder to read
 _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))  # braille bits, [row of 4][column of 2]
 
@@ -153,7 +157,7 @@ def _draw_curve(schedule: LengthSchedule, width: int, labels: list[str], plain: 
 
 def _stage_at(schedule: LengthSchedule, column: int, width: int) -> Stage:
     step = column * schedule.total_steps // width + 1
-    return next(stage for stage in schedule.stages if step in stage.steps)
+    return schedule.stages[bisect_left(schedule.stages, step, key=attrgetter("last"))]
 
 
 def _draw_ticks(schedule: LengthSchedule, width: int, margin: int, plain: bool) -> Iterator[Text]:
@@ -190,10 +194,20 @@ def _table_of_stages(schedule: LengthSchedule, plain: bool) -> Table:
         table.add_column(column)
     for column in ("steps", "budget at its end"):
         table.add_column(column, justify="right")
-    for stage in schedule.stages:
-        steps = f"{stage.first:,}{'-' if plain else '–'}{stage.last:,}"
-        table.add_row(Text(stage.name, style=STYLES[stage.phase]), stage.phase, steps, f"{schedule(stage.last):,}")
+    stages = schedule.stages
+    left_out = len(stages) - 2 * ENDS if len(stages) > MOST_STAGES else 0
+    for stage in stages[:ENDS] if left_out else stages:
+        _add_stage(table, schedule, stage, plain)
+    if left_out:
+        table.add_row("..." if plain else "…", f"{left_out:,} more", "", "")
+        for stage in stages[-ENDS:]:
+            _add_stage(table, schedule, stage, plain)
     return table
+
+
+def _add_stage(table: Table, schedule: LengthSchedule, stage: Stage, plain: bool) -> None:
+    steps = f"{stage.first:,}{'-' if plain else '–'}{stage.last:,}"
+    table.add_row(Text(stage.name, style=STYLES[stage.phase]), stage.phase, steps, f"{schedule(stage.last):,}")
 
 
 def describe_room(config: RunConfig, home: Home) -> str:
@@ -206,7 +220,7 @@ def describe_room(config: RunConfig, home: Home) -> str:
 
 def _forecast_line(config: RunConfig, home: Home) -> Text:
     expected, rollout = forecast(config), config.rollout
-    snapshots, room = len(_snapshots(config.schedule)), describe_room(config, home)
+    snapshots, room = f"{len(_snapshots(config.schedule)):,}", describe_room(config, home)
     return Text.assemble(
         (f"{expected.steps:,} steps", "bold"),
         f" of {rollout.batch_size} problems × {rollout.group_size} responses: at most ",
@@ -216,19 +230,33 @@ def _forecast_line(config: RunConfig, home: Home) -> Text:
 
 
 def _in_words(count: int) -> str:
-    for size, name in ((10**9, "billion"), (10**6, "million")):
+    for size, name in ((10**12, "trillion"), (10**9, "billion"), (10**6, "million")):
         if count >= size:
-            return f"{count / size:.1f} {name}"
+            return f"{count / size:,.1f} {name}"
     return f"{count:,}"
+
+
+def check_picture(path: Path) -> None:
+    """Raise InputError for a path that no picture can be drawn into: another ending, a folder."""
+    if path.suffix.lower() not in PICTURES:
+        raise InputError(f"picture={path}: must end in {', '.join(PICTURES)}")
+    if path.is_dir():
+        raise InputError(f"picture={path}: is a folder; name a file")
 
 
 def draw_picture(config: RunConfig, path: Path) -> Path:
     """Draw the curve into a .png, .svg or .html file; an .html is one file that needs no network.
 
-    Raises InputError for any other ending.
+    Raises InputError for any other ending and for a place that cannot be written.
     """
-    if path.suffix.lower() not in PICTURES:
-        raise InputError(f"picture={path}: must end in {', '.join(PICTURES)}")
+    check_picture(path)
+    try:
+        return _draw(config, path)
+    except OSError as error:
+        raise InputError(f"picture={path}: cannot be written: {error.strerror}") from None
+
+
+def _draw(config: RunConfig, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix.lower() == ".html":
         _draw_page(config, path)

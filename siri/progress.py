@@ -2,7 +2,8 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -67,6 +68,17 @@ def describe(report: StepReport) -> str:
     return (
         f"budget {metrics['rollout/budget']:.0f} · length {metrics['rollout/length']:.1f} · "
         f"reward {metrics['reward/mean']:.3f} · entropy {metrics['rollout/entropy']:.2f}"
+    )
+
+
+def hint_of(lines: Sequence[dict[str, Any]]) -> str | None:
+    """What the metrics of a run advise when in most of its steps nobody learned anything; None when they did."""
+    idle = sum(line["reward/varied_groups"] == 0 for line in lines)
+    if 2 * idle <= len(lines):
+        return None
+    return (
+        f"hint: in {idle} of {len(lines)} steps every group's rewards were equal, and nothing was learned; "
+        "problems that are neither too hard nor too easy, a larger rollout.group_size or more budget would help"
     )
 
 

@@ -40,8 +40,10 @@ def append_line(path: Path, line: dict[str, Any]) -> None:
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """All JSON lines of a file; an unfinished last line, left by a crash, is not one."""
-    if not path.exists():
-        return []
+    return _parse(path) if path.exists() else []
+
+
+def _parse(path: Path) -> list[dict[str, Any]]:
     text = path.read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
@@ -58,6 +60,10 @@ def lineage(store: Store, entry: Entry) -> list[Entry]:
 
 
 def history(store: Store, entry: Entry, name: str = STEPS) -> Iterator[dict[str, Any]]:
-    """The lines of every step up to an entry, along its chain; a trunk's lines are every branch's too."""
+    """The lines of every step up to an entry, along its chain; a trunk's lines are every branch's too.
+
+    Raises FileNotFoundError when an entry is gone by now: a newer rolling checkpoint has taken its place, say.
+    """
     for ancestor in lineage(store, entry):
-        yield from read_lines(ancestor.folder / name)
+        if name in ancestor.manifest.files:  # a base has no steps
+            yield from _parse(ancestor.folder / name)

@@ -135,7 +135,11 @@ def _branches(ways: list[Way]) -> set[str]:
 def _ways(home: Home, held: set[str]) -> Iterator[Way]:
     measuring = home.store / "evaluations" / "leases"
     busy = any(map(_is_held, measuring.glob("*.lock")))  # which snapshots are read, its leases do not say
-    for described in list_runs(home):
+    runs = list_runs(home)
+    unread = {path.parent for path in home.runs.glob("*/run.json")} - {home.runs / run["id"] for run in runs}
+    if unread:
+        raise InputError(f"run={min(unread)}: cannot be read, nor what it needs; train it again or move it away")
+    for described in runs:
         folder = home.runs / described["id"]
         yield _way(described, folder, held, busy or _is_held(folder / records.FOLLOWING))
 
@@ -252,6 +256,8 @@ def _carry_out(store: Store, item: Item) -> bool:
                 return False
             if item.action == "thin":
                 thin(entry)
+            elif entry.manifest.role == "rolling":
+                store.remove_rolling(item.what)
             else:
                 bury(store, entry)
     except BusyError:
@@ -297,7 +303,8 @@ def promote(run: Run, name: str) -> str:
     if name not in there:
         known = f"its rolling checkpoints are {', '.join(there)}" if there else "it has no rolling checkpoint now"
         raise InputError(f"snapshot={run.name}:{name}: cannot be promoted; {known}")
-    run.store.promote(there[name])
+    if run.store.promote(run.keys[step]) is None:
+        raise InputError(f"snapshot={run.name}:{name}: has just been replaced by a newer one")
     note_kept(run.folder, name, step)
     describe_run(run)
     return run.keys[step]

@@ -1,10 +1,11 @@
 """From files to files: a run and its place in the store, advanced to a step."""
 
 import json
+import logging
 import shutil
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from threading import Event
@@ -16,12 +17,14 @@ from siri.config import RunConfig, validate
 from siri.engine import StepReport
 from siri.engines import open_engine, require_engine
 from siri.errors import InputError
-from siri.folders import kept_names
+from siri.folders import kept_names, read_description
 from siri.folders import list_runs as list_runs
 from siri.home import Home
-from siri.problems import Splits, load_splits
+from siri.problems import BENCHMARKS, ProblemSet, Splits, load_benchmark, load_splits
 from siri.snapshots import Entry, Store, full_disk_explained, write_atomically
 from siri.trail import Chain, Train, travel
+
+log = logging.getLogger("siri")
 
 
 @dataclass(frozen=True)
@@ -86,26 +89,33 @@ def open_run(config: RunConfig, home: Home) -> Run:
     if found is None:
         raise InputError(f"model.base={config.model.base}: not in the store {home.store} yet; `siri train` makes it")
     run = Run(config, home, problems, found.manifest.key, numerics)
-    describe_run(run)
-    return run
+    return _named_as_before(run, config.recipe)
 
 
 def reopen_run(home: Home, reference: str) -> Run:
     """The newest run of an id, the beginning of one, a name, or a recipe. Raises InputError if there is none."""
     runs = list_runs(home)
-    for described in reversed(runs):
-        if reference in (described["id"], described["name"], described["config"]["recipe"]):
-            return _from_description(described, home)
-    for described in reversed(runs):
-        if len(reference) >= 4 and described["id"].startswith(reference):
-            return _from_description(described, home)
-    names = [described["name"] for described in runs]
-    raise InputError(f"run={reference}: not in {home.runs}, which has {', '.join(names) or 'no runs yet'}")
+    named = [run for run in runs if reference in (run["id"], run["name"], *_labels(run))]
+    begun = [run for run in runs if len(reference) >= 4 and run["id"].startswith(reference)]
+    found = named or begun
+    if found:
+        if len(found) > 1:
+            log.warning(
+                "run=%s: %d runs are called so; taken is the newest, %s", reference, len(found), found[-1]["name"]
+            )
+        return _from_description(found[-1], home)
+    if not runs:
+        raise InputError(f"run={reference}: no runs yet in {home.root}")
+    names = ", ".join(described["name"] for described in runs)
+    raise InputError(f"run={reference}: not in {home.runs}, which has {names}")
 
 
 def _from_description(described: dict[str, Any], home: Home) -> Run:
     """The run as it was made: its keys are those of the numerics of then, whatever is installed now."""
-    config = validate(described["config"])
+    try:
+        config = validate(described["config"])
+    except InputError as error:
+        raise InputError(f"run={described['name']}: its run.json holds {error}") from None
     return Run(config, home, load_splits(config.problems), described["base"], described["numerics"])
 
 
@@ -120,18 +130,70 @@ def find_snapshot(home: Home, reference: str) -> tuple[Run, str]:
 
 
 def check(config: RunConfig) -> None:
-    """Find what is wrong with a config before anything is trained. Raises InputError."""
+    """Find what is wrong with a config before anything is trained. Raises InputError, which names all mistakes."""
     require_engine(config)
-    problems = load_splits(config.problems)
-    with closing(open_engine(config, problems.train)) as engine:
+    looks = (lambda: load_splits(config.problems), lambda: _check_model(config), lambda: _check_benchmarks(config))
+    mistakes = [mistake for look in looks if (mistake := _mistake(look)) is not None]
+    if mistakes:
+        raise InputError("; and ".join(mistakes))
+
+
+def _mistake(look: Callable[[], object]) -> str | None:
+    try:
+        look()
+    except InputError as error:
+        return str(error)
+    return None
+
+
+def _check_model(config: RunConfig) -> None:
+    unread = _mistake(lambda: load_splits(config.problems)) is not None
+    problems = ProblemSet("none", ()) if unread else load_splits(config.problems).train
+    with closing(open_engine(config, problems)) as engine:
         base_name(config, engine.numerics())
 
 
 def describe_run(run: Run) -> None:
-    """Write what a run's folder says of it."""
+    """Write what a run's folder says of it anew: its snapshots have got another name."""
+    _named_as_before(run, run.config.recipe)
+
+
+def _check_benchmarks(config: RunConfig) -> None:
+    settings = config.evaluation
+    for setting, names in (("evaluation.benchmarks", settings.benchmarks), ("evaluation.final", settings.final)):
+        check_benchmarks(names, setting)
+
+
+def check_benchmarks(names: Iterable[str], setting: str) -> None:
+    """Raise InputError, which names the setting, for a benchmark that is not there or broken."""
+    for name in names:
+        if name not in BENCHMARKS:
+            load_benchmark(name, setting)
+
+
+def _named_as_before(run: Run, label: str) -> Run:
+    """The run under the name it was first made by; the recipe it is opened by now becomes one more label of it."""
+    path = run.folder / "run.json"
+    before = read_description(path) if path.exists() else None
+    labels = [*dict.fromkeys([*(_labels(before) if before else []), label])]
+    named = replace(run, config=run.config.model_copy(update={"recipe": labels[0]}))
+    described = _describe_run(named, labels)
+    if described != before:
+        write_atomically(path, json.dumps(described, indent=1))
+    return named
+
+
+def _labels(described: dict[str, Any]) -> list[str]:
+    """The recipes that a run was opened by, the first before all others."""
+    labels: list[str] = described.get("labels", [described["config"]["recipe"]])  # homes of 0.1.0.dev have no labels
+    return labels
+
+
+def _describe_run(run: Run, labels: list[str]) -> dict[str, Any]:
     train = run.problems.train
-    described = {
+    return {
         "id": run.id,
+        "labels": labels,
         "name": run.name,
         "base": run.base,
         "numerics": run.numerics,
@@ -139,7 +201,6 @@ def describe_run(run: Run) -> None:
         "snapshots": {name: run.keys[step] for name, step in run.snapshot_steps.items()},
         "config": run.config.model_dump(mode="json"),
     }
-    write_atomically(run.folder / "run.json", json.dumps(described, indent=1))
 
 
 def advance(
@@ -171,7 +232,9 @@ def advance(
             records.append_line(metrics, records.step_line(report, run.keys[report.step]))
             yield report
     if run.store.find(run.keys[last]) is not None:
-        _write_metrics(run, last)
+        furthest = run.store.nearest(run.keys)
+        assert furthest is not None
+        _write_metrics(run, max(last, furthest.manifest.step))
 
 
 def _points(run: Run, last: int, kept: frozenset[int]) -> list[int]:
@@ -193,17 +256,24 @@ def _write_metrics(run: Run, step: int) -> None:
 
     Lines beyond a checkpoint are dropped; a rolling one may be gone, replaced by that of the step behind it.
     """
-    entry = run.store.nearest(run.keys[step : step + 2])
-    if entry is not None:
-        lines = (line for line in records.history(run.store, entry) if line["step"] <= step)
+    while (entry := run.store.nearest(run.keys[step : step + 2])) is not None:
+        try:
+            lines = [line for line in records.history(run.store, entry) if line["step"] <= step]
+        except FileNotFoundError:
+            for ancestor in records.lineage(run.store, entry):
+                run.store.verified(ancestor.manifest.key)  # damaged, it is moved aside; else it is gone by itself
+            continue
         records.write_lines(run.folder / records.METRICS, lines)
+        return
 
 
 def snapshot_rows(home: Home) -> list[dict[str, Any]]:
     """One row per stored snapshot of every run: run, name, key, step, budget, weights_sha256; files unverified."""
-    store = Store(home.store)
-    rows = []
-    for described in list_runs(home):
+    runs = list_runs(home)
+    if not runs:
+        return []  # and no store is made, in a place that may be a slip of the keyboard
+    store, rows = Store(home.store), []
+    for described in runs:
         for name, key in described["snapshots"].items():
             entry = store.find(key)
             if entry is not None:
@@ -238,15 +308,32 @@ def describe_snapshot(run: Run, name: str) -> dict[str, Any]:
 
 
 def export(run: Run, name: str, folder: Path) -> None:
-    """Copy a snapshot's model files into a new folder. Raises InputError if there is something at `folder` already."""
+    """Copy a snapshot's model files into a new folder.
+
+    Raises InputError if there is something at `folder` already, if it cannot be written, and for a scripted snapshot.
+    """
+    if run.numerics["engine"] == "scripted":
+        raise InputError(f"run={run.name}: of the scripted engine, whose policy is no model; nothing could load it")
     if folder.exists():
         raise InputError(f"folder={folder}: there is something already; name a new one")
     entry = _stored(run, name)
     partial = folder.with_name(f".{folder.name}.part")
-    partial.mkdir(parents=True)
+    try:
+        with full_disk_explained(folder.parent):
+            _copy_model(entry, partial)
+            partial.rename(folder)
+    except OSError as error:
+        raise InputError(f"folder={folder}: cannot be written: {error.strerror}") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _copy_model(entry: Entry, folder: Path) -> None:
+    """Copy an entry's model files into a folder that is new, or left by an export that was killed."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     for file in set(entry.manifest.files) - set(NOT_MODEL):
-        shutil.copyfile(entry.folder / file, partial / file)
-    partial.rename(folder)
+        shutil.copyfile(entry.folder / file, folder / file)
 
 
 def _stored(run: Run, name: str) -> Entry:

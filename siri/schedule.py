@@ -6,20 +6,21 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from siri.errors import InputError
+from siri.settings import Settings
 
 Shape = Literal["cosine", "stair", "stair-cosine", "constant", "segments"]
 CycleShape = Literal["cosine", "stair", "stair-cosine", "max", "min"]
 FirstPhase = Literal["compression", "expansion"]
 Phase = Literal["compression", "expansion", "level"]
+MOST_STEPS = 10_000_000
+"""Above that it is a slip of the keyboard, and listing the steps would take all memory."""
 
 
-class Segment(BaseModel):
+class Segment(Settings):
     """A stretch of steps under one budget, for two-stage and hand-made schedules."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     budget: Annotated[int, Field(ge=1)]
     """Most response tokens allowed at each of these steps."""
@@ -42,7 +43,7 @@ class Stage:
         return range(self.first, self.last + 1)
 
 
-class LengthSchedule(BaseModel):
+class LengthSchedule(Settings):
     """The budget L(t) of every step t = 1, 2, …: a callable `int -> int`.
 
     With T = cycle_steps, φ = 2π·(t mod T)/T, mid = (max + min)/2 and amp = (max − min)/2 (arXiv 2509.25176, section 3):
@@ -50,8 +51,6 @@ class LengthSchedule(BaseModel):
     formula: compression first is our reading); stair-cosine rests at both ends and follows a cosine of twice the
     speed between. Budgets are rounded to whole tokens, halves up. With expansion first, L is shifted by half a cycle.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     shape: Shape = "cosine"
     """How the budget moves within a cycle; `constant` stays at max_budget, `segments` follows the list below."""
@@ -87,6 +86,8 @@ class LengthSchedule(BaseModel):
             raise ValueError(f"cycle_shapes={list(self.cycle_shapes)}: must begin with the shape, {self.shape}")
         if len(self.cycle_shapes) > self.cycles:
             raise ValueError(f"cycle_shapes={list(self.cycle_shapes)}: more than the {self.cycles} cycles")
+        if self.total_steps > MOST_STEPS:
+            raise ValueError(f"{self.total_steps:,} steps in all: a run has {MOST_STEPS:,} at most")
         late = [step for step in self.snapshots_at if step > self.total_steps]
         if late:
             raise ValueError(f"snapshots_at={late[0]} is beyond the last step, {self.total_steps}")
@@ -185,7 +186,7 @@ class LengthSchedule(BaseModel):
         names |= {stage.last: stage.name for stage in self.stages}
         return dict(sorted(names.items()))
 
-    @property
+    @cached_property
     def budgets(self) -> list[int]:
         """The budget of every step, from step 1 to the last."""
         return [self(step) for step in range(1, self.total_steps + 1)]

@@ -71,6 +71,12 @@ class Manifest:
     """What is worth knowing and is not verified: budget, numerics, the run that made it, time."""
     format: int = FORMAT
 
+    def __post_init__(self) -> None:
+        """Raise ValueError when a file's name leads out of the entry's folder."""
+        for name in self.files:
+            if name in ("", ".", "..") or Path(name).name != name:
+                raise ValueError(f"{name!r} is no file name")
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -107,7 +113,11 @@ class Store:
         path = self.root / "format.json"
         if not path.exists():
             write_atomically(path, json.dumps({"format": FORMAT}))
-        found = json.loads(path.read_text())["format"]
+        try:
+            found = int(json.loads(path.read_text())["format"])
+        except (OSError, ValueError, TypeError, KeyError):
+            mend = json.dumps({"format": FORMAT})
+            raise InputError(f"store={self.root}: format.json cannot be read; it should hold {mend}") from None
         if found > FORMAT:
             raise InputError(f"store={self.root}: made by a newer SIRI (format {found}); this one reads up to {FORMAT}")
 
@@ -148,8 +158,10 @@ class Store:
         try:
             verify(entry)
         except CorruptEntryError as error:
-            self._quarantine(key, str(error))
-            return None
+            if self.find(key) == entry:  # else it was removed or promoted while it was read: look again
+                self._quarantine(key, str(error))
+                return None
+            return self.verified(key)
         return entry
 
     def checkout(self, entry: Entry, folder: Path) -> None:
@@ -161,6 +173,8 @@ class Store:
     def commit(self, folder: Path, manifest: Manifest) -> Entry:
         """Move a finished folder into the store under the manifest's key; an entry that is there already stays.
 
+        One that stays is a snapshot from now on if this one would be.
+
         Raises InputError when the disk is full; nothing is left behind then.
         """
         target = self._folder(manifest.key)
@@ -169,7 +183,10 @@ class Store:
             for path in folder.iterdir():
                 _flush(path)
             target.parent.mkdir(parents=True, exist_ok=True)
-            stored = self._appear(folder, manifest.key)
+            with self._role_lock(manifest.key):
+                stored = self._appear(folder, manifest.key)
+                if stored is not None and manifest.role == "snapshot":
+                    stored = self._promoted(stored)
             _flush(target.parent)
         except OSError as error:
             shutil.rmtree(folder, ignore_errors=True)
@@ -210,10 +227,29 @@ class Store:
             os.rename(folder, self._folder(key))
         return None
 
-    def promote(self, entry: Entry) -> None:
-        """Keep a rolling checkpoint as a snapshot."""
-        fields = asdict(entry.manifest) | {"role": "snapshot"}
-        write_atomically(entry.folder / MANIFEST, json.dumps(fields, indent=1))
+    def promote(self, key: str) -> Entry | None:
+        """Keep a rolling checkpoint as a snapshot; None when it is gone, replaced by that of a later step."""
+        with self._role_lock(key):
+            entry = self.find(key)
+            return None if entry is None else self._promoted(entry)
+
+    def _promoted(self, entry: Entry) -> Entry:
+        if entry.manifest.role != "rolling":
+            return entry
+        manifest = replace(entry.manifest, role="snapshot")
+        write_atomically(entry.folder / MANIFEST, json.dumps(asdict(manifest), indent=1))
+        return Entry(entry.folder, manifest)
+
+    def remove_rolling(self, key: str) -> None:
+        """Remove a checkpoint unless it is, by now, a snapshot: another run on the same trunk may have made it one."""
+        with self._role_lock(key):
+            entry = self.find(key)
+            if entry is not None and entry.manifest.role == "rolling":
+                self.remove(key)
+
+    def _role_lock(self, key: str) -> FileLock:
+        """Held while it is decided whether a checkpoint stays: for moments only, unlike a lease."""
+        return FileLock(self.root / "leases" / f"{key}.role")
 
     def remove(self, key: str) -> None:
         """Remove an entry, at once for all who look, then its files."""
@@ -236,8 +272,11 @@ class Store:
         return folder
 
     def _quarantine(self, key: str, reason: str) -> None:
+        try:
+            os.rename(self._folder(key), self.root / "corrupt" / f"{key}-{time.time_ns()}")
+        except FileNotFoundError:  # another process has moved or removed it
+            return
         log.warning("snapshot %s is corrupt (%s): moved aside, it will be made again", key[:12], reason)
-        os.rename(self._folder(key), self.root / "corrupt" / f"{key}-{time.time_ns()}")
 
     @contextmanager
     def lease(self, key: str) -> Iterator[None]:
@@ -260,8 +299,8 @@ class Store:
 
 
 def describe_files(folder: Path) -> dict[str, str]:
-    """File name -> sha256 of every file in a folder."""
-    return {path.name: file_sha256(path) for path in sorted(folder.iterdir())}
+    """File name -> sha256 of every file in a folder; folders in it are passed over."""
+    return {path.name: file_sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
 
 
 def file_sha256(path: Path) -> str:
@@ -273,10 +312,11 @@ def file_sha256(path: Path) -> str:
 def verify(entry: Entry) -> None:
     """Raise CorruptEntryError unless every file has the checksum of its manifest."""
     for name, expected in entry.manifest.files.items():
-        path = entry.folder / name
-        if not path.exists():
-            raise CorruptEntryError(f"{name} is missing")
-        if file_sha256(path) != expected:
+        try:
+            found = file_sha256(entry.folder / name)
+        except FileNotFoundError:
+            raise CorruptEntryError(f"{name} is missing") from None
+        if found != expected:
             raise CorruptEntryError(f"{name} has another checksum")
 
 
@@ -285,7 +325,10 @@ def write_atomically(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())  # or a crash of the machine may leave the new name without its text
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)

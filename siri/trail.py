@@ -3,7 +3,7 @@
 import logging
 import shutil
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -39,7 +39,7 @@ def travel(chain: Chain, last: int, train: Train) -> Generator[StepReport]:
     with chain.store.lease(chain.keys[last]):
         scratch = chain.store.scratch()
         try:
-            start = _keep(chain, _take_nearest(chain, last, scratch), last)
+            start = _take_nearest(chain, last, scratch)
             if start.manifest.step < last:
                 yield from _train_from(chain, start, last, train, scratch)
             if chain.store.find(chain.keys[last]) is not None:
@@ -49,19 +49,20 @@ def travel(chain: Chain, last: int, train: Train) -> Generator[StepReport]:
 
 
 def _take_nearest(chain: Chain, last: int, scratch: Path) -> Entry:
-    """The nearest stored entry, verified, its files linked into `scratch`/start."""
+    """The nearest stored entry, verified, its files linked into `scratch`/start; a snapshot now if it is one here."""
     while True:
         found = _nearest_start(chain, last)
         if found is None:
             raise InputError(f"base {chain.keys[0][:12]}: gone from the store; run the command again to make it")
         if chain.store.verified(found.manifest.key) is None:
             continue  # moved aside: look for the one before it
+        kept = _keep(chain, found, last)
         try:
-            chain.store.checkout(found, scratch / "start")
+            if kept is not None:
+                chain.store.checkout(kept, scratch / "start")
+                return kept
         except FileNotFoundError:  # a run on the same trunk has just replaced its rolling checkpoint
             shutil.rmtree(scratch / "start")
-            continue
-        return found
 
 
 def _nearest_start(chain: Chain, last: int) -> Entry | None:
@@ -88,13 +89,13 @@ def _announce(thinned: Entry | None, start: Entry) -> None:
         )  # fmt: skip
 
 
-def _keep(chain: Chain, entry: Entry, last: int) -> Entry:
-    """The entry, a snapshot now if it is to be one here: another run may have left it as a rolling checkpoint."""
-    manifest = entry.manifest
-    if manifest.role != "rolling" or not (manifest.step in chain.kept or manifest.step == last):
-        return entry
-    chain.store.promote(entry)
-    return replace(entry, manifest=replace(manifest, role="snapshot"))
+def _keep(chain: Chain, entry: Entry, last: int) -> Entry | None:
+    """The entry, a snapshot now if it is to be one here: another run may have left it as a rolling checkpoint.
+
+    None when that other run has removed it meanwhile.
+    """
+    wanted = entry.manifest.step in chain.kept or entry.manifest.step == last
+    return chain.store.promote(entry.manifest.key) if wanted else entry
 
 
 def _train_from(chain: Chain, start: Entry, last: int, train: Train, scratch: Path) -> Iterator[StepReport]:
@@ -137,13 +138,12 @@ class _Trail:
         """Store the report's checkpoint and drop the rolling one before it."""
         assert report.checkpoint is not None
         kept = report.step in self.chain.kept or report.step == self.last
-        made = commit_checkpoint(
+        entry = commit_checkpoint(
             self.chain, report.checkpoint, report.step, self.parent, "snapshot" if kept else "rolling",
             self.lines, self.responses,
         )  # fmt: skip
-        entry = _keep(self.chain, made, self.last)
         if self.replaced is not None and self.replaced.manifest.key != entry.manifest.key:
-            _drop_rolling(self.chain.store, self.replaced.manifest.key)
+            self.chain.store.remove_rolling(self.replaced.manifest.key)
         self.replaced = entry if entry.manifest.role == "rolling" else None  # it may be another run's snapshot
         if kept:
             self.parent, self.lines, self.responses = entry.manifest.key, [], []
@@ -176,11 +176,4 @@ def commit_checkpoint(
 def _remove_rolling(chain: Chain, last: int) -> None:
     """A stage's snapshot stands: rolling checkpoints on the way to it, also those a crash left, may go."""
     for key in chain.keys[1:last]:
-        _drop_rolling(chain.store, key)
-
-
-def _drop_rolling(store: Store, key: str) -> None:
-    """Remove a checkpoint unless it is, by now, a snapshot: another run on the same trunk may have made it one."""
-    entry = store.find(key)
-    if entry is not None and entry.manifest.role == "rolling":
-        store.remove(key)
+        chain.store.remove_rolling(key)

@@ -63,7 +63,7 @@ def advance_watched(
                 if alarm.action == "stop":
                     ended = ended or alarm
                     halt.set()
-            if run.config.snapshots.observed_extrema:
+            if run.config.snapshots.observed_extrema == "keep":
                 keep_observed(run, report)
             yield report, alarms
     if ended is not None:
@@ -147,7 +147,7 @@ def _hold(run: Run, stage: Stage, step: int) -> None:
     if entry is not None and entry.manifest.role == "rolling":
         held = held_steps(run.folder)
         write_held(run.folder, held | {stage.name: [*held.get(stage.name, []), step]})
-        run.store.promote(entry)
+        run.store.promote(run.keys[step])
 
 
 def _let_go(run: Run, name: str, steps: list[int]) -> None:

@@ -16,6 +16,7 @@ from siri.grading import Verdict
 from siri.home import Home
 from siri.rollouts import RolloutBatch
 from siri.run import Run, advance, open_run
+from tests.upped import TINY_FLOW, Platform, bring_up, siri_command
 
 settings.register_profile("siri", deadline=None)
 settings.load_profile("siri")
@@ -112,3 +113,13 @@ def make_batch(
 def home(tmp_path: Path) -> Home:
     """An empty work folder."""
     return Home(tmp_path / "home")
+
+
+@pytest.fixture(scope="session")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """`siri up` on a work folder in which one run has been trained before, without a server."""
+    home = tmp_path_factory.mktemp("platform") / "home"
+    trained = siri_command(home, "train", "laptop", *TINY_FLOW, "seed=90")
+    assert trained.returncode == 0, trained.stderr
+    with bring_up(home) as up:
+        yield up

@@ -1,25 +1,13 @@
 """A process to be killed: trains a tiny local run and prints a line per step."""
 
 import sys
-from dataclasses import replace
 from pathlib import Path
-
-from torch import Tensor
 
 from siri import bases, run
 from siri.config import load
 from siri.home import Home
 from siri.methods import METHODS
-from siri.methods.method import State
-from siri.rollouts import RolloutBatch
-
-
-def reward_odd_starts(batch: RolloutBatch, state: State) -> tuple[Tensor, State]:
-    """[B] 1 where the first token's id is odd: an untrained model earns it half the time, so each step teaches."""
-    return (batch.tokens[:, 0] % 2).float(), state
-
-
-ODD = replace(METHODS["siri"], rewards=reward_odd_starts)
+from tests.odd import ODD
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,8 @@ from unittest import mock
 
 import pytest
 
-from siri import cli
+from siri import cli, progress
+from siri.cli import training
 from siri.config import load
 
 TINY = [
@@ -41,6 +43,16 @@ def run_cli(*words: str) -> int:
         (["train", "laptop", "schedule.shape=segments"], "needs segments"),
         (["train", "laptop-two-stage", "schedule.segments=[{budget: 3}]"], "schedule.segments.0.steps"),
         (["train", "laptop", "schedule.max_budget=400"], "the model reads 256 tokens at most"),
+        (
+            ["train", "laptop", "evaluation.budget=400"],
+            "siri: evaluation.budget=400: the model reads 256 tokens at most",
+        ),
+        (
+            ["train", "laptop", "evaluation.final=[tset]"],
+            "siri: evaluation.final: 'tset' is neither 'dev' nor 'test' nor",
+        ),
+        (["train", "laptop", "evaluation.benchmarks=[no.jsonl]"], "evaluation.benchmarks: there is no file no.jsonl"),
+        (["train", "laptop", "problems.dev=no.jsonl"], "siri: problems.dev: there is no file no.jsonl"),
         (["train", "laptop", "model.base=/no/such/model"], "model.base=/no/such/model"),
         (["train", "laptop", "problems.source=/no/such.jsonl"], "/no/such.jsonl"),
         (["train", "laptop", "engine.device=cuda"], "engine.device=cuda"),
@@ -51,6 +63,10 @@ def run_cli(*words: str) -> int:
         (["show", "laptop"], "must look like RUN:NAME"),
         (["show", "laptop:c1-low"], "no runs yet"),
         (["evaluate", "nothing"], "run=nothing"),
+        (["compare", "laptop"], "run=laptop: no runs yet in .siri"),
+        (["sync", "laptop"], "run=laptop: no runs yet in .siri"),
+        (["snapshots", "show", "laptop:c1-low"], "run=laptop: no runs yet in .siri"),
+        (["snapshots", "export", "laptop:c1-low", "out"], "run=laptop: no runs yet in .siri"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(
@@ -77,12 +93,49 @@ def test_a_broken_problem_file_is_refused_by_its_row(tmp_path: Path, capsys: pyt
     assert "2" in error
 
 
+def test_mistakes_in_problems_model_and_benchmarks_are_named_together(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "few.jsonl").write_text('{"question": "1+1", "answer": "2"}\n')
+    overrides = [f"problems.source={tmp_path / 'few.jsonl'}", "model.base=/no/model", "evaluation.final=[x.jsonl]"]
+    assert run_cli("train", "laptop", *overrides, "--home", str(tmp_path / "home")) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "of few falls to" in error
+    assert "; and model.base=/no/model: " in error
+    assert "; and evaluation.final: there is no file x.jsonl" in error
+
+
+def test_problems_that_the_laptop_model_cannot_read_are_refused_before_it_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_text("".join(f'{{"question": "What is {n} plus 1?", "answer": "{n + 1}"}}\n' for n in range(60)))
+    assert run_cli("train", "laptop", f"problems.source={path}", "--home", str(tmp_path / "home")) == 2
+    assert (
+        "model.base=laptop: reads the words of its own task alone, and mine-train has 'What'" in capsys.readouterr().err
+    )
+
+
+def test_a_model_folder_with_a_broken_config_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "config.json").write_text("{")
+    assert run_cli("train", "laptop", f"model.base={tmp_path}", "--home", str(tmp_path / "home")) == 2
+    assert "its config.json cannot be read" in capsys.readouterr().err
+
+
 def test_preview_gives_the_budget_of_every_step(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli("preview", "siri-1.5b", "--json") == 0
     values = json.loads(capsys.readouterr().out)
     assert values["budgets"] == load("siri-1.5b").schedule.budgets
     assert values["budgets"][1599] == 8192
     assert values["budgets"][1919] == 16384
+
+
+def test_preview_prints_nothing_before_it_refuses_a_picture(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli("preview", "laptop", "--picture", "budget.gif") == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert ".png, .svg, .html" in captured.err
 
 
 def test_preview_prints_every_setting_as_a_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -107,6 +160,69 @@ def test_doctor_says_how_to_mend_a_server_that_is_down(
     output = capsys.readouterr().out
     assert "wrong MLflow" in output
     assert "mend: start it, or unset MLFLOW_TRACKING_URI" in output
+
+
+@pytest.mark.parametrize("words", [["sync"], ["snapshots", "list"], ["doctor"]], ids=" ".join)
+def test_reading_makes_nothing_in_a_work_folder_that_is_not_there(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_cli(*words, "--home", str(tmp_path / "typo")) == 0
+    assert words == ["doctor"] or "yet in" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
+COMMANDS = [
+    ["train", "laptop"],
+    ["evaluate", "laptop"],
+    ["compare", "laptop"],
+    ["show", "laptop:base"],
+    ["snapshots", "list"],
+    ["snapshots", "show", "laptop:base"],
+    ["snapshots", "export", "laptop:base", "out"],
+    ["sweep", "branches", "--plan"],
+    ["sync"],
+    ["doctor"],
+]
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("inside", ["", "/deep"])
+def test_a_work_folder_that_is_a_file_is_one_line(
+    words: list[str], inside: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert run_cli(*words, "--home", f"{tmp_path / 'file'}{inside}") == 2
+    error = capsys.readouterr().err
+    assert f"{tmp_path / 'file'} is a file; name a folder" in error
+    assert error.count("\n") == 1
+
+
+def test_a_work_folder_that_cannot_be_written_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli("train", "laptop", *TINY, "--home", "/proc/siri") == 2
+    assert capsys.readouterr().err.startswith("siri: home=/proc/siri: cannot be written: ")
+    assert run_cli("doctor", "--home", "/proc/siri") == 1
+    output = capsys.readouterr().out
+    assert "wrong home: home=/proc/siri: cannot be written" in output
+    assert "name another work folder with --home or SIRI_HOME" in output
+
+
+def test_the_command_to_go_on_with_can_be_pasted_into_a_shell() -> None:
+    overrides = ["schedule.segments=[{budget: 3, steps: 2}]", "seed=1"]
+    command = training.same_command("my recipe.yaml", overrides, "s1", Path("/my home"))
+    assert shlex.split(command) == [
+        *("siri", "train", "my recipe.yaml", *overrides, "--until", "s1", "--home", "/my home"),
+    ]
+    assert training.same_command("laptop", [], None, None) == "siri train laptop"
+
+
+def test_a_run_in_which_hardly_any_step_taught_ends_with_a_hint() -> None:
+    def lines(*varied: float) -> list[dict[str, float]]:
+        return [{"reward/varied_groups": share} for share in varied]
+
+    assert progress.hint_of(lines(0, 0, 0.5)) is not None
+    assert "in 2 of 3 steps" in str(progress.hint_of(lines(0, 0, 0.5)))
+    assert progress.hint_of(lines(0, 0.25)) is None
+    assert progress.hint_of([]) is None
 
 
 def test_help_is_fast_because_nothing_heavy_is_imported() -> None:

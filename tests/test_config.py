@@ -90,7 +90,17 @@ def test_segments_can_be_given_as_an_override() -> None:
         ("schedule.cycle_steps=7", "schedule.cycle_steps=7: input should be a multiple of 2"),
         ("schedule.min_budget=100", "schedule: min_budget=100 is above max_budget=72"),
         ("schedule.segments=[{budget: 0, steps: 1}]", "schedule.segments.0.budget=0: input should be greater than"),
-        ("schedule=5", "schedule=5: input should be a valid dictionary"),
+        ("schedule=5", "schedule=5: is a group of settings; set one of them, as in schedule.shape="),
+        ("schedule.segments=[3]", "schedule.segments.0=3: is a group of settings, as in {name: value}"),
+        ("schedule.cycles=1000000000", "schedule: 80,000,000,000 steps in all: a run has 10,000,000 at most"),
+        ("seed=true", "seed=True: no setting takes true or false"),
+        ("schedule.snapshots_at=[yes]", "schedule.snapshots_at=[True]: no setting takes true or false"),
+        ("problems.easy=true", "problems.easy=True: no setting takes true or false"),
+        ("evaluation.final=[]", "evaluation.final=[]: must hold at least 1"),
+        ("evaluation.final=dev", "evaluation.final='dev': input should be a valid list"),
+        ("rollout.group_size=1", "rollout.group_size=1: input should be greater than or equal to 2"),
+        ("model.shape.heads=3", "model.shape: width=64, heads=3: the width must be an even multiple of the heads"),
+        ("model.shape.width=12", "model.shape: width=12, heads=4: the width must be an even multiple of the heads"),
         ("seed", "override 'seed': must look like schedule.min_budget=4096"),
         ("=3", "override '=3': must look like schedule.min_budget=4096"),
         ("seed=[", "seed=[: not a YAML value"),
@@ -113,7 +123,7 @@ def test_an_unknown_recipe_is_refused_with_the_names_of_all() -> None:
     ("content", "message"),
     [
         (b"seed: [1\n", r"broken YAML: .*line 2, column 1"),
-        (b"", "must hold `key: value` lines, holds NoneType"),
+        (b"", "is empty; it must hold `key: value` lines"),
         (b"- 1\n", "must hold `key: value` lines, holds list"),
         (b"seed: \xff\n", r"not UTF-8 text \(byte 6\)"),
     ],
@@ -165,6 +175,12 @@ def test_every_setting_says_what_it_is(model: type[BaseModel]) -> None:
     assert [name for name, field in model.model_fields.items() if not field.description] == []
     assert model.model_config["extra"] == "forbid"
     assert model.model_config["frozen"]
+
+
+def test_no_setting_is_a_yes_or_no_so_refusing_booleans_refuses_nothing_that_is_meant() -> None:
+    assert [
+        name for model in models(RunConfig) for name, field in model.model_fields.items() if field.annotation is bool
+    ] == []
 
 
 def test_field_paths_name_every_leaf_of_a_written_config() -> None:

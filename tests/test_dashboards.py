@@ -1,6 +1,8 @@
 """Tables equal the reports they are made of; differences are paired; the page is one safe file that claims no more."""
 
+import io
 import re
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -114,6 +116,47 @@ def test_accuracy_cr_is_against_the_base(run: Run) -> None:
 def test_runs_that_look_alike_are_told_apart(run: Run, home: Home) -> None:
     again = make_run(home, "seed=1", benchmarks=())
     assert len(set(data.labels([run, again]).values())) == 2
+
+
+def test_runs_on_different_bases_are_told_apart_and_warned_of(run: Run, constant: Run) -> None:
+    assert data.cautions([run, constant]) == []
+    other = replace(constant, base="0" * 64, numerics=constant.numerics | {"engine": "local", "torch": "2.13.0"})
+    assert data.labels([run, other]) == {
+        run.id: f"cosine 36–72, {run.name}",
+        other.id: f"constant 72, {other.name}",
+    }
+    assert data.cautions([run, other]) == [
+        f"the runs differ in base: {run.base[:12]} ({run.name}), 000000000000 ({other.name})",
+        f"the runs differ in engine: scripted ({run.name}), local ({other.name})",
+        f"the runs differ in torch: none ({run.name}), 2.13.0 ({other.name})",
+    ]
+
+
+def test_bases_that_differ_are_named_in_the_terminal_too(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = data.snapshot_table([run], "test")
+    two = pd.concat(
+        [table.iloc[:1].assign(label="base of a"), table.iloc[:1].assign(label="base of b"), table.iloc[1:]]
+    )
+    monkeypatch.setattr(data, "snapshot_table", lambda runs, benchmark: two)
+    console = Console(file=io.StringIO(), width=140)
+    console.print(print_table(run, []))
+    assert all(text in console.file.getvalue() for text in ("base of a", "base of b"))  # type: ignore[attr-defined]
+
+
+def test_a_table_can_be_asked_for_a_benchmark(run: Run, tmp_path: Path) -> None:
+    assert data.find_benchmark(run) == "test"
+    assert data.find_benchmark(run, "dev") == "dev"
+    (tmp_path / "few.jsonl").write_text('{"question": "1+1", "answer": "2"}\n')
+    with pytest.raises(InputError, match=r"^benchmark=.*few.jsonl: .* has not been evaluated on it"):
+        data.find_benchmark(run, str(tmp_path / "few.jsonl"))
+    with pytest.raises(InputError, match=r"^benchmark: there is no file no.jsonl"):
+        data.find_benchmark(run, "no.jsonl")
+
+
+def test_a_report_that_cannot_be_written_is_one_line(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"^report=.*: cannot be written"):
+        write_report(run, [], tmp_path / "file" / "report.html")
 
 
 def test_differences_are_paired_at_equal_steps(run: Run, constant: Run) -> None:

@@ -145,6 +145,7 @@ def test_a_killed_flow_leaves_no_process_and_goes_on_where_it_was(tmp_path: Path
         wait_for("the guard to end what is left", lambda: not marked_processes(home), 30)
     done = siri(home, "train", "laptop", *words)
     assert done.returncode == 0, done.stderr
+    assert "c1-low: goes on after step " in done.stdout
     steps = [json.loads(line)["step"] for p in metrics.glob("*/metrics.jsonl") for line in p.read_text().splitlines()]
     assert steps == list(range(1, 641))
 
@@ -170,6 +171,26 @@ def test_ctrl_c_keeps_a_checkpoint_and_says_how_to_go_on(tmp_path: Path) -> None
     assert "its checkpoint is kept. Go on with: siri train laptop" in log.read_text()
     roles = [json.loads(p.read_text())["role"] for p in (home / "store" / "entries").glob("*/*/manifest.json")]
     assert "rolling" in roles
+
+
+def test_a_server_that_does_not_answer_is_one_line(tmp_path: Path) -> None:
+    done = siri(tmp_path / "home", "train", "laptop", *TINY, PREFECT_API_URL="http://127.0.0.1:9/api")
+    assert done.returncode == 2
+    assert done.stderr.startswith("siri: PREFECT_API_URL=http://127.0.0.1:9/api: no server answers")
+    assert done.stderr.count("\n") == 1
+
+
+def test_two_first_starts_on_a_new_home_do_not_spoil_each_other(tmp_path: Path) -> None:
+    code = (
+        "from pathlib import Path; from flows.settings import start_server, use_home; from siri.home import Home; "
+        f"use_home(Home(Path({str(tmp_path / 'home')!r}))); start_server()"
+    )
+    command = [sys.executable, "-c", code]
+    pipe = subprocess.PIPE
+    starts = [subprocess.Popen(command, stdout=pipe, stderr=subprocess.STDOUT, text=True, cwd=ROOT) for _ in range(2)]
+    outputs = [start.communicate(timeout=RUN_SECONDS)[0] for start in starts]
+    assert [start.returncode for start in starts] == [0, 0], outputs
+    assert "Traceback" not in "".join(outputs)
 
 
 def free_port() -> int:

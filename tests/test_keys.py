@@ -98,7 +98,7 @@ OUT_OF_KEY = {
     "guards.entropy_share": ["guards.entropy_share=0.2"],
     "guards.timeout_share": ["guards.timeout_share=0.2"],
     "guards.disk_free": ["guards.disk_free=5"],
-    "snapshots.observed_extrema": ["snapshots.observed_extrema=true"],
+    "snapshots.observed_extrema": ["snapshots.observed_extrema=keep"],
     "snapshots.observed_window": ["snapshots.observed_window=5"],
     "checkpoint_every": ["checkpoint_every=2"],
 }

@@ -1,8 +1,12 @@
 """The local engine: killed and restarted bit for bit, blind to its micro-batches, with users' models in and out."""
 
+import errno
+import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,9 +22,8 @@ from siri.errors import InputError
 from siri.home import Home
 from siri.methods import METHODS
 from siri.problems import load_splits, problems_of_step
-from siri.snapshots import Store
-from tests.drive_local import ODD
 from tests.engine_case import EngineCase
+from tests.odd import ODD
 
 TINY = [
     "model.shape.width=16",
@@ -129,7 +132,7 @@ def gradients(opened: run.Run, config: RunConfig) -> dict[str, torch.Tensor]:
     made_up = torch.linspace(-1, 1, len(batch.texts))  # an untrained model is never right
     caught: dict[str, torch.Tensor] = {}
 
-    def catch(rate: float) -> float:
+    def catch(rate: float, number: int) -> float:
         caught.update({name: p.grad.clone() for name, p in stepper.policy.parameters().items() if p.grad is not None})
         stepper.policy.optimizer.zero_grad()
         return 0.0
@@ -166,6 +169,18 @@ def test_groups_without_advantage_stay_in_the_denominator(straight: run.Run) -> 
     assert loss == pytest.approx(expected, abs=1e-5)
 
 
+def test_the_kl_is_a_mean_over_the_tokens_that_are_trained_on(straight: run.Run) -> None:
+    stepper = LocalStepper(load("laptop", [*TINY, "method.minibatches=1"]))
+    base = straight.snapshot("base")
+    assert base is not None
+    stepper.load(base.folder)
+    batch = stepper.sample(problems_of_step(straight.problems.train.problems, 0, 1, 4), [24] * 4, 1)
+    advantages = torch.zeros(16)
+    advantages[:4] = torch.tensor([1.0, -1.0, 0.5, -0.5])
+    surer = replace(batch, logprobs=batch.logprobs + 0.5 * batch.mask)  # as if the old policy had been surer of each
+    assert stepper.update(surer, advantages, 1)["update/kl"] == pytest.approx(0.5, abs=1e-4)
+
+
 def test_no_step_is_taken_when_no_group_teaches(straight: run.Run) -> None:
     stepper = LocalStepper(load("laptop", TINY))
     base = straight.snapshot("base")
@@ -196,6 +211,35 @@ def test_a_snapshot_exports_as_a_folder_that_transformers_loads(straight: run.Ru
         run.export(straight, "c1-high", tmp_path / "exported")
 
 
+def test_an_export_holds_the_model_alone_whatever_a_killed_one_has_left(straight: run.Run, tmp_path: Path) -> None:
+    (tmp_path / ".exported.part").mkdir()
+    (tmp_path / ".exported.part" / "half").write_text("half")
+    run.export(straight, "c1-low", tmp_path / "exported")
+    names = {path.name for path in (tmp_path / "exported").iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= names
+    assert not names & {"half", "optimizer.safetensors", "steps.jsonl", "manifest.json"}
+    assert [path.name for path in tmp_path.iterdir()] == ["exported"]
+
+
+def test_an_export_that_cannot_be_written_is_one_line_and_leaves_nothing(straight: run.Run, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"^folder=.*/file/out: cannot be written: Not a directory$"):
+        run.export(straight, "c1-low", tmp_path / "file" / "out")
+
+
+def test_an_export_onto_a_full_disk_is_one_line_and_leaves_nothing(
+    straight: run.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill(source: Path, target: Path) -> None:
+        target.write_text("half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(run.shutil, "copyfile", fill)
+    with pytest.raises(InputError, match=r"^disk full: "):
+        run.export(straight, "c1-low", tmp_path / "exported")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_users_model_and_problems_train(straight: run.Run, tmp_path: Path) -> None:
     run.export(straight, "base", tmp_path / "model")
     rows = "".join(f'{{"question": "A *{a} +1 ; {v}", "answer": "3"}}\n' for a in range(1, 10) for v in range(11))
@@ -223,13 +267,83 @@ def test_an_evaluation_batch_has_random_numbers_of_its_own(straight: run.Run) ->
     assert [batch.texts for batch in engine.sample(base.folder, request)] == [batch.texts for batch in batches]
 
 
-def test_bad_shapes_are_refused_before_anything_is_written(tmp_path: Path) -> None:
-    config = load("laptop", [*TINY, "model.shape.heads=3"])
-    with pytest.raises(InputError, match=r"model\.shape\.heads=3"):
-        list(bases.make_base(config, Home(tmp_path)))
-    assert list(Store(tmp_path / "store").entries()) == []
-
-
 def test_splits_are_the_same_for_every_reader() -> None:
     settings = load("laptop", TINY).problems
     assert load_splits(settings).train.digest == load_splits(settings.model_copy()).train.digest
+
+
+def test_small_updates_are_not_rounded_away_in_bfloat16(straight: run.Run) -> None:
+    config = load(
+        "laptop", [*TINY, "engine.dtype=bfloat16", "optimizer.learning_rate=1e-6", "optimizer.warmup_steps=0"]
+    )
+    base = straight.snapshot("base")
+    assert base is not None
+    stepper = LocalStepper(config)
+    stepper.load(base.folder)
+    before = {name: parameter.detach().clone() for name, parameter in stepper.policy.parameters().items()}
+    batch = stepper.sample(problems_of_step(straight.problems.train.problems, 0, 1, 4), [24] * 4, 1)
+    stepper.update(batch, torch.linspace(-1, 1, len(batch.texts)), 1)
+    after = stepper.policy.parameters()
+    moved = sum(int((after[name] != before[name]).sum()) for name in before)
+    assert {parameter.dtype for parameter in after.values()} == {torch.float32}
+    assert moved > 0.9 * sum(tensor.numel() for tensor in before.values())
+
+
+def test_bfloat16_is_another_arithmetic_and_says_so_in_the_keys(straight: run.Run) -> None:
+    config = load("laptop", [*TINY, "engine.dtype=bfloat16"])
+    with closing(LocalEngine(config, straight.problems.train)) as engine:
+        assert engine.numerics()["dtype"] == "bfloat16 over float32"
+
+
+def test_a_gradient_that_is_not_finite_is_one_line_and_changes_nothing(straight: run.Run) -> None:
+    base = straight.snapshot("base")
+    assert base is not None
+    stepper = LocalStepper(straight.config)
+    stepper.load(base.folder)
+    before = {name: parameter.detach().clone() for name, parameter in stepper.policy.parameters().items()}
+    batch = stepper.sample(problems_of_step(straight.problems.train.problems, 0, 1, 4), [24] * 4, 7)
+    advantages = torch.full((len(batch.texts),), float("inf"))
+    with pytest.raises(InputError, match=r"optimizer\.learning_rate=.*: step 7 diverged, its gradient is (nan|inf)"):
+        stepper.update(batch, advantages, 7)
+    assert all(torch.equal(before[name], parameter) for name, parameter in stepper.policy.parameters().items())
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer.json"])
+def test_the_same_weights_under_another_config_or_tokenizer_are_another_base(
+    straight: run.Run, tmp_path: Path, file: str
+) -> None:
+    run.export(straight, "c1-low", tmp_path / "model")
+    first = opened_on(tmp_path / "model", tmp_path / "home")
+    path = tmp_path / "model" / file
+    changed = json.loads(path.read_text())
+    if file == "config.json":
+        changed["rms_norm_eps"] = 0.001
+    else:
+        changed["added_tokens"][0]["rstrip"] = True
+    path.write_text(json.dumps(changed))
+    second = opened_on(tmp_path / "model", tmp_path / "home")
+    assert first.base != second.base
+    assert weights_of_base(first) == weights_of_base(second)
+
+
+def test_which_library_wrote_a_base_does_not_name_it(straight: run.Run, tmp_path: Path) -> None:
+    run.export(straight, "c1-low", tmp_path / "model")
+    (tmp_path / "model" / ".cache").mkdir()
+    path = tmp_path / "model" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"transformers_version": "4.0.0"}))
+    first = opened_on(tmp_path / "model", tmp_path / "home")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"transformers_version": "5.0.0"}))
+    assert opened_on(tmp_path / "model", tmp_path / "home").base == first.base
+
+
+def opened_on(folder: Path, home: Path) -> run.Run:
+    """A tiny run on a user's model folder, its base in the store."""
+    config = load("laptop", [*TINY, f"model.base={folder}"])
+    list(bases.make_base(config, Home(home)))
+    return run.open_run(config, Home(home))
+
+
+def weights_of_base(opened: run.Run) -> str:
+    entry = opened.snapshot("base")
+    assert entry is not None
+    return entry.manifest.weights_sha256

@@ -2,19 +2,22 @@
 
 import math
 import statistics
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, get_args
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
-from siri.config import MethodSettings
+from siri.config import MethodSettings, load
 from siri.methods import METHODS
 from siri.methods.aggregation import Aggregation, token_weights
 from siri.methods.grpo import GRPO, clipped_loss, group_advantages, plain_prompts, schedule_budgets
+from siri.methods.method import Method, State
 from siri.methods.siri import SIRI
+from siri.rollouts import RolloutBatch
 from tests.conftest import make_batch
 
 DEFAULT = MethodSettings()
@@ -196,3 +199,27 @@ def test_token_weights_aggregate_as_the_slow_oracle(losses: list[list[float]], a
 
 def test_the_config_offers_every_aggregation() -> None:
     assert get_args(MethodSettings.model_fields["loss_aggregation"].annotation) == get_args(Aggregation)
+
+
+def test_functions_of_equal_names_in_two_files_are_two_methods_in_keys() -> None:
+    settings = load("laptop").method
+
+    def from_module(module: str) -> Method:
+        def capped_reward(batch: RolloutBatch, state: State) -> tuple[Tensor, State]:
+            raise AssertionError
+
+        capped_reward.__module__, capped_reward.__qualname__ = module, "capped_reward"
+        return replace(GRPO, rewards=capped_reward)
+
+    assert from_module("siri.methods.grpo").link(settings) == GRPO.link(settings)
+    assert from_module("mine").link(settings) != from_module("yours").link(settings)
+
+
+def test_a_function_without_a_name_cannot_stand_in_keys() -> None:
+    with pytest.raises(ValueError, match="needs a name of its own"):
+        replace(GRPO, prompts=lambda questions, budgets: list(questions)).link(load("laptop").method)
+
+
+def test_a_raised_version_is_another_link() -> None:
+    settings = load("laptop").method
+    assert replace(GRPO, version=2).link(settings) != GRPO.link(settings)

@@ -81,6 +81,21 @@ def test_an_ascii_terminal_gets_ascii_curves() -> None:
     assert "*" in "".join(curve)
 
 
+def test_a_table_of_very_many_stages_shows_its_head_and_its_tail() -> None:
+    text = printed(load("laptop", ["schedule.cycles=1000"]), 100)
+    assert len(text) < 40
+    assert [row.split()[0] for row in text if "compression" in row or "expansion" in row] == [
+        *("c1-low", "c1-high", "c2-low", "c2-high", "c3-low", "c3-high"),
+        *("c998-low", "c998-high", "c999-low", "c999-high", "c1000-low", "c1000-high"),
+    ]
+    assert any("1,988 more" in row for row in text)
+
+
+def test_a_forecast_is_written_in_a_unit_of_its_size() -> None:
+    text = " ".join(printed(load("siri-7b", ["schedule.cycles=1290"]), 120))
+    assert "10.4 trillion response tokens" in text
+
+
 @pytest.mark.parametrize(("ending", "start"), [(".png", b"\x89PNG"), (".svg", b"<?xml"), (".html", b"<!doctype html>")])
 def test_pictures_are_written(config: RunConfig, tmp_path: Path, ending: str, start: bytes) -> None:
     path = draw_picture(config, tmp_path / "deep" / f"budget{ending}")
@@ -92,6 +107,12 @@ def test_a_picture_of_another_kind_is_bad_input(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"\.png, \.svg, \.html"):
         draw_picture(load("laptop"), tmp_path / "budget.gif")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_picture_that_cannot_be_written_is_bad_input(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot be written"):
+        draw_picture(load("laptop"), tmp_path / "file" / "budget.svg")
 
 
 def test_equal_input_gives_an_equal_svg(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The scripted engines: they pass what every engine passes, and answer to the budget as a reasoning model would."""
 
+import os
 from contextlib import closing
 from pathlib import Path
 
@@ -80,6 +81,20 @@ def test_a_stop_that_comes_when_the_child_has_run_to_its_end_is_harmless(home: H
                 child.wait()
                 plan.stop.set()
     assert seen == [1, 2, 3, 4]
+
+
+def test_the_child_does_not_hear_the_ctrl_c_of_a_terminal(home: Home, tmp_path: Path) -> None:
+    config = tiny("engine.name=scripted-process")
+    base = prepare(config, home).snapshot("base")
+    assert base is not None
+    plan = plan_from(base.folder, 0, 4, {4}, tmp_path / "made")
+    before = set(psutil.Process().children())
+    with closing(ScriptedProcessEngine(config, load_splits(config.problems).train)) as engine:
+        reports = engine.train(plan)
+        next(reports)
+        [child] = set(psutil.Process().children()) - before
+        assert os.getpgid(child.pid) == child.pid  # a terminal signals its foreground group alone
+        list(reports)
 
 
 def test_a_stop_reaches_a_child_that_is_still_at_work(home: Home, tmp_path: Path) -> None:

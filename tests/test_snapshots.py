@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from siri import records
+from siri import records, snapshots
 from siri.errors import InputError
 from siri.home import Home
 from siri.measure import Evaluation, measure
@@ -129,8 +129,50 @@ def test_a_checkout_outlives_the_removal_of_its_entry(store: Store, tmp_path: Pa
 
 def test_a_promoted_checkpoint_is_a_snapshot_with_the_same_files(store: Store) -> None:
     made = put(store)
-    store.promote(made)
+    store.promote(made.manifest.key)
     assert store.verified(KEY) == replace(made, manifest=replace(made.manifest, role="snapshot"))
+
+
+def test_a_checkpoint_that_is_gone_cannot_be_promoted_and_leaves_nothing(store: Store) -> None:
+    put(store)
+    store.remove(KEY)
+    assert store.promote(KEY) is None
+    assert list((store.root / "entries").glob("*/*")) == []
+
+
+def test_what_has_become_a_snapshot_is_not_removed_as_a_checkpoint(store: Store) -> None:
+    made = put(store)
+    assert made.manifest.role == "rolling"
+    store.promote(KEY)
+    store.remove_rolling(KEY)
+    assert store.verified(KEY) is not None
+
+
+def test_a_rolling_checkpoint_goes(store: Store) -> None:
+    put(store)
+    store.remove_rolling(KEY)
+    assert store.find(KEY) is None
+
+
+def test_an_entry_removed_while_it_is_read_is_gone_and_not_corrupt(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(store)
+
+    def removed_meanwhile(path: Path) -> str:
+        store.remove(KEY)
+        return file_sha256(path)
+
+    monkeypatch.setattr(snapshots, "file_sha256", removed_meanwhile)
+    assert store.verified(KEY) is None
+    assert list((store.root / "corrupt").iterdir()) == []
+    assert caplog.text == ""
+
+
+def test_folders_in_a_model_folder_are_passed_over(tmp_path: Path) -> None:
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / "config.json").write_text("{}")
+    assert list(describe_files(tmp_path)) == ["config.json"]
 
 
 def test_scratch_of_a_dead_process_is_cleared_and_that_of_a_living_one_is_not(store: Store) -> None:
@@ -228,6 +270,13 @@ def test_a_store_of_a_newer_version_is_refused_in_one_line(store: Store) -> None
         Store(store.root)
 
 
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"format": null}', "\x00"])
+def test_a_store_whose_format_cannot_be_read_is_refused_in_one_line(text: str, store: Store) -> None:
+    (store.root / "format.json").write_text(text)
+    with pytest.raises(InputError, match=r"format\.json cannot be read; it should hold \{\"format\": 1\}$"):
+        Store(store.root)
+
+
 def test_a_store_of_this_version_is_opened_again(store: Store) -> None:
     made = put(store)
     assert Store(store.root).verified(KEY) == made
@@ -312,6 +361,17 @@ def test_a_disk_that_fills_up_in_training_is_one_line_and_nothing_half_written(d
         if not failed:
             break
     assert pages > 20  # room ran out in every part of it
+
+
+@pytest.mark.parametrize("pages", [4, 8])
+def test_a_disk_that_fills_up_in_a_child_process_is_one_line_too(
+    pages: int, disk: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = prepare(tiny("schedule.cycles=1", "engine.name=scripted-process"), Home(disk / "home"))
+    with filled(disk, PAGE * pages):
+        assert fails_for_want_of_room(lambda: list(advance(run, 8)))
+    assert intact(run.store)
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_disk_that_fills_up_while_the_base_is_made_is_one_line(disk: Path) -> None:

@@ -24,7 +24,7 @@ from siri.errors import StoppedError
 from siri.home import Home
 from siri.measure import Evaluation
 from siri.retention import promote
-from siri.run import Run, advance, open_run
+from siri.run import Run, advance, open_run, reopen_run
 from siri.tracking import content, server
 from siri.tracking.record import followed, open_record
 
@@ -349,7 +349,9 @@ def test_the_same_run_under_another_recipes_name_is_the_same_record(run: Run) ->
     renamed = open_run(run.config.model_copy(update={"recipe": "mine"}), run.home)
     assert renamed.id == run.id
     assert tracking.sync(renamed).failure is None
-    assert record_of(run).data.tags["recipe"] == "mine"
+    assert renamed.name == run.name
+    assert record_of(run).data.tags["recipe"] == "laptop"
+    assert reopen_run(run.home, "mine").id == reopen_run(run.home, "laptop").id == run.id
 
 
 def test_a_followed_run_is_live_and_then_finished(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -545,7 +547,10 @@ def test_a_server_is_told_the_same_and_has_pages_to_link_to(
     alias = client_of(run).get_model_version_by_alias(f"siri-{run.name}", "siri-high")
     assert alias.tags["snapshot"] == f"{run.name}:c2-high"
     found = record_of(run).info
-    assert tracking.run_link(run) == f"{mlflow_server}/#/experiments/{found.experiment_id}/runs/{found.run_id}"
+    assert (
+        tracking.run_link(run)
+        == f"{mlflow_server}/#/experiments/{found.experiment_id}/runs/{found.run_id}?workflowType=machine_learning"
+    )
     link = tracking.compare_link([run])
     assert link is not None
     assert found.run_id in link

@@ -1,6 +1,8 @@
 """Runs from files to files: killed and restarted, run twice, made longer, on shared trunks; what stays in the store."""
 
+import itertools
 import json
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -20,7 +22,7 @@ from siri.engines.scripted import ScriptedEngine
 from siri.errors import InputError
 from siri.home import Home
 from siri.run import Run, advance, describe_snapshot, export, open_run, reopen_run, snapshot_rows
-from siri.snapshots import file_sha256
+from siri.snapshots import Entry, Store, file_sha256
 from siri.trail import Chain, travel
 from tests.conftest import TOTAL, drive, prepare, settle, tiny, wait_for, weights
 
@@ -158,6 +160,12 @@ def test_a_shorter_run_after_a_longer_one_trains_nothing(home: Home) -> None:
     shorter = prepare(tiny("schedule.cycles=1"), home)
     assert list(advance(shorter, 8)) == []
     assert [line["step"] for line in metrics(shorter)] == list(range(1, 9))
+
+
+def test_a_stage_asked_for_again_leaves_the_metrics_of_the_whole_run(home: Home) -> None:
+    run = settle(tiny(), home)
+    list(advance(run, 4))
+    assert [line["step"] for line in metrics(run)] == list(range(1, TOTAL + 1))
 
 
 def test_grpo_under_the_schedule_of_siri_trains_nothing_new(home: Home) -> None:
@@ -409,11 +417,10 @@ def test_the_lineage_of_a_snapshot_goes_back_to_the_base(straight: Run) -> None:
     assert [line.partition(" ")[2] for line in lineage] == ["(step 0)", "(step 4)", "(step 8)", "(step 12)"]
 
 
-def test_an_export_holds_the_model_alone_and_overwrites_nothing(straight: Run, tmp_path: Path) -> None:
-    export(straight, "c1-low", tmp_path / "out")
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["config.json", "model.safetensors"]
-    with pytest.raises(InputError, match=r"there is something already"):
+def test_a_scripted_snapshot_is_not_exported_since_nothing_could_load_it(straight: Run, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"of the scripted engine, whose policy is no model"):
         export(straight, "c1-low", tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_not_there_is_one_line(home: Home) -> None:
@@ -431,3 +438,86 @@ def test_the_run_folder_describes_the_run(straight: Run) -> None:
     assert described["id"] == straight.id == straight.folder.name
     assert RunConfig.model_validate(described["config"]) == straight.config
     assert described["snapshots"] == {name: straight.keys[step] for name, step in straight.snapshot_steps.items()}
+
+
+def test_opening_a_run_again_leaves_its_description_alone(straight: Run) -> None:
+    path = straight.folder / "run.json"
+    before = path.stat().st_mtime_ns
+    open_run(straight.config, straight.home)
+    assert path.stat().st_mtime_ns == before
+
+
+def test_a_run_opened_by_another_recipe_keeps_its_name_and_answers_to_both(home: Home) -> None:
+    first = prepare(tiny(), home)
+    second = open_run(first.config.model_copy(update={"recipe": "mine"}), home)
+    assert second.name == first.name
+    assert reopen_run(home, "mine").id == reopen_run(home, "laptop").id == first.id
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"id": 3}', "null"])
+def test_a_broken_run_file_is_left_out_with_a_warning_that_names_it(
+    text: str, straight: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = straight.home.runs / "broken" / "run.json"
+    broken.parent.mkdir(exist_ok=True)
+    broken.write_text(text)
+    try:
+        assert reopen_run(straight.home, "laptop").id == straight.id
+        assert len(snapshot_rows(straight.home)) == 5
+    finally:
+        broken.unlink()
+    assert str(broken) in caplog.text
+
+
+def test_a_run_file_with_settings_of_another_version_is_one_line_that_names_the_run(home: Home) -> None:
+    run = prepare(tiny(), home)
+    path = run.folder / "run.json"
+    described = json.loads(path.read_text())
+    path.write_text(json.dumps(described | {"config": described["config"] | {"sed": 1}}))
+    with pytest.raises(InputError, match=rf"^run={run.name}: its run.json holds sed: unknown setting"):
+        reopen_run(home, run.id)
+
+
+def test_of_several_runs_of_a_recipe_the_newest_is_taken_and_named(
+    home: Home, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = prepare(tiny(), home), prepare(tiny("seed=1"), home)
+    os.utime(first.folder / "run.json", (1, 1))
+    assert reopen_run(home, first.name).id == first.id
+    assert caplog.text == ""
+    assert reopen_run(home, "laptop").id == second.id
+    assert f"run=laptop: 2 runs are called so; taken is the newest, {second.name}" in caplog.text
+
+
+def test_a_home_without_runs_is_only_looked_at(home: Home) -> None:
+    with pytest.raises(InputError, match=rf"^run=laptop: no runs yet in {home.root}$"):
+        reopen_run(home, "laptop")
+    assert snapshot_rows(home) == []
+    assert not home.root.exists()
+
+
+def test_metrics_are_read_again_when_a_checkpoint_is_replaced_meanwhile(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = settle(tiny(), home)
+    read, calls = records.history, itertools.count()
+
+    def history(store: Store, entry: Entry) -> Iterator[dict[str, Any]]:
+        if next(calls) == 0:
+            raise FileNotFoundError
+        return read(store, entry)
+
+    (run.folder / records.METRICS).unlink()
+    monkeypatch.setattr(records, "history", history)
+    list(advance(run, TOTAL))
+    assert [line["step"] for line in metrics(run)] == list(range(1, TOTAL + 1))
+    assert next(calls) == 2
+
+
+def test_a_history_with_a_hole_is_an_error_and_not_a_shorter_one(home: Home) -> None:
+    run = settle(tiny(), home)
+    entry = run.snapshot("c1-high")
+    assert entry is not None
+    (entry.folder / records.STEPS).unlink()
+    with pytest.raises(FileNotFoundError):
+        list(records.history(run.store, entry))

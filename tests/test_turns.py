@@ -85,7 +85,7 @@ def test_turns_are_looked_for_behind_compressions_and_expansions_alone() -> None
 CYCLE = 160
 SETTINGS = (
     f"schedule.cycle_steps={CYCLE}", "schedule.cycles=1", "rollout.batch_size=16", "rollout.group_size=8",
-    "snapshots.observed_extrema=true", "checkpoint_every=3",
+    "snapshots.observed_extrema=keep", "checkpoint_every=3",
 )  # fmt: skip
 
 

@@ -1,10 +1,10 @@
-"""The front door: `siri train | evaluate | sweep | compare | preview | show | snapshots | sync | doctor`."""
+"""The front door: `siri train | evaluate | sweep | compare | preview | show | snapshots | sync | doctor | up | …`."""
 
 import sys
 
 import typer
 
-from siri.cli import looking, snapshots, training, upkeep
+from siri.cli import looking, platform, snapshots, training, upkeep
 from siri.errors import InputError
 
 app = typer.Typer(
@@ -23,6 +23,10 @@ for command in (
     looking.show,
     upkeep.sync,
     upkeep.doctor,
+    platform.up,
+    platform.down,
+    platform.status,
+    platform.deploy,
 ):
     app.command()(command)
 
@@ -42,5 +46,5 @@ def main() -> None:
     try:
         app()
     except InputError as error:
-        print(f"siri: {error}", file=sys.stderr)
+        print("siri:", " ".join(str(error).splitlines()), file=sys.stderr)  # the value shown may hold several
         sys.exit(2)

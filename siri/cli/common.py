@@ -24,15 +24,18 @@ def open_home(folder: Path | None) -> Any:
     from flows.settings import use_home
     from siri.home import find_home
 
-    use_home(find_home(folder))
-    return find_home(folder)
+    place = find_home(folder)
+    use_home(place)
+    return place
 
 
 def prepare_flow(home: Any) -> None:
     """A flow in this process brings a server, whose home must be there, and which must not outlive it."""
     from flows.settings import start_server
     from siri import guard
+    from siri.home import check_writable
 
+    check_writable(home)
     try:
         home.prefect.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -42,12 +45,17 @@ def prepare_flow(home: Any) -> None:
 
 
 def print_run(run_id: str) -> None:
-    """Print the table of a run that has ended."""
+    """Print the table of a run that has ended, and a hint if there was little to learn in it."""
     from dashboards.report import print_table
+    from siri import progress, records
     from siri.home import find_home
     from siri.run import reopen_run
 
-    print_rich(print_table(reopen_run(find_home(), run_id), []))
+    run = reopen_run(find_home(), run_id)
+    print_rich(print_table(run, []))
+    hint = progress.hint_of(records.read_lines(run.folder / records.METRICS))
+    if hint is not None:
+        print(hint)
 
 
 def table_of(title: str, rows: list[dict[str, Any]]) -> Any:

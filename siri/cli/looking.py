@@ -1,8 +1,10 @@
 """Commands that read and draw: compare, preview, show."""
 
 import json
+import re
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,6 +14,9 @@ from siri.errors import InputError
 
 def compare(
     runs: Annotated[list[str], typer.Argument(help="Runs or recipes; the first is set beside all others.")],
+    benchmark: Annotated[
+        str | None, typer.Option(help="Which benchmark. [default: the first run's first final one with results]")
+    ] = None,
     report: Annotated[
         Path | None, typer.Option(help="Write the HTML report here. [default: in the work folder]")
     ] = None,
@@ -27,14 +32,23 @@ def compare(
     from siri.run import reopen_run
 
     place = open_home(home)
-    opened = [reopen_run(place, name) for name in runs]
+    opened = list({run.id: run for run in (reopen_run(place, name) for name in runs)}.values())
+    for caution in data.cautions(opened):
+        print(f"caution: {caution}", file=sys.stderr)
     if as_json:
-        table = data.snapshot_table(opened, data.find_benchmark(opened[0]))
+        table = data.snapshot_table(opened, data.find_benchmark(opened[0], benchmark))
         print(table.to_json(orient="records", indent=1))
         return
-    print_rich(pages.print_table(opened[0], opened[1:]))
-    path = report or place.reports / f"{'-'.join(run.name for run in opened)}.html"
-    print(f"report: {pages.write_report(opened[0], opened[1:], path)}")
+    print_rich(pages.print_table(opened[0], opened[1:], benchmark))
+    path = report or place.reports / _report_name(opened)
+    print(f"report: {pages.write_report(opened[0], opened[1:], path, benchmark)}")
+
+
+def _report_name(runs: list[Any]) -> str:
+    """The runs' names, or their ids where they are many: a file's name has 255 bytes at most, and no slash."""
+    names = "-".join(run.name for run in runs)
+    short = names if len(names.encode()) < 200 else "-".join(run.id[:6] for run in runs)[:200]
+    return re.sub(r"[^\w.-]", "-", short) + ".html"
 
 
 def preview(
@@ -53,6 +67,8 @@ def preview(
     from siri.home import find_home
 
     settings, home = config.load(recipe, overrides or []), find_home()
+    if picture is not None:
+        drawing.check_picture(picture)
     if show_config:
         print(config.to_yaml(settings), end="")
     elif as_json:

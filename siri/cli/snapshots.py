@@ -15,11 +15,14 @@ def list_snapshots(home: HomeOption = None, as_json: Json = False) -> None:
     """List the snapshots of all runs that are in the store."""
     from siri.run import snapshot_rows
 
-    rows = snapshot_rows(open_home(home))
+    place = open_home(home)
+    rows = snapshot_rows(place)
     if as_json:
         print(json.dumps(rows, indent=1))
-    else:
+    elif rows:
         print_rich(table_of("snapshots", rows))
+    else:
+        print(f"no snapshots yet in {place.root}")
 
 
 def show_snapshot(snapshot: SnapshotName, home: HomeOption = None, as_json: Json = False) -> None:
@@ -31,7 +34,17 @@ def show_snapshot(snapshot: SnapshotName, home: HomeOption = None, as_json: Json
         print(json.dumps(described, indent=1))
         return
     for name, value in described.items():
-        print(f"{name:<15} {value}")
+        for line, text in enumerate(_lines(value)):
+            print(f"{'' if line else name:<15} {text}")
+
+
+def _lines(value: Any) -> list[str]:
+    """A value as lines for people: one per member."""
+    if isinstance(value, dict):
+        return [", ".join(f"{name} {member}" for name, member in value.items())]
+    if isinstance(value, list):
+        return value
+    return [f"{value:,}" if isinstance(value, int) else "–" if value is None else str(value)]
 
 
 def export_snapshot(

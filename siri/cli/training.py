@@ -1,7 +1,9 @@
 """Commands that train and measure: train, evaluate, sweep."""
 
 import json
+import shlex
 import sys
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -38,9 +40,10 @@ def train(
     from siri.preview import describe_room
 
     settings = config.load(recipe, overrides or [])
-    settings.schedule.stages_until(until)
-    run.check(settings)
+    stages = settings.schedule.stages_until(until)
     place = open_home(home)
+    print(f"starting {settings.recipe}: {len(stages)} stages, {stages[-1].last:,} steps, in {place.root}", flush=True)
+    run.check(settings)
     if room := describe_room(settings, place):
         print(f"{settings.recipe}: {room}", file=sys.stderr)
     prepare_flow(place)
@@ -51,11 +54,18 @@ def train(
     try:
         run_id = flow(settings, until or "")
     except StoppedError as stopped:
-        again = " ".join(["siri train", recipe, *(overrides or [])])
+        again = same_command(recipe, overrides or [], until, home)
         print(f"stopped in {stopped}; its checkpoint is kept. Go on with: {again}", file=sys.stderr)
         raise typer.Exit(130) from None
     print_run(run_id)
     print(f"run {run_id} · a report with pictures: siri compare {run_id}")
+
+
+def same_command(recipe: str, overrides: list[str], until: str | None, home: Path | None) -> str:
+    """The command that goes on with a training, to be pasted into a shell."""
+    options = {"--until": until, "--home": home}
+    given = [word for name, value in options.items() if value is not None for word in (name, str(value))]
+    return shlex.join(["siri", "train", recipe, *overrides, *given])
 
 
 def evaluate(
@@ -70,11 +80,14 @@ def evaluate(
 
     Examples: `siri evaluate laptop` · `siri evaluate laptop c3-low c3-high --benchmark my-problems.jsonl`
     """
-    from siri.run import reopen_run
+    from siri.run import check_benchmarks, reopen_run
 
     opened = reopen_run(open_home(home), run)
     for name in snapshots or []:
         opened.step_of(name)
+    check_benchmarks(benchmark or [], "--benchmark")
+    check_benchmarks([] if benchmark else opened.config.evaluation.final, "evaluation.final")
+    print(f"starting the evaluation of {opened.name}, in {opened.home.root}", flush=True)
     prepare_flow(opened.home)
     from flows.evaluation import evaluate as flow
     from siri.measure import Evaluation

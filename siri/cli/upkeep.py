@@ -17,7 +17,10 @@ def sync(
     from siri.run import list_runs, reopen_run
 
     place = open_home(home)
-    for name in runs or [described["id"] for described in list_runs(place)]:
+    names = runs or [described["id"] for described in list_runs(place)]
+    if not names:
+        print(f"no runs yet in {place.root}")
+    for name in names:
         run = reopen_run(place, name)
         print(f"{run.name}: {tracking.sync(run)}")
 

@@ -31,6 +31,8 @@ class Method:
     """([B] rewards, batch, settings) -> [B] advantages."""
     loss: Callable[[Tensor, Tensor, Tensor, MethodSettings], Tensor]
     """([…] new log-probs, […] old ones, […] advantages, settings) -> […] loss per token."""
+    version: int = 1
+    """Raised by hand when one of the functions, its name unchanged, gives other values."""
 
     def link(self, settings: MethodSettings) -> dict[str, Any]:
         """What of the method goes into a snapshot's key: which functions made the step, and their settings.
@@ -38,4 +40,14 @@ class Method:
         Two methods of different names that share all functions make the same policy, hence the same key.
         """
         functions = (self.budgets, self.prompts, self.rewards, self.advantages, self.loss)
-        return {"functions": [function.__qualname__ for function in functions]} | settings.model_dump(exclude={"name"})
+        named = {"functions": [_name(function) for function in functions]}
+        changed = {"version": self.version} if self.version != 1 else {}
+        return named | changed | settings.model_dump(exclude={"name"})
+
+
+def _name(function: Callable[..., Any]) -> str:
+    """What a function is called in keys: its name in GRPO, which most methods share; module and name elsewhere."""
+    name = function.__qualname__
+    if "<" in name:
+        raise ValueError(f"{function.__module__}.{name}: a method's function needs a name of its own, to stand in keys")
+    return name if function.__module__ == "siri.methods.grpo" else f"{function.__module__}.{name}"

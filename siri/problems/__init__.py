@@ -3,7 +3,7 @@
 from functools import lru_cache
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from siri.errors import InputError
 from siri.grading import GraderName
@@ -12,27 +12,30 @@ from siri.problems.files import load_problems
 from siri.problems.order import problems_of_step
 from siri.problems.problem import SPLITS, Problem, ProblemSet, Split, Splits, split_of
 from siri.problems.prompts import TemplateName, encode_prompt
+from siri.settings import Settings
 
 __all__ = [
+    "BENCHMARKS",
     "Problem",
     "ProblemSet",
     "ProblemSettings",
     "Split",
     "Splits",
     "encode_prompt",
+    "load_benchmark",
     "load_problems",
     "load_splits",
     "problems_of_step",
     "split_of",
 ]
 
-Size = Annotated[int, Field(ge=1)]
+Size = Annotated[int, Field(ge=1, le=1_000_000)]
+BENCHMARKS = ("dev", "test")
+"""The splits of a run's own problems that evaluations name."""
 
 
-class ProblemSettings(BaseModel):
+class ProblemSettings(Settings):
     """Which problems a run trains on, how they are put to the model and how its answers are graded."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     source: str = "laptop"
     """`laptop`, the path of a .json, .jsonl or .parquet file, or the hub name of a data set (`owner/name`)."""
@@ -42,7 +45,7 @@ class ProblemSettings(BaseModel):
     """Problems generated for evaluations during a run; a file is always taken whole."""
     test_size: Size = 256
     """Problems generated for final tables; a file is always taken whole."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the generator; files do not use it."""
     easy: Annotated[float, Field(ge=0, le=1)] = laptop.EASY
     """Laptop task: the probability that a step multiplies by one, which needs no verification."""
@@ -71,8 +74,16 @@ def load_splits(settings: ProblemSettings) -> Splits:
     if settings.test is not None:
         own["test"] = settings.test
     sets = _generate(settings) if settings.source == "laptop" else _divide(load_problems(settings.source), set(own))
-    sets |= {split: load_problems(path) for split, path in own.items()}
+    sets |= {split: load_problems(path, f"problems.{split}", ()) for split, path in own.items()}
     return Splits(sets["train"], sets["dev"], sets["test"])
+
+
+def load_benchmark(name: str, setting: str) -> ProblemSet:
+    """The problems of a benchmark that is no split of a run's own problems.
+
+    Raises InputError, which names the setting that asked for it, for what is neither `dev` or `test` nor a file.
+    """
+    return load_problems(name, setting, BENCHMARKS)
 
 
 def _generate(settings: ProblemSettings) -> dict[Split, ProblemSet]:
@@ -86,10 +97,10 @@ def _divide(source: ProblemSet, given: set[Split]) -> dict[Split, ProblemSet]:
     for problem in source:
         split = split_of(problem.question)
         parts["train" if split in given else split].append(problem)
-    for split, members in parts.items():
-        if not members:
-            raise InputError(
-                f"problems.source: none of the {len(source)} problems of {source.name} falls to {split} "
-                "(a hash of the question decides, 80/10/10); give problems.dev and problems.test files of their own"
-            )
+    empty = [split for split, members in parts.items() if not members]
+    if empty:
+        raise InputError(
+            f"problems.source: none of the {len(source)} problems of {source.name} falls to {' or '.join(empty)} "
+            "(a hash of the question decides, 80/10/10); give problems.dev and problems.test files of their own"
+        )
     return {split: ProblemSet(f"{source.name}-{split}", tuple(members)) for split, members in parts.items()}

@@ -8,7 +8,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +25,25 @@ _NAMED_AT_MOST = 5
 Row = Mapping[str, Any]
 
 
-def load_problems(source: str) -> ProblemSet:
+def load_problems(source: str, setting: str = "problems.source", names: Sequence[str] = ("laptop",)) -> ProblemSet:
     """All problems of a file, or of a data set on the Hugging Face hub (`owner/name`), in their order.
 
     Raises InputError, in one line that names the file and the row counted from 1, for what cannot be read, for rows
-    without question or answer, and for ids that occur twice.
+    without question or answer, and for ids that occur twice. `setting` is where the source was named, `names` what
+    else it may hold.
     """
     path = Path(source).expanduser()
     if path.suffix in SUFFIXES:
+        if not path.is_file():
+            raise InputError(f"{setting}: there is no file {path}")
         return _assemble(path.stem, path.name, _read(path))
     if path.exists() or not _HUB_NAME.fullmatch(source):
+        others = "".join(f"{name!r} nor " for name in names)
         raise InputError(
-            f"problems.source: {source!r} is neither 'laptop' nor a file ending in {', '.join(SUFFIXES)} "
+            f"{setting}: {source!r} is neither {others}a file ending in {', '.join(SUFFIXES)} "
             "nor a hub name 'owner/name'"
         )
-    rows = [row for part in _fetch(source) for row in _read(part)]
+    rows = [row for part in _fetch(source, setting) for row in _read(part)]
     return _assemble(source.split("/")[1], source, rows)
 
 
@@ -126,8 +130,6 @@ def _unwrap(text: str) -> str:
 
 
 def _read(path: Path) -> list[Row]:
-    if not path.is_file():
-        raise InputError(f"problems.source: there is no file {path}")
     rows = _read_parquet(path) if path.suffix == ".parquet" else _read_json(path)
     for index, row in enumerate(rows, 1):
         if not isinstance(row, dict):
@@ -172,7 +174,7 @@ def _read_parquet(path: Path) -> list[Any]:
     return rows
 
 
-def _fetch(name: str) -> list[Path]:
+def _fetch(name: str, setting: str) -> list[Path]:
     """The data files of a hub data set: its only one, or else those with `train` in their name."""
     from huggingface_hub import snapshot_download
 
@@ -180,12 +182,12 @@ def _fetch(name: str) -> list[Path]:
         folder = Path(snapshot_download(name, repo_type="dataset", allow_patterns=[f"*{end}" for end in SUFFIXES]))
     except (OSError, ValueError) as error:
         raise InputError(
-            f"problems.source: cannot get {name!r} from the hub ({type(error).__name__}); where it can be reached, "
+            f"{setting}: cannot get {name!r} from the hub ({type(error).__name__}); where it can be reached, "
             f"`hf download {name} --repo-type dataset --local-dir FOLDER`, then give the path of the file"
         ) from error
     found = sorted(path for path in folder.rglob("*") if path.suffix in SUFFIXES)
     chosen = found if len(found) == 1 else [path for path in found if "train" in path.name]
     if not chosen:
         names = ", ".join(path.name for path in found[:_NAMED_AT_MOST])
-        raise InputError(f"problems.source: {name!r} holds {names or 'no problem file'}; download it and give one path")
+        raise InputError(f"{setting}: {name!r} holds {names or 'no problem file'}; download it and give one path")
     return chosen

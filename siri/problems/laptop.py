@@ -124,7 +124,8 @@ def trace(chain: Chain, rng: random.Random) -> list[str]:
 def tokenizer() -> "PreTrainedTokenizerFast":
     """The task's tokenizer: one id per word, in the order of VOCABULARY; the chat template renders `<bos> … <think>`.
 
-    There is no unknown token: text with a word outside the vocabulary does not encode.
+    There is no unknown token: text with a word outside the vocabulary is an error, in an exported folder too. One would
+    be another embedding, hence other bases, and would let a policy answer questions that it cannot read.
     """
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel

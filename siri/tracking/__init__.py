@@ -10,8 +10,10 @@ from threading import Thread
 from filelock import FileLock, Timeout
 
 from siri.errors import StoppedError
-from siri.run import Run
+from siri.home import Home
+from siri.run import Run, list_runs
 from siri.snapshots import BusyError
+from siri.tracking import record
 from siri.tracking.content import tag, tag_alarm
 from siri.tracking.record import Closed, Record, Status, SyncResult, TrackingError, followed, mlflow_errors, open_record
 from siri.tracking.server import compare_link, probe, public, recorded_as, redact, run_link
@@ -24,6 +26,7 @@ __all__ = [
     "following",
     "recorded_as",
     "run_link",
+    "running",
     "sync",
     "tag",
     "tag_alarm",
@@ -48,6 +51,18 @@ def sync(run: Run) -> SyncResult:
     return _Writer(run).write(None)
 
 
+def running(home: Home) -> list[str]:
+    """Ids of the runs that MLflow holds for running and that this work folder has; none while it cannot be asked."""
+    try:
+        probe(home.tracking_uri)
+        with mlflow_errors():
+            here = {described["id"] for described in list_runs(home)}
+            return [name for name in record.running(home) if name in here]
+    except (TrackingError, OSError) as error:
+        log.warning("MLflow at %s: %s", public(home.tracking_uri), redact(str(error), home.tracking_uri)[:300])
+        return []
+
+
 def close(run: Run, status: Closed) -> SyncResult:
     """`sync`, and set the status that a run has ended with; for a run whose own process could not, say."""
     return _Writer(run).write(status)
@@ -60,7 +75,7 @@ def following(run: Run) -> Iterator[None]:
     Training never waits for MLflow and never fails by it. The end waits for the last batch: 60 s at most, 5 s when
     MLflow has been failing. A server that is down costs one warning.
     """
-    status: Closed = "FAILED"
+    status: Closed = "KILLED"  # whatever is no error, a stop, a break or Prefect's pause, has only ended it early
     with ExitStack() as stack:
         with contextlib.suppress(Timeout):  # another process of this run tells as well as we do that it is followed
             stack.enter_context(followed(run).acquire(timeout=0))
@@ -68,8 +83,10 @@ def following(run: Run) -> Iterator[None]:
         try:
             yield
             status = "FINISHED"
-        except (StoppedError, BusyError, KeyboardInterrupt, GeneratorExit):  # the last: whoever watched broke off
-            status = "KILLED"
+        except (StoppedError, BusyError):
+            raise
+        except Exception:
+            status = "FAILED"
             raise
         finally:
             follower.end(status)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from siri import records
+from siri.home import Home
 from siri.measure import Evaluation
 from siri.run import Run
 from siri.snapshots import Entry
@@ -101,6 +102,18 @@ def open_record(run: Run, trains: bool) -> "Record":
         _log_problems(client, made.info.run_id, run)
     write_note(run, experiment, made.info.run_id)
     return Record(run, client, experiment, made.info.run_id, made.info.status)
+
+
+def running(home: Home) -> list[str]:
+    """Ids of the runs that MLflow holds for running."""
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=home.tracking_uri)
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if experiment is None:
+        return []
+    found = client.search_runs([experiment.experiment_id], "attributes.status = 'RUNNING'")
+    return [run.data.tags[RUN_ID] for run in found if RUN_ID in run.data.tags]
 
 
 def _find_experiment(client: Any, run: Run) -> str:

@@ -13,6 +13,11 @@ from siri.snapshots import write_atomically
 
 NOTE = "mlflow.json"
 """In a run's folder: where its record is, so that a link to it needs no look-up."""
+PAGES = "workflowType=machine_learning"
+"""In an address: MLflow shows its pages for training; without it a new browser gets those for GenAI, empty here.
+
+An experiment's tag `mlflow.experimentKind` says the same, but the pages of MLflow 3.17 do not look at it.
+"""
 PROBE_SECONDS = 2.0
 """Longest wait for a sign of life."""
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}
@@ -55,7 +60,7 @@ def write_note(run: Run, experiment: str, mlflow_id: str) -> None:
 def run_link(run: Run) -> str | None:
     """Address of a run's page; None without a server, or when the run has not been recorded there."""
     note = _read_note(run)
-    return f"{note['server']}/#/experiments/{note['experiment']}/runs/{note['run']}" if note else None
+    return f"{note['server']}/#/experiments/{note['experiment']}/runs/{note['run']}?{PAGES}" if note else None
 
 
 def recorded_as(run: Run) -> str | None:
@@ -71,7 +76,7 @@ def compare_link(runs: Iterable[Run]) -> str | None:
         return None
     chosen = quote(json.dumps([note["run"] for note in notes]))
     experiments = quote(json.dumps([notes[0]["experiment"]]))
-    return f"{notes[0]['server']}/#/compare-runs?runs={chosen}&experiments={experiments}"
+    return f"{notes[0]['server']}/#/compare-runs?runs={chosen}&experiments={experiments}&{PAGES}"
 
 
 def _read_note(run: Run) -> dict[str, str] | None:

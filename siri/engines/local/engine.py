@@ -10,17 +10,18 @@ import torch
 
 from siri.config import RunConfig
 from siri.engine import SampleRequest, StagePlan, StepReport
-from siri.engines.local.policy import DTYPES
 from siri.engines.local.pretrained import export, load_pretrained
 from siri.engines.local.stepper import LocalStepper
 from siri.errors import InputError
-from siri.problems import ProblemSet
+from siri.problems import ProblemSet, laptop
 from siri.rollouts import RolloutBatch
 from siri.seeding import seed_for
 from siri.train import train
 
 NUMERICS = 2
 """Raised by hand when equal input gives other bits."""
+DTYPES = {"float32": "float32", "bfloat16": "bfloat16 over float32"}
+"""What `engine.dtype` means here: the arithmetic; weights and optimizer are always float32."""
 
 
 class LocalEngine:
@@ -31,6 +32,7 @@ class LocalEngine:
             raise InputError("engine.device=cuda: torch sees no GPU here; use engine.device=cpu")
         torch.set_num_threads(config.engine.threads)
         _check_context(config)
+        _check_words(config, problems)
         self.config = config
         self.problems = problems
 
@@ -42,7 +44,7 @@ class LocalEngine:
             "version": NUMERICS,
             "torch": torch.__version__.partition("+")[0],
             "device": settings.device,
-            "dtype": settings.dtype,
+            "dtype": DTYPES[settings.dtype],
             "threads": settings.threads,
             "micro_batch_tokens": settings.micro_batch_tokens,
             "sample_rows": settings.sample_rows,
@@ -64,8 +66,7 @@ class LocalEngine:
 
     def make_base(self, folder: Path) -> None:
         """Take the Hugging Face folder that `model.base` names over into the store's format."""
-        settings = self.config.engine
-        loaded = load_pretrained(Path(self.config.model.base), torch.device(settings.device), DTYPES[settings.dtype])
+        loaded = load_pretrained(Path(self.config.model.base), "cpu", torch.float32)
         export(loaded.model, loaded.tokenizer, folder, loaded.eos_ids)
 
     def close(self) -> None:
@@ -74,10 +75,26 @@ class LocalEngine:
 
 def _check_context(config: RunConfig) -> None:
     """Raise InputError for a budget that the model cannot read to its end; its prompts are looked at when sampled."""
-    budget = max(config.schedule.highest, config.evaluation.budget or 0)
+    highest = "schedule.segments" if config.schedule.segments else "schedule.max_budget"
+    budgets = {highest: config.schedule.highest, "evaluation.budget": config.evaluation.budget or 0}
     context = _context(config)
-    if budget >= context:
-        raise InputError(f"schedule.max_budget={budget}: the model reads {context} tokens at most, the prompt included")
+    for setting, budget in budgets.items():
+        if budget >= context:
+            raise InputError(f"{setting}={budget}: the model reads {context} tokens at most, the prompt included")
+
+
+def _check_words(config: RunConfig, problems: ProblemSet) -> None:
+    """Raise InputError for problems that the laptop model, which knows the words of its task alone, cannot read."""
+    if config.model.base != "laptop" or config.problems.source == "laptop":
+        return
+    known = set(laptop.VOCABULARY)
+    for problem in problems:
+        strange = [word for word in f"{problem.question} {config.problems.suffix}".split() if word not in known]
+        if strange:
+            raise InputError(
+                f"model.base=laptop: reads the words of its own task alone, and {problems.name} has {strange[0]!r} "
+                f"(problem {problem.id}); name a folder with a model"
+            )
 
 
 def _context(config: RunConfig) -> int:
@@ -86,4 +103,9 @@ def _context(config: RunConfig) -> int:
     path = Path(config.model.base) / "config.json"
     if not path.is_file():
         raise InputError(f"model.base={config.model.base}: neither `laptop` nor a folder with a model's config.json")
-    return int(json.loads(path.read_text()).get("max_position_embeddings", sys.maxsize))
+    try:
+        described = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"model.base={config.model.base}: its config.json cannot be read: {error}") from None
+    context = described.get("max_position_embeddings") if isinstance(described, dict) else None
+    return context if isinstance(context, int) else sys.maxsize

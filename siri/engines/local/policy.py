@@ -1,5 +1,6 @@
 """A model with its tokenizer and its AdamW: loaded from a checkpoint's folder, saved into one, stepped."""
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,9 @@ from torch import Tensor
 
 from siri.config import EngineSettings
 from siri.engines.local.pretrained import LoadedModel, export, load_pretrained
+from siri.errors import InputError
 
 OPTIMIZER = "optimizer.safetensors"
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,11 @@ class Policy:
         self.adam = adam
 
     def load(self, folder: Path) -> None:
-        """Take model and tokenizer from a folder, and the optimizer's state if there is one."""
-        self.loaded = load_pretrained(folder, torch.device(self.engine.device), DTYPES[self.engine.dtype])
+        """Take model and tokenizer from a folder, and the optimizer's state if there is one.
+
+        Weights are float32 whatever `engine.dtype` says: at RL's learning rates bfloat16 would round updates away.
+        """
+        self.loaded = load_pretrained(folder, torch.device(self.engine.device), torch.float32)
         parameters = list(self.parameters().values())
         matrices = [parameter for parameter in parameters if parameter.ndim > 1]
         vectors = [parameter for parameter in parameters if parameter.ndim <= 1]
@@ -80,9 +84,22 @@ class Policy:
         """The trainable parameters by name, in a fixed order."""
         return {name: p for name, p in self.loaded.model.named_parameters() if p.requires_grad}
 
-    def step(self, learning_rate: float) -> float:
-        """Clip the gradients that have been summed up, take one optimizer step; returns their norm before clipping."""
+    def arithmetic(self) -> AbstractContextManager[None]:
+        """The precision in which the model samples and scores: `engine.dtype`, over float32 weights."""
+        return torch.autocast(self.engine.device, torch.bfloat16, enabled=self.engine.dtype == "bfloat16")
+
+    def step(self, learning_rate: float, number: int) -> float:
+        """Clip the gradients that have been summed up, take one optimizer step; returns their norm before clipping.
+
+        `number`, the step in the run, is for the error. Raises InputError, before anything is changed, when a gradient
+        is not finite: no such step is ever stored.
+        """
         norm = torch.nn.utils.clip_grad_norm_(self.parameters().values(), self.adam.max_grad_norm)
+        if not torch.isfinite(norm):
+            raise InputError(
+                f"optimizer.learning_rate={learning_rate:g}: step {number} diverged, its gradient is {float(norm)}; "
+                "try a lower one; the checkpoints before it are kept"
+            )
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.step()

@@ -220,7 +220,7 @@ def load_decoder(folder: Path, shape: ModelShape, device: torch.device | str, dt
 def load_network(folder: Path, device: torch.device | str, dtype: torch.dtype) -> PretrainedModel:
     """A transformers causal LM; every weight must be in the folder."""
     network, found = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, local_files_only=True, output_loading_info=True
+        folder, dtype=dtype, local_files_only=True, output_loading_info=True, use_safetensors=True
     )
     if found["missing_keys"]:
         raise ValueError(f"weights are missing: {', '.join(sorted(found['missing_keys'])[:3])}")

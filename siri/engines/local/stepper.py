@@ -30,6 +30,9 @@ class UpdateTotals:
     clipped: float = 0.0
     kl: float = 0.0
     tokens: float = 0.0
+    """Of all responses."""
+    trained: float = 0.0
+    """Of the responses with an advantage: only they go through the policy again."""
     norms: list[float] = field(default_factory=list)
 
     def metrics(self, minibatches: int, learning_rate: float) -> dict[str, float]:
@@ -38,7 +41,7 @@ class UpdateTotals:
             "update/loss": self.loss / minibatches,
             "update/grad_norm": sum(self.norms) / max(len(self.norms), 1),
             "update/ppo_clip": self.clipped / max(self.tokens, 1),
-            "update/kl": self.kl / max(self.tokens, 1),
+            "update/kl": self.kl / max(self.trained, 1),
             "update/learning_rate": learning_rate,
         }
 
@@ -85,17 +88,18 @@ class LocalStepper:
         """Answer each problem `group_size` times within its budget, and grade the answers."""
         loaded = self.policy.loaded
         prompts = [self._encode(problem) for problem in problems]
-        sampled = sample(
-            loaded.model,
-            [prompt.ids for prompt in prompts],
-            budgets,
-            group_size=group_size,
-            temperature=temperature,
-            generator=torch.Generator(loaded.model.device).manual_seed(seed),
-            eos_ids=loaded.eos_ids,
-            pad_id=loaded.pad_id,
-            rows_at_once=self.config.engine.sample_rows,
-        )
+        with self.policy.arithmetic():
+            sampled = sample(
+                loaded.model,
+                [prompt.ids for prompt in prompts],
+                budgets,
+                group_size=group_size,
+                temperature=temperature,
+                generator=torch.Generator(loaded.model.device).manual_seed(seed),
+                eos_ids=loaded.eos_ids,
+                pad_id=loaded.pad_id,
+                rows_at_once=self.config.engine.sample_rows,
+            )
         return self._grade(problems, budgets, prompts, sampled, group_size)
 
     def _encode(self, problem: Problem) -> Prompt:
@@ -139,7 +143,10 @@ class LocalStepper:
         )
 
     def update(self, batch: RolloutBatch, advantages: Tensor, step: int) -> dict[str, float]:
-        """One optimizer step per minibatch; groups without advantage skip the forward pass."""
+        """One optimizer step per minibatch; groups without advantage skip the forward pass.
+
+        A minibatch in which no group has one takes no step at all: weights and AdamW's moments stay as they are.
+        """
         rate = self.config.optimizer.learning_rate_at(step)
         totals = UpdateTotals()
         deals = self._deal(batch, step)
@@ -149,7 +156,7 @@ class LocalStepper:
             live = advantages[rows] != 0
             if bool(live.any()):
                 self._accumulate(batch, advantages, rows[live], weights[live], totals)
-                totals.norms.append(self.policy.step(rate))
+                totals.norms.append(self.policy.step(rate, step))
         return totals.metrics(len(deals), rate)
 
     def _deal(self, batch: RolloutBatch, step: int) -> list[Tensor]:
@@ -172,7 +179,8 @@ class LocalStepper:
             picked = rows[chosen]
             prompts = [batch.prompts[row] for row in picked.tolist()]
             responses = [batch.tokens[row, : batch.lengths[row]].tolist() for row in picked.tolist()]
-            logprobs = score(self.policy.loaded.model, prompts, responses, self.config.rollout.temperature).logprobs
+            with self.policy.arithmetic():
+                logprobs = score(self.policy.loaded.model, prompts, responses, self.config.rollout.temperature).logprobs
             device, width = logprobs.device, logprobs.shape[1]
             old = batch.logprobs[picked, :width].to(device)
             advantage = advantages[picked].to(device)[:, None]
@@ -188,3 +196,4 @@ class LocalStepper:
         totals.loss += float(loss)
         totals.clipped += float((clipped * mask).sum())
         totals.kl -= float((log_ratio * mask).sum())
+        totals.trained += float(mask.sum())

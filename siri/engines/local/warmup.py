@@ -13,7 +13,6 @@ from siri.engines.local.forward import micro_batches, score
 from siri.engines.local.model import Decoder, ModelShape, initialise
 from siri.engines.local.policy import AdamSettings, Policy
 from siri.engines.local.pretrained import export
-from siri.errors import InputError
 from siri.problems import Problem, encode_prompt, laptop
 from siri.seeding import seed_for
 
@@ -49,10 +48,8 @@ def warmup_links(config: RunConfig) -> Iterator[dict[str, Any]]:
 
 
 def write_initialisation(config: RunConfig, folder: Path) -> None:
-    """Write the untrained laptop model into an empty folder. Raises InputError when the width cannot be split."""
+    """Write the untrained laptop model into an empty folder."""
     settings = config.model.shape
-    if settings.width % (2 * settings.heads):
-        raise InputError(f"model.shape.heads={settings.heads}: twice that must divide the width, {settings.width}")
     shape = ModelShape(
         vocabulary=len(laptop.VOCABULARY),
         width=settings.width,
@@ -84,7 +81,7 @@ def warm_up(config: RunConfig, plan: StagePlan) -> Iterator[StepReport]:
         loss = _imitate(policy, batch, config.engine.micro_batch_tokens)
         metrics = {
             "warmup/loss": loss,
-            "warmup/grad_norm": policy.step(rate),
+            "warmup/grad_norm": policy.step(rate, step),
             "warmup/learning_rate": rate,
             "warmup/tokens": float(sum(len(response) for _, response in batch)),
         }

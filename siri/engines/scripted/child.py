@@ -1,5 +1,6 @@
 """The child of the scripted process engine: it trains one plan that it reads from stdin."""
 
+import errno
 import json
 import os
 import sys
@@ -11,7 +12,9 @@ from typing import IO, Any
 from siri.config import RunConfig
 from siri.engine import StagePlan
 from siri.engines.scripted.engine import ScriptedEngine
+from siri.errors import InputError
 from siri.problems import load_splits
+from siri.snapshots import full_disk_explained
 
 
 def _plan_from_json(values: dict[str, Any]) -> StagePlan:
@@ -32,14 +35,18 @@ def _obey(pipe: IO[str], plan: StagePlan) -> None:
 
 
 def main() -> None:
-    """The child: read one order, train it, write a line per step."""
+    """The child: read one order, train it, write a line per step; a full disk is told by the exit code."""
     order = json.loads(sys.stdin.readline())
     plan = _plan_from_json(order["plan"])
     threading.Thread(target=_obey, args=(sys.stdin, plan), daemon=True).start()
     config = RunConfig.model_validate(order["config"])
     engine = ScriptedEngine(config, load_splits(config.problems).train)
-    for report in engine.train(plan):
-        print(json.dumps(asdict(report), default=str), flush=True)
+    try:
+        with full_disk_explained(plan.scratch):
+            for report in engine.train(plan):
+                print(json.dumps(asdict(report), default=str), flush=True)
+    except InputError:  # what else there is to mend, the parent has looked at
+        sys.exit(errno.ENOSPC)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The scripted engine as a child process that owns its loop, as a cluster's trainer does."""
 
+import errno
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 from siri.config import RunConfig
 from siri.engine import Response, StagePlan, StepReport
 from siri.engines.scripted.engine import ScriptedEngine
+from siri.errors import LostEngineError
 from siri.problems import ProblemSet
 
 
@@ -23,10 +25,14 @@ class ScriptedProcessEngine(ScriptedEngine):
         self._child: subprocess.Popen[str] | None = None
 
     def train(self, plan: StagePlan) -> Iterator[StepReport]:
-        """Start the child, pass its reports on, and fail if it ended early."""
+        """Start the child, pass its reports on, and fail if it ended early; on a full disk as if it had been here.
+
+        The child is in a process group of its own: a terminal's Ctrl-C is the parent's, which tells it to stop.
+        """
         self.close()
         command = [sys.executable, "-m", "siri.engines.scripted.child"]
-        self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        pipe = subprocess.PIPE
+        self._child = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, process_group=0)
         assert self._child.stdin is not None
         assert self._child.stdout is not None
         order = {"config": self.config.model_dump(mode="json"), "plan": _plan_to_json(plan)}
@@ -40,6 +46,10 @@ class ScriptedProcessEngine(ScriptedEngine):
             if plan.stop.is_set():
                 self._tell_to_stop()
         code = self._child.wait()
+        if code == errno.ENOSPC:
+            raise OSError(code, os.strerror(code))
+        if code < 0:
+            raise LostEngineError(f"the scripted child was killed by signal {-code} after step {last} of {plan.last}")
         if code != 0 or (last != plan.last and not plan.stop.is_set()):
             raise RuntimeError(f"the scripted child ended with code {code} after step {last} of {plan.last}")
 

@@ -1,0 +1,112 @@
+"""The flow that keeps the house: takes up crashed runs, sets states right, ends processes that nobody guards."""
+
+from datetime import datetime, timedelta
+from typing import Annotated
+
+from prefect import flow
+from prefect.artifacts import create_table_artifact
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterTags,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.states import AwaitingRetry, Crashed, Failed
+from prefect.types._datetime import now
+from pydantic import Field
+
+from siri import guard, tracking
+from siri.config import RunConfig, load, validate
+from siri.errors import InputError
+from siri.home import Home, find_home
+from siri.run import open_run, reopen_run
+from siri.snapshots import MANIFEST
+
+TAG = "siri"
+"""Of deployments whose runs are taken up again after a crash."""
+SETTLE = timedelta(seconds=15)
+"""What the worker's own report of a crash takes; a run that is rescheduled before it is called crashed again."""
+PENDING = timedelta(minutes=10)
+"""A worker that has taken a run for so long without starting it has died over it."""
+RECENT = timedelta(days=7)
+"""Runs that crashed before are left alone."""
+
+
+@flow(name="maintain", flow_run_name="maintain")
+def maintain(restarts: Annotated[int, Field(ge=0)] = 3) -> list[str]:
+    """Take up crashed runs from their last checkpoints, set MLflow's states right, end orphaned processes.
+
+    Args:
+        restarts: How often a crashed run is taken up again without a new checkpoint; 0: never.
+    """
+    home = find_home()
+    done = [f"process {name}: nobody guarded it, ended" for name in guard.end_orphans(home.root)]
+    with get_client(sync_client=True) as client:
+        for run in _runs(client, StateType.PENDING):
+            done += _crash_pending(client, run)
+        for run in _runs(client, StateType.CRASHED):
+            done += _take_up(client, run, home, restarts)
+    for name in tracking.running(home):
+        done.append(f"{name}: {tracking.sync(reopen_run(home, name))}")
+    create_table_artifact(table=[{"done": line} for line in done], key="maintenance", description="Maintenance")
+    return done
+
+
+def _runs(client: SyncPrefectClient, state: StateType) -> list[FlowRun]:
+    """The runs of our deployments in a state."""
+    return client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[state]))),
+        deployment_filter=DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG])),
+        limit=200,
+    )
+
+
+def _crash_pending(client: SyncPrefectClient, run: FlowRun) -> list[str]:
+    if run.state is None or now() - run.state.timestamp < PENDING:
+        return []
+    message = "taken by a worker, and never started"
+    client.set_flow_run_state(run.id, Crashed(message=message))
+    return [f"{run.name}: {message}, so crashed"]
+
+
+def _take_up(client: SyncPrefectClient, run: FlowRun, home: Home, restarts: int) -> list[str]:
+    """Schedule a crashed run again, or fail it when that has been in vain too often."""
+    if run.state is None or restarts == 0 or now() - run.state.timestamp > RECENT:
+        return []
+    crashes = [state.timestamp for state in client.read_flow_run_states(run.id) if state.type == StateType.CRASHED]
+    since = checkpoint_time(home, run, client.read_flow(run.flow_id).name)
+    vain = [time for time in crashes if since is None or time > since]
+    if len(vain) > restarts:
+        message = f"crashed {len(vain)} times without a new checkpoint, last: {run.state.message}"
+        client.set_flow_run_state(run.id, Failed(message=message), force=True)
+        return [f"{run.name}: {message}"]
+    message = f"taken up from its last checkpoint, {len(vain)} of {restarts} restarts without a new one"
+    client.set_flow_run_state(run.id, AwaitingRetry(scheduled_time=run.state.timestamp + SETTLE, message=message))
+    return [f"{run.name}: {message}"]
+
+
+def checkpoint_time(home: Home, run: FlowRun, flow_name: str) -> datetime | None:
+    """When the last checkpoint of a flow run's training was stored; None if there is none."""
+    try:
+        config = _config_of(run, flow_name)
+        trained = open_run(config, home) if config is not None else None
+    except InputError:  # its base is not there yet, or its recipe has gone
+        return None
+    entry = trained.store.nearest(trained.keys) if trained is not None else None
+    if entry is None:
+        return None
+    return datetime.fromtimestamp((entry.folder / MANIFEST).stat().st_mtime).astimezone()
+
+
+def _config_of(run: FlowRun, flow_name: str) -> RunConfig | None:
+    """What a run of `train` or `train-recipe` trains; parameters that were left out are the flow's defaults."""
+    given = run.parameters
+    if flow_name == "train":
+        return validate(given["config"]) if "config" in given else load("laptop")
+    if flow_name == "train-recipe":
+        chosen = {"recipe": "laptop", "overrides": []} | given
+        return load(chosen["recipe"], chosen["overrides"])
+    return None

@@ -1,0 +1,176 @@
+"""The parts of the platform: what each is started by, in which environment, and where it says that it is well."""
+
+import importlib.util
+import os
+import shutil
+import socket
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from siri.errors import InputError
+from siri.home import Home
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+POOL = "siri"
+"""The work pool that deployments name and workers serve."""
+TELEMETRY_OFF = {
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+}
+DEFAULTS = {
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # half of the server's processes, for features that are not used
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+    # a server that starts again must know who holds a slot, or nobody ever gives it back
+    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+    "PREFECT_WORKER_ENABLE_CANCELLATION": "true",
+    "PREFECT_WORKER_QUERY_SECONDS": "2",  # a run from the UI starts soon; the default is 10
+}
+"""What children find in their environment unless the user has set it."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `siri up` is asked for."""
+
+    home: Home
+    host: str = "127.0.0.1"
+    prefect_port: int = 4200
+    mlflow_port: int = 5000
+    dashboard_port: int = 8080
+    workers: int = 1
+
+    @property
+    def prefect(self) -> str:
+        """Address of the Prefect server, as this machine reaches it."""
+        return f"http://{self.near}:{self.prefect_port}"
+
+    @property
+    def mlflow(self) -> str:
+        """Address of the MLflow server, as this machine reaches it."""
+        return f"http://{self.near}:{self.mlflow_port}"
+
+    @property
+    def dashboard(self) -> str:
+        """Address of optuna-dashboard: always loopback, it knows no passwords."""
+        return f"http://127.0.0.1:{self.dashboard_port}"
+
+    @property
+    def near(self) -> str:
+        """The host as this machine's own processes name it."""
+        return "127.0.0.1" if self.host in ("0.0.0.0", "::", *LOOPBACK) else self.host
+
+
+@dataclass(frozen=True)
+class Part:
+    """One child of the supervisor."""
+
+    name: str
+    command: tuple[str, ...]
+    page: str | None = None
+    """What people open."""
+    health: str | None = None
+    """URL that answers 200 when the part is well; workers are asked for at the Prefect server."""
+
+
+def check(settings: Settings) -> None:
+    """Find what stands against starting. Raises InputError."""
+    if settings.host not in LOOPBACK:
+        _check_passwords(settings.host)
+    chosen = {"prefect-port": settings.prefect_port, "mlflow-port": settings.mlflow_port}
+    if len(set(chosen.values())) < len(chosen):
+        raise InputError(f"prefect-port={settings.prefect_port}: the same as --mlflow-port; each needs its own")
+    for option, port in chosen.items():
+        _check_free(option, settings.host, port)
+
+
+def _check_passwords(host: str) -> None:
+    """Whoever reaches the servers can run code here, so nobody may without a password."""
+    refused = f"host={host}: others could reach servers that ask for no password; "
+    if not os.environ.get("PREFECT_SERVER_API_AUTH_STRING"):
+        raise InputError(refused + "set PREFECT_SERVER_API_AUTH_STRING=user:password, and the same on every client as PREFECT_API_AUTH_STRING")  # fmt: skip # noqa: E501
+    if not os.environ.get("MLFLOW_AUTH_ADMIN_PASSWORD"):
+        raise InputError(refused + "set MLFLOW_AUTH_ADMIN_PASSWORD (12 characters or more) and MLFLOW_FLASK_SERVER_SECRET_KEY")  # fmt: skip # noqa: E501
+    if importlib.util.find_spec("flask_wtf") is None:
+        raise InputError(refused + "MLflow's log-in is not installed: pip install 'mlflow[auth]'")
+
+
+def _check_free(option: str, host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise InputError(f"{option}={port}: {error.strerror or error}; name another one with --{option}") from None
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """What every child inherits: the work folder, the servers, no telemetry; the user's own settings stay."""
+    own = {
+        "SIRI_HOME": str(settings.home.root.resolve()),
+        "PREFECT_API_URL": f"{settings.prefect}/api",
+        "MLFLOW_TRACKING_URI": settings.mlflow,
+        **TELEMETRY_OFF,
+    }
+    auth = os.environ.get("PREFECT_SERVER_API_AUTH_STRING")
+    password = os.environ.get("MLFLOW_AUTH_ADMIN_PASSWORD")
+    if auth:
+        own["PREFECT_API_AUTH_STRING"] = auth
+    if password:
+        own |= {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": password}
+    return {"PREFECT_HOME": str(settings.home.prefect.resolve()), **DEFAULTS, **os.environ, **own}
+
+
+def servers(settings: Settings) -> list[Part]:
+    """The servers, in the order in which they start; they end in the opposite one."""
+    return [_prefect(settings), *_dashboard(settings), _mlflow(settings)]
+
+
+def _prefect(settings: Settings) -> Part:
+    command = ("prefect", "server", "start", "--host", settings.host, "--port", str(settings.prefect_port))
+    page = settings.prefect
+    return Part("prefect", (sys.executable, "-m", *command), page, f"{page}/api/health")
+
+
+def _mlflow(settings: Settings) -> Part:
+    """On the work folder's database, so that runs made before without a server are there to see."""
+    store = settings.home.tracking_uri
+    if store.startswith("http"):
+        store = f"sqlite:///{settings.home.root.resolve() / 'mlflow.db'}"
+    artifacts = (settings.home.root.resolve() / "mlartifacts").as_uri()
+    command = ("mlflow", "server", "--host", settings.host, "--port", str(settings.mlflow_port), "--workers", "1")
+    stores = ("--backend-store-uri", store, "--artifacts-destination", artifacts)
+    log_in = ("--app-name", "basic-auth") if os.environ.get("MLFLOW_AUTH_ADMIN_PASSWORD") else ()
+    return Part(
+        "mlflow", (sys.executable, "-m", *command, *stores, *log_in), settings.mlflow, f"{settings.mlflow}/health"
+    )
+
+
+def _dashboard(settings: Settings) -> list[Part]:
+    """Where it is installed, on the studies' database or the newest journal of a sweep; else left out."""
+    program = find_dashboard()
+    store = os.environ.get("SIRI_STUDY_URL") or _newest(settings.home.root / "sweeps")
+    if program is None or store is None:
+        return []
+    command = (program, store, "--host", "127.0.0.1", "--port", str(settings.dashboard_port))
+    return [Part("optuna-dashboard", command, settings.dashboard, settings.dashboard)]
+
+
+def find_dashboard() -> str | None:
+    """The program, beside this Python or on the path."""
+    beside = Path(sys.executable).parent / "optuna-dashboard"
+    return str(beside) if beside.exists() else shutil.which("optuna-dashboard")
+
+
+def _newest(folder: Path) -> str | None:
+    journals = sorted(folder.glob("*.journal"), key=lambda path: path.stat().st_mtime)
+    return str(journals[-1].resolve()) if journals else None
+
+
+def workers(settings: Settings) -> list[Part]:
+    """Workers of the pool, told apart by their names."""
+    start = (sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--name")
+    names = [f"{socket.gethostname()}-{number}" for number in range(1, settings.workers + 1)]
+    return [Part(f"worker {name}", (*start, name)) for name in names]

@@ -1,0 +1,136 @@
+"""Whether `siri up` runs on a work folder, and what: a lock that dies with it, and a file that says the rest."""
+
+import base64
+import json
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+
+import psutil
+from filelock import FileLock, Timeout
+
+from siri.home import Home
+from siri.snapshots import write_atomically
+
+SECONDS = 3.0
+"""Longest wait for a sign of health."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One part as it runs."""
+
+    name: str
+    pid: int
+    restarts: int
+    page: str | None
+    health: str | None
+
+
+@dataclass(frozen=True)
+class Running:
+    """A platform that is up."""
+
+    pid: int
+    """Of the supervisor."""
+    prefect: str
+    mlflow: str
+    ready: bool
+    """Whether all parts have been healthy and everything is deployed."""
+    members: tuple[Member, ...]
+
+
+def folder(home: Home) -> Path:
+    """Where the lock, the file and the logs lie."""
+    return home.root / "platform"
+
+
+def lock(home: Home) -> FileLock:
+    """Held by the supervisor for as long as it lives."""
+    folder(home).mkdir(parents=True, exist_ok=True)
+    return FileLock(folder(home) / "lock")
+
+
+def write(home: Home, running: Running) -> None:
+    """Say what runs."""
+    write_atomically(folder(home) / "running.json", json.dumps(asdict(running), indent=1))
+
+
+def find(home: Home) -> Running | None:
+    """What `siri up` runs on a work folder; None when it does not run."""
+    path = folder(home) / "running.json"
+    if not path.exists() or not _is_locked(home):
+        return None
+    values = json.loads(path.read_text())
+    return Running(**values | {"members": tuple(Member(**member) for member in values["members"])})
+
+
+def _is_locked(home: Home) -> bool:
+    try:
+        with lock(home).acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+@contextmanager
+def claimed(home: Home) -> Iterator[bool]:
+    """Hold the folder for this process; False when another supervisor holds it."""
+    held = lock(home)
+    try:
+        held.acquire(timeout=SECONDS)  # somebody may be looking at this moment
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        (folder(home) / "running.json").unlink(missing_ok=True)
+        held.release()
+
+
+def answers(url: str) -> bool:
+    """Whether a server answers 200, or asks for a password, which it does only when it lives."""
+    try:
+        with urllib.request.urlopen(url, timeout=SECONDS) as answer:
+            return bool(answer.status == 200)
+    except urllib.error.HTTPError as error:
+        return error.code in (401, 403)
+    except (OSError, HTTPException, ValueError):
+        return False
+
+
+def health(running: Running) -> dict[str, bool]:
+    """Each part's name and whether it is well: its process lives, its server answers, a worker is known as online."""
+    online = _online_workers(running)
+    return {member.name: psutil.pid_exists(member.pid) and _is_well(member, online) for member in running.members}
+
+
+def _is_well(member: Member, online: set[str]) -> bool:
+    if member.health is not None:
+        return answers(member.health)
+    return member.name.removeprefix("worker ") in online
+
+
+def _online_workers(running: Running) -> set[str]:
+    try:
+        found = _post(f"{running.prefect}/api/work_pools/siri/workers/filter", {})
+    except (OSError, HTTPException, ValueError):
+        return set()
+    return {worker["name"] for worker in found if worker["status"] == "ONLINE"}
+
+
+def _post(url: str, body: dict[str, Any]) -> Any:
+    headers = {"Content-Type": "application/json"}
+    auth = os.environ.get("PREFECT_API_AUTH_STRING") or os.environ.get("PREFECT_SERVER_API_AUTH_STRING")
+    if auth:
+        headers["Authorization"] = f"Basic {base64.b64encode(auth.encode()).decode()}"
+    request = urllib.request.Request(url, json.dumps(body).encode(), headers)
+    with urllib.request.urlopen(request, timeout=SECONDS) as answer:
+        return json.load(answer)

@@ -1,0 +1,240 @@
+"""One process that starts the parts, waits until they are well, restarts what dies, and leaves nothing running."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from threading import Event
+from types import FrameType
+
+import psutil
+
+from siri import guard
+from siri.errors import InputError
+from siri.platform import parts, running
+from siri.platform.parts import Part, Settings
+from siri.platform.running import Member, Running
+
+HEALTHY_SECONDS = 300.0
+"""What the parts get to become well; a first start migrates two databases."""
+GRACE_SECONDS = 10.0
+"""Between asking a part to end and killing it."""
+LONGEST_BACKOFF = 60.0
+STEADY_SECONDS = 60.0
+"""A part that has lived so long starts anew at once when it dies."""
+POLL_SECONDS = 0.5
+
+
+class Child:
+    """A part's process; when it dies it is started again, after a pause that doubles."""
+
+    def __init__(self, part: Part, environment: Mapping[str, str], logs: Path) -> None:
+        self.part = part
+        self.environment = environment
+        self.log = logs / f"{part.name.replace(' ', '-')}.log"
+        self.restarts = 0
+        self.vain = 0
+        """Starts since the part last lived for STEADY_SECONDS."""
+        self.due = 0.0
+        self.start()
+
+    def start(self) -> None:
+        """In a session of its own: a terminal's Ctrl-C reaches the supervisor alone."""
+        self.began = time.monotonic()
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.part.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment,
+                start_new_session=True,
+            )  # fmt: skip
+
+    def tend(self) -> bool:
+        """Start a dead part again once its pause is over; whether anything has changed."""
+        code = self.process.poll()
+        if code is None:
+            return False
+        now = time.monotonic()
+        if not self.due:
+            self.kill()  # what a killed server has left holds its port
+            self.vain = 0 if now - self.began > STEADY_SECONDS else self.vain + 1
+            pause = min(2.0 ** (self.vain - 1), LONGEST_BACKOFF) if self.vain else 0.0
+            self.due = now + pause
+            say(f"{self.part.name} ended with code {code}; it starts again in {pause:.0f} s ({self.log} says why)")
+        if now < self.due:
+            return False
+        self.due = 0.0
+        self.restarts += 1
+        self.start()
+        return True
+
+    def ask(self) -> None:
+        """Ask the part to end."""
+        with suppress(ProcessLookupError):
+            self.process.terminate()
+
+    def kill(self) -> None:
+        """Kill whatever is left of the part's session."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def describe(self) -> Member:
+        """The part as it runs."""
+        return Member(self.part.name, self.process.pid, self.restarts, self.part.page, self.part.health)
+
+
+class Supervisor:
+    """The children of one work folder."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.stop = Event()
+        self.servers: list[Child] = []
+        self.workers: list[Child] = []
+        self.ready = False
+        self.logs = running.folder(settings.home) / "logs"
+        self.logs.mkdir(parents=True, exist_ok=True)
+
+    def run(self) -> bool:
+        """Start everything and tend it until asked to stop; False when it did not become well."""
+        self._listen()
+        guard.guard()
+        self.environment = parts.environment(self.settings)
+        try:
+            self.servers = self._start(parts.servers(self.settings))
+            if not (self._wait_for(self.servers) and self._deploy()):
+                return self.stop.is_set()
+            self.workers = self._start(parts.workers(self.settings))
+            if not self._wait_for(self.workers):
+                return self.stop.is_set()
+            self._announce()
+            while not self.stop.wait(POLL_SECONDS):
+                self._tend()
+            return True
+        finally:
+            self._end()
+
+    def _listen(self) -> None:
+        """Hear SIGINT, SIGTERM and SIGHUP, also where they were ignored or blocked when this process began."""
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        for number in numbers:
+            signal.signal(number, self._asked)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
+
+    def _asked(self, number: int, frame: FrameType | None) -> None:
+        self.stop.set()
+
+    def _start(self, wanted: Iterable[Part]) -> list[Child]:
+        started = [Child(part, self.environment, self.logs) for part in wanted]
+        self._write([*self.servers, *started])
+        return started
+
+    def _wait_for(self, children: list[Child]) -> bool:
+        """Wait until parts are well; False when asked to stop, or when it takes too long, which is said."""
+        deadline = time.monotonic() + HEALTHY_SECONDS
+        names = {child.part.name for child in children}
+        while not self.stop.wait(POLL_SECONDS):
+            self._tend()
+            ill = [name for name, well in running.health(self._describe(children)).items() if not well]
+            if not ill:
+                say(f"{', '.join(sorted(names))}: well")
+                return True
+            if time.monotonic() > deadline:
+                say(f"{', '.join(ill)}: not well after {HEALTHY_SECONDS:.0f} s; {self.logs} says why")
+                return False
+        return False
+
+    def _deploy(self) -> bool:
+        """Bring the server to where it can run our flows."""
+        path = self.logs / "deploy.log"
+        with path.open("wb") as log:
+            command = [sys.executable, "-m", "flows.deploy"]
+            deploying = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment
+            )
+        while deploying.poll() is None and not self.stop.wait(POLL_SECONDS):
+            self._tend()
+        if self.stop.is_set():
+            deploying.kill()
+            deploying.wait()
+            return False
+        if deploying.returncode != 0:
+            said = path.read_text(errors="replace").strip().splitlines() or ["it says nothing"]
+            say(f"deploying failed: {said[-1]} ({path})")
+        return deploying.returncode == 0
+
+    def _tend(self) -> None:
+        changed = [child.tend() for child in (*self.servers, *self.workers)]
+        if any(changed):
+            self._write([*self.servers, *self.workers])
+
+    def _describe(self, children: list[Child]) -> Running:
+        members = tuple(child.describe() for child in children)
+        return Running(os.getpid(), self.settings.prefect, self.settings.mlflow, self.ready, members)
+
+    def _write(self, children: list[Child]) -> None:
+        running.write(self.settings.home, self._describe(children))
+
+    def _announce(self) -> None:
+        self.ready = True
+        self._write([*self.servers, *self.workers])
+        for child in self.servers:
+            say(f"{child.part.name:<17} {child.part.page}")
+        if parts.find_dashboard() is None:
+            say("optuna-dashboard  not installed: pip install optuna-dashboard")
+        say("up; Ctrl-C or `siri down` ends it all")
+
+    def _end(self) -> None:
+        """Workers first: without a server they would wait for it. Then MLflow, the dashboard, Prefect."""
+        say("going down")
+        for group in ([*self.workers], *([child] for child in reversed(self.servers))):
+            _end_together(group)
+        _end_marked()
+
+
+def _end_together(children: list[Child]) -> None:
+    for child in children:
+        child.ask()
+    deadline = time.monotonic() + GRACE_SECONDS
+    for child in children:
+        with suppress(subprocess.TimeoutExpired):
+            child.process.wait(max(0.0, deadline - time.monotonic()))
+        child.kill()
+
+
+def _end_marked() -> None:
+    """What workers have left: flow runs in sessions of their own, say."""
+    left = guard.marked(os.environ[guard.MARK])
+    left = [process for process in left if process.pid != os.getpid()]
+    for process in left:
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
+    for process in psutil.wait_procs(left, timeout=GRACE_SECONDS)[1]:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def say(line: str) -> None:
+    """One line to whoever watches."""
+    print(line, flush=True)
+
+
+def up(settings: Settings) -> bool:
+    """Run the platform of a work folder in this process until asked to stop; False when it did not come up.
+
+    Where it is up already, say so. Raises InputError for what stands against it.
+    """
+    with running.claimed(settings.home) as ours:
+        if not ours:
+            found = running.find(settings.home)
+            if found is None:
+                raise InputError(f"home={settings.home.root}: another `siri up` is just starting or ending here")
+            say(f"up already, process {found.pid}")
+            for member in found.members:
+                say(f"{member.name:<17} {member.page or ''}".rstrip())
+            return True
+        parts.check(settings)
+        return Supervisor(settings).run()

@@ -1,0 +1,186 @@
+"""The platform up: servers and workers of one work folder; runs that are started, stopped and taken up through them."""
+
+import json
+import os
+import shutil
+import signal
+import urllib.error
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from tests.upped import LONG, ROOT, TINY_FLOW, Platform, ask, bring_up, processes_of, siri_command, wait_until
+
+pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+def test_all_parts_are_well_and_a_second_up_finds_the_first(platform: Platform) -> None:
+    status = platform.status()
+    assert status["well"]
+    assert [part["name"].split()[0] for part in status["parts"]] == ["prefect", "mlflow", "worker"]
+    again = siri_command(platform.home, "up")
+    assert again.returncode == 0
+    assert f"up already, process {platform.process.pid}" in again.stdout
+    assert platform.prefect in again.stdout
+
+
+def test_runs_made_before_are_there_to_see_and_commands_use_the_servers(platform: Platform) -> None:
+    assert platform.mlflow_status(90) == "FINISHED"
+    names = [run["name"] for run in platform.call("/flow_runs/filter", {})]
+    assert "laptop seed 90" in names
+    done = siri_command(platform.home, "train", "laptop", *TINY_FLOW, "seed=91")
+    assert done.returncode == 0, done.stderr
+    names = [run["name"] for run in platform.call("/flow_runs/filter", {})]
+    assert "laptop seed 91" in names, "a command on this folder tells the server"
+    assert platform.mlflow_status(91) == "FINISHED"
+
+
+def test_deploying_again_keeps_what_users_have_made_of_schedules(platform: Platform, tmp_path: Path) -> None:
+    deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())
+    paused = {"cron": "0 3 * * *", "timezone": "UTC", "slug": "nightly", "active": False}
+    deployments["deployments"] = [entry for entry in deployments["deployments"] if entry["name"] == "maintain"]
+    deployments["deployments"][0]["schedules"].append(paused)
+    shutil.copytree(ROOT / "flows", tmp_path / "flows")
+    file = tmp_path / "prefect.yaml"
+    file.write_text(yaml.safe_dump(deployments))
+    first = siri_command(platform.home, "deploy", "--file", str(file))
+    assert first.returncode == 0, first.stderr
+    before = {schedule["slug"]: schedule for schedule in platform.deployment("maintain")["schedules"]}
+    assert {slug: schedule["active"] for slug, schedule in before.items()} == {"half-hourly": True, "nightly": False}
+    for schedule in before.values():  # what a user's clicks do
+        path = f"/deployments/{platform.deployment('maintain')['id']}/schedules/{schedule['id']}"
+        platform.call(path, {"active": not schedule["active"]}, "PATCH")
+    again = siri_command(platform.home, "deploy", "--file", str(file))
+    assert again.returncode == 0, again.stderr
+    after = {schedule["slug"]: schedule["active"] for schedule in platform.deployment("maintain")["schedules"]}
+    assert after == {"half-hourly": False, "nightly": True}
+    assert siri_command(platform.home, "deploy").returncode == 0
+    assert len(platform.call("/automations/filter", {})) == 2, "one watch over heartbeats, one trigger of maintain"
+    limits = platform.call("/v2/concurrency_limits/filter", {})
+    assert [(limit["name"], limit["limit"]) for limit in limits if limit["name"] == "gpu"] == [("gpu", 1)]
+
+
+def test_a_run_from_the_api_completes_with_its_artifacts_and_a_link_to_mlflow(platform: Platform) -> None:
+    run = platform.start("train-recipe", recipe="laptop", overrides=[*TINY_FLOW, "seed=1"])
+    message = platform.wait(run, "Completed", "Failed", "Crashed")
+    assert platform.state(run)[0] == "Completed", message
+    artifacts = platform.artifacts(run)
+    assert {"snapshots", "run", "progress", "mlflow"} <= set(artifacts)
+    assert platform.mlflow in artifacts["mlflow"]
+    assert platform.steps(1) == list(range(1, 9))
+    assert platform.mlflow_status(1) == "FINISHED"
+
+
+def test_a_bad_override_fails_the_run_with_the_line_that_the_command_line_prints(platform: Platform) -> None:
+    run = platform.start("train-recipe", recipe="laptop", overrides=["schedule.min_budgt=3"])
+    assert "did you mean schedule.min_budget" in platform.wait(run, "Failed", "Completed")
+
+
+def test_cancelling_frees_the_processes_and_leaves_a_checkpoint_and_a_closed_record(platform: Platform) -> None:
+    overrides = [*LONG, "engine.name=scripted-process", "checkpoint_every=100000", "seed=2"]
+    run = platform.start("train-recipe", recipe="laptop", overrides=overrides)
+    wait_until("thirty steps", lambda: len(platform.steps(2)) > 30)
+    flow = psutil.Process(platform.pid(run))
+    family = [flow, *flow.children(recursive=True)]
+    assert any("siri.engines.scripted.child" in " ".join(process.cmdline()) for process in family)
+    assert platform.set_state(run, "CANCELLING") == "ACCEPT"
+    _, left = psutil.wait_procs(family, timeout=60)
+    assert not left
+    platform.wait(run, "Cancelled")
+    manifests = [json.loads(path.read_text()) for path in platform.home.glob("store/entries/*/*/manifest.json")]
+    made = [m for m in manifests if m["role"] == "rolling" and m["step"] == len(platform.steps(2))]
+    assert made, "no step is lost: the checkpoint is of the last one"
+    assert platform.mlflow_status(2) == "KILLED"
+
+
+def test_a_suspended_run_stops_at_a_stages_end_and_goes_on_when_resumed(platform: Platform) -> None:
+    overrides = [*LONG, "schedule.cycle_steps=160", "seed=3"]
+    run = platform.start("train-recipe", recipe="laptop", overrides=overrides)
+    wait_until("ten steps", lambda: len(platform.steps(3)) > 10)
+    later = {"pause_reschedule": True, "pause_timeout": "2040-01-01T00:00:00Z"}  # as the UI's button sends it
+    pid = platform.pid(run)
+    assert platform.set_state(run, "PAUSED", name="Suspended", state_details=later) == "ACCEPT"
+    wait_until("its process to end", lambda: not psutil.pid_exists(pid))
+    assert len(platform.steps(3)) == 80, "the end of its stage"
+    assert platform.state(run)[0] == "Suspended"
+    platform.call(f"/flow_runs/{run}/resume", {})
+    platform.wait(run, "Completed", "Failed", "Crashed")
+    assert platform.steps(3) == list(range(1, 161))
+
+
+def test_a_killed_run_is_taken_up_from_its_last_checkpoint(platform: Platform) -> None:
+    run = platform.start("train-recipe", recipe="laptop", overrides=[*LONG, "schedule.cycle_steps=1000", "seed=4"])
+    wait_until("sixty steps", lambda: len(platform.steps(4)) > 60)
+    os.kill(platform.pid(run), signal.SIGKILL)
+    platform.wait(run, "Crashed")
+    platform.wait(run, "Completed", "Failed")
+    assert platform.steps(4) == list(range(1, 1001)), "no step lost, none twice"
+    states = [state["name"] for state in platform.call(f"/flow_run_states/?flow_run_id={run}")]
+    assert "AwaitingRetry" in states
+    assert platform.mlflow_status(4) == "FINISHED"
+
+
+def test_a_run_that_crashes_in_vain_fails_and_says_why(platform: Platform) -> None:
+    deployment = platform.deployment("train-recipe")["id"]
+    later = {"type": "SCHEDULED", "state_details": {"scheduled_time": "2040-01-01T00:00:00Z"}}
+    body = {"parameters": {"overrides": [*TINY_FLOW, "seed=5"]}, "state": later}
+    run = platform.call(f"/deployments/{deployment}/create_flow_run", body)["id"]
+    for _ in range(4):
+        platform.set_state(run, "CRASHED", force=True, message="for the test")
+    assert "crashed 4 times without a new checkpoint, last: for the test" in platform.wait(run, "Failed")
+
+
+def test_what_dies_is_started_again(platform: Platform) -> None:
+    before = {part["name"]: part for part in platform.status()["parts"]}
+    for part in before.values():
+        os.kill(part["pid"], signal.SIGKILL)
+
+    def risen() -> bool:
+        status = platform.status()
+        return bool(status["well"]) and all(part["restarts"] for part in status["parts"])
+
+    wait_until("all parts to be well again", risen)
+    assert {part["pid"] for part in platform.status()["parts"]}.isdisjoint(part["pid"] for part in before.values())
+
+
+SECRET = "hunter2-planted-secret"
+
+
+def test_with_a_password_nobody_gets_in_without_it_and_it_is_in_no_file(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    ignoring = (signal.SIGTERM, signal.SIGINT)
+    with bring_up(home, ignoring, PREFECT_SERVER_API_AUTH_STRING=f"user:{SECRET}", HF_TOKEN=SECRET) as up:
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            ask(f"{up.prefect}/api/flow_runs/filter", {})
+        run = up.start("train-recipe", recipe="laptop", overrides=[*TINY_FLOW])
+        up.wait(run, "Completed", "Failed", "Crashed")
+        assert up.state(run)[0] == "Completed"
+        assert SECRET not in json.dumps([up.artifacts(run), up.call("/logs/filter", {})])
+        assert processes_of(home)
+        up.process.send_signal(signal.SIGTERM)  # inherited as ignored, heard all the same
+        assert up.process.wait(timeout=60) == 0
+        assert not processes_of(home)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) > 20
+    assert not [path for path in files if SECRET.encode() in path.read_bytes()]
+
+
+def test_a_killed_supervisor_leaves_nothing_and_down_ends_all(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with bring_up(home) as up:
+        os.kill(up.process.pid, signal.SIGKILL)
+        wait_until("its guard to end what is left", lambda: not processes_of(home), 60)
+        assert siri_command(home, "status").returncode == 1
+    with bring_up(home) as up:
+        run = up.start("train-recipe", recipe="laptop", overrides=[*LONG, "seed=6"])
+        wait_until("ten steps", lambda: len(up.steps(6)) > 10)
+        assert siri_command(home, "down").returncode == 0
+        assert up.process.wait(timeout=60) == 0
+        assert not processes_of(home)
+        trained = len(up.steps(6))
+    with bring_up(home) as up:
+        wait_until("the run to go on", lambda: len(up.steps(6)) > trained)
+        up.set_state(run, "CANCELLING")
+        up.wait(run, "Cancelled")

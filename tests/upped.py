@@ -1,0 +1,207 @@
+"""A platform for tests: `siri up` as a child process, asked and told through its servers' APIs."""
+
+import base64
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from siri.guard import MARK
+
+ROOT = Path(__file__).parent.parent
+TINY_FLOW = (
+    "engine.name=scripted",
+    "problems.train_size=64",
+    "problems.dev_size=16",
+    "problems.test_size=16",
+    "schedule.cycle_steps=8",
+    "schedule.cycles=1",
+)
+LONG = (
+    *TINY_FLOW[:-2],
+    "schedule.cycle_steps=100000",
+    "schedule.cycles=1",
+    "rollout.batch_size=64",
+    "checkpoint_every=40",
+)
+"""Trains until it is stopped."""
+UP_SECONDS = 400
+RUN_SECONDS = 240
+FINAL = ("Completed", "Failed", "Crashed", "Cancelled")
+
+
+def siri_command(home: Path, *words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """Run the command line to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "siri.cli", *words, "--home", str(home)],
+        capture_output=True, text=True, timeout=RUN_SECONDS, env=os.environ | environment, check=False,
+    )  # fmt: skip
+
+
+def wait_until(question: str, answer: Callable[[], Any], seconds: float = RUN_SECONDS) -> Any:
+    """Ask until the answer is true, for a bounded time; the answer."""
+    deadline = time.monotonic() + seconds
+    while not (found := answer()):
+        assert time.monotonic() < deadline, f"waited {seconds} s for: {question}"
+        time.sleep(0.3)
+    return found
+
+
+@dataclass
+class Platform:
+    """A platform that is up."""
+
+    home: Path
+    prefect: str
+    mlflow: str
+    process: "subprocess.Popen[bytes]"
+    output: Path
+    seconds: float
+    """From the command to all parts being well."""
+    auth: str = ""
+
+    def call(self, path: str, body: Any = None, method: str | None = None) -> Any:
+        """Ask the Prefect server."""
+        return ask(f"{self.prefect}/api{path}", body, method, self.auth)
+
+    def deployment(self, name: str) -> dict[str, Any]:
+        """A deployment by its flow's name."""
+        return dict(self.call(f"/deployments/name/{name}/{name}"))
+
+    def start(self, name: str, **parameters: Any) -> str:
+        """Start a run as the UI does; its id."""
+        body = {"parameters": parameters}
+        return str(self.call(f"/deployments/{self.deployment(name)['id']}/create_flow_run", body)["id"])
+
+    def set_state(self, run: str, kind: str, force: bool = False, **details: Any) -> str:
+        """Propose a state of a flow run; whether it was taken."""
+        body = {"state": {"type": kind, **details}, "force": force}
+        return str(self.call(f"/flow_runs/{run}/set_state", body)["status"])
+
+    def state(self, run: str) -> tuple[str, str]:
+        """Name and message of a flow run's state."""
+        state = self.call(f"/flow_runs/{run}")["state"]
+        return state["name"], state["message"] or ""
+
+    def wait(self, run: str, *names: str, seconds: float = RUN_SECONDS) -> str:
+        """Wait for one of some states; its message."""
+        wait_until(f"{run} to be {names}, is {self.state(run)}", lambda: self.state(run)[0] in names, seconds)
+        return self.state(run)[1]
+
+    def artifacts(self, run: str) -> dict[str, Any]:
+        """The last artifacts of a flow run, by key or else type."""
+        found = self.call("/artifacts/filter", {"flow_runs": {"id": {"any_": [run]}}, "sort": "CREATED_DESC"})
+        return {artifact["key"] or artifact["type"]: artifact["data"] for artifact in reversed(found)}
+
+    def pid(self, run: str) -> int:
+        """The process of a flow run."""
+        return int(self.call(f"/flow_runs/{run}")["infrastructure_pid"])
+
+    def steps(self, seed: int) -> list[int]:
+        """The steps in the metrics of the run of a seed."""
+        for description in self.home.glob("runs/*/run.json"):
+            metrics = description.with_name("metrics.jsonl")
+            if json.loads(description.read_text())["config"]["seed"] == seed and metrics.exists():
+                return [json.loads(line)["step"] for line in metrics.read_text().splitlines() if line.endswith("}")]
+        return []
+
+    def mlflow_runs(self) -> list[dict[str, Any]]:
+        """All runs that the MLflow server has."""
+        experiment = ask(f"{self.mlflow}/api/2.0/mlflow/experiments/get-by-name?experiment_name=siri")["experiment"]
+        body = {"experiment_ids": [experiment["experiment_id"]]}
+        return list(ask(f"{self.mlflow}/api/2.0/mlflow/runs/search", body).get("runs", []))
+
+    def mlflow_status(self, seed: int) -> str | None:
+        """The status in MLflow of the run of a seed."""
+        for run in self.mlflow_runs():
+            if {"key": "seed", "value": str(seed)} in run["data"].get("params", []):
+                return str(run["info"]["status"])
+        return None
+
+    def status(self) -> dict[str, Any]:
+        """What `siri status --json` says."""
+        return dict(json.loads(siri_command(self.home, "status", "--json").stdout))
+
+
+def ask(url: str, body: Any = None, method: str | None = None, auth: str = "") -> Any:
+    """Ask an API in JSON; again while it is busy, as Prefect's own clients do."""
+    headers = {"Content-Type": "application/json"}
+    if auth:
+        headers["Authorization"] = f"Basic {base64.b64encode(auth.encode()).decode()}"
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, headers, method=method)
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                text = answer.read()
+            return json.loads(text) if text else None
+        except urllib.error.HTTPError as error:
+            if error.code != 503 or time.monotonic() > deadline:
+                raise
+        time.sleep(1)
+
+
+def free_port() -> int:
+    """A port of loopback that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def processes_of(home: Path) -> list[psutil.Process]:
+    """Processes that were started for a work folder and bear a guard's mark."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            environment = process.environ()
+        except psutil.Error:
+            continue
+        if MARK in environment and environment.get("SIRI_HOME") == str(home.resolve()):
+            found.append(process)
+    return found
+
+
+@contextmanager
+def bring_up(home: Path, ignoring: tuple[signal.Signals, ...] = (), **environment: str) -> Iterator[Platform]:
+    """`siri up` until the block ends; `ignoring`: signals that it inherits as ignored."""
+    ports = {"prefect": free_port(), "mlflow": free_port()}
+    options = [f"--{name}-port={port}" for name, port in ports.items()]
+    command = [sys.executable, "-m", "siri.cli", "up", "--home", str(home), *options]
+    output = home.parent / f"up-{time.monotonic_ns()}.log"
+
+    def ignore() -> None:
+        for number in ignoring:
+            signal.signal(number, signal.SIG_IGN)
+
+    began = time.monotonic()
+    with output.open("wb") as log:
+        process = subprocess.Popen(
+            command, stdout=log, stderr=log, cwd=ROOT, env=os.environ | environment, start_new_session=True,
+            preexec_fn=ignore,
+        )  # fmt: skip
+    try:
+        wait_until("siri up", lambda: "\nup;" in output.read_text() or process.poll() is not None, UP_SECONDS)
+        assert process.poll() is None, output.read_text()
+        addresses = [f"http://127.0.0.1:{port}" for port in ports.values()]
+        auth = environment.get("PREFECT_SERVER_API_AUTH_STRING", "")
+        yield Platform(home, *addresses, process, output, time.monotonic() - began, auth)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        try:
+            process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            process.kill()
