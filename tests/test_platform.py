@@ -92,7 +92,7 @@ def test_cancelling_frees_the_processes_and_leaves_a_checkpoint_and_a_closed_rec
     manifests = [json.loads(path.read_text()) for path in platform.home.glob("store/entries/*/*/manifest.json")]
     made = [m for m in manifests if m["role"] == "rolling" and m["step"] == len(platform.steps(2))]
     assert made, "no step is lost: the checkpoint is of the last one"
-    assert platform.mlflow_status(2) == "KILLED"
+    wait_until("its record to be closed", lambda: platform.mlflow_status(2) == "KILLED")
 
 
 def test_a_suspended_run_stops_at_a_stages_end_and_goes_on_when_resumed(platform: Platform) -> None:
