@@ -132,6 +132,24 @@ def test_a_run_that_crashes_in_vain_fails_and_says_why(platform: Platform) -> No
     assert "crashed 4 times without a new checkpoint, last: for the test" in platform.wait(run, "Failed")
 
 
+def test_a_run_killed_with_its_worker_is_missed_by_its_heartbeats_and_a_healthy_one_is_not(platform: Platform) -> None:
+    healthy, lost = (
+        platform.start("train-recipe", recipe="laptop", overrides=[*LONG, f"seed={seed}"]) for seed in (7, 8)
+    )
+    for seed in (7, 8):
+        wait_until("twenty steps", lambda seed=seed: len(platform.steps(seed)) > 20)
+    [worker] = [part["pid"] for part in platform.status()["parts"] if part["name"].startswith("worker")]
+    os.kill(worker, signal.SIGKILL)  # or it would tell of the other one's end
+    os.kill(platform.pid(lost), signal.SIGKILL)
+    trained = len(platform.steps(8))
+    assert "no heartbeat for 90 seconds" in platform.wait(lost, "Crashed")
+    assert platform.state(healthy)[0] == "Running", "it has run for longer than that"
+    wait_until("the lost one to go on", lambda: len(platform.steps(8)) > trained)
+    for run in (healthy, lost):  # the healthy one's worker is gone: it sees for itself
+        platform.set_state(run, "CANCELLING")
+        platform.wait(run, "Cancelled")
+
+
 def test_what_dies_is_started_again(platform: Platform) -> None:
     before = {part["name"]: part for part in platform.status()["parts"]}
     for part in before.values():
