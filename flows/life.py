@@ -36,12 +36,18 @@ def live(body: Callable[[], str]) -> str:
     if not from_worker:
         return body()
     guard.guard()
-    attempt = flow_run.run_count
+    attempt = _read().run_count
     Thread(target=_heed, args=(UUID(flow_run.id), attempt), name="heed", daemon=True).start()
     try:
         return body()
     except (StoppedError, LostEngineError, httpx.TransportError) as ended:
         return _end(ended, attempt)  # type: ignore[return-value]
+
+
+def _read() -> FlowRun:
+    """This flow run, as the server has it."""
+    with get_client(sync_client=True) as client:
+        return client.read_flow_run(UUID(flow_run.id))
 
 
 def _heed(run_id: UUID, attempt: int) -> None:
@@ -67,8 +73,7 @@ def _is_ours(run: FlowRun, attempt: int) -> bool:
 
 def _end(ended: Exception, attempt: int) -> State[Any]:
     """The state of a run that can go on; a run that is not this process's any more is left as it is (Abort)."""
-    with get_client(sync_client=True) as client:
-        run = client.read_flow_run(UUID(flow_run.id))
+    run = _read()
     if run.state is not None and (run.state.is_cancelling() or run.state.is_cancelled()):
         return Cancelled(message=f"stopped in {ended}; its checkpoint is kept")
     if not _is_ours(run, attempt):
