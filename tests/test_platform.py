@@ -1,9 +1,12 @@
 """The platform up: servers and workers of one work folder; runs that are started, stopped and taken up through them."""
 
+import itertools
 import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import urllib.error
 from pathlib import Path
 
@@ -120,6 +123,45 @@ def test_a_killed_run_is_taken_up_from_its_last_checkpoint(platform: Platform) -
     states = [state["name"] for state in platform.call(f"/flow_run_states/?flow_run_id={run}")]
     assert "AwaitingRetry" in states
     assert platform.mlflow_status(4) == "FINISHED"
+
+
+TURN = """
+import sys, time
+from flows.gpu import in_turn
+from siri.config import load
+from siri.snapshots import BusyError
+
+def body():
+    global busy
+    print("in", time.time())
+    if busy:
+        busy = False
+        print("out", time.time())
+        raise BusyError("a stage that another run makes")
+    time.sleep(2)
+    print("out", time.time())
+
+busy = sys.argv[1] == "busy"
+in_turn(load("laptop", ["engine.device=cuda"]), body)
+"""
+
+
+def test_those_that_need_the_gpu_take_turns_and_who_waits_for_a_stage_gives_its_turn_back(platform: Platform) -> None:
+    environment = os.environ | {"PREFECT_API_URL": f"{platform.prefect}/api"}
+    command = [sys.executable, "-c", TURN]
+    turns = [
+        subprocess.Popen([*command, word], env=environment, stdout=subprocess.PIPE, text=True)
+        for word in ("busy", "free", "free")
+    ]
+    spans = []
+    for turn in turns:
+        lines = [line.split() for line in turn.communicate(timeout=400)[0].splitlines()]
+        times = [float(line[1]) for line in lines if line[0] in ("in", "out")]
+        spans += [*zip(times[::2], times[1::2], strict=True)]
+        assert turn.returncode == 0
+    assert len(spans) == 4, "the busy one came twice"
+    spans.sort()
+    assert all(ended <= began for (_, ended), (began, _) in itertools.pairwise(spans))
 
 
 def test_a_run_that_crashes_in_vain_fails_and_says_why(platform: Platform) -> None:
