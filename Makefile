@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo test check format bench clean
+.PHONY: help install demo test check format bench chaos clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -39,6 +39,9 @@ format: install  ## Let ruff format and mend what it can
 
 bench: install  ## The benchmarks that need nothing beyond .venv; see benchmarks/README.md for the others
 	$(BIN)/python -m benchmarks.local_engine
+
+chaos: install  ## Twenty random kills during one run; it must come out as if nothing had happened (half an hour)
+	$(BIN)/python -m tests.chaos --kills 20 --seed $${SEED:-1}
 
 clean:  ## Remove caches; runs in .siri stay
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

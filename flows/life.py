@@ -1,12 +1,16 @@
 """How a flow run ends when asked to: with a checkpoint, a state that says what comes next, and no process left."""
 
-import threading
+import os
+import signal
 from collections.abc import Callable
+from threading import Thread, current_thread, main_thread
 from typing import Any
+from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import State
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.exceptions import Abort, PrefectHTTPStatusError
 from prefect.runtime import deployment, flow_run
 from prefect.states import Cancelled, Crashed
 
@@ -15,6 +19,8 @@ from siri.errors import LostEngineError, StoppedError
 
 LIMIT_SECONDS = 8.0
 """What a flow run gets to finish its step once it is asked to stop; a cancelled one is gone after ten."""
+HEED_SECONDS = 3.0
+"""Between two looks whether the run is still this process's."""
 
 
 def live(body: Callable[[], str]) -> str:
@@ -24,25 +30,54 @@ def live(body: Callable[[], str]) -> str:
     `maintain` takes up again; started by a command, it raises StoppedError, and the command says how to go on.
     """
     from_worker = deployment.id is not None
-    if threading.current_thread() is threading.main_thread():
+    if current_thread() is main_thread():
         # Prefect has replaced our handler by one that ends the flow at once, without a checkpoint.
         interrupt.stop_gently(LIMIT_SECONDS if from_worker else None)
-    if from_worker:
-        guard.guard()
+    if not from_worker:
+        return body()
+    guard.guard()
+    attempt = _read().run_count
+    Thread(target=_heed, args=(UUID(flow_run.id), attempt), name="heed", daemon=True).start()
     try:
         return body()
     except (StoppedError, LostEngineError, httpx.TransportError) as ended:
-        if not from_worker:
-            raise
-        return _ended(ended)  # type: ignore[return-value]
+        return _end(ended, attempt)  # type: ignore[return-value]
 
 
-def _ended(ended: Exception) -> State[Any]:
-    """The state of a run that can go on; what ends otherwise has failed, and would fail again."""
+def _read() -> FlowRun:
+    """This flow run, as the server has it."""
     with get_client(sync_client=True) as client:
-        state = client.read_flow_run(flow_run.id).state
-    if state is not None and (state.is_cancelling() or state.is_cancelled()):
+        return client.read_flow_run(UUID(flow_run.id))
+
+
+def _heed(run_id: UUID, attempt: int) -> None:
+    """Ask this process to stop once its run is cancelled, called crashed, or taken up by another process.
+
+    The worker that started this process tells it so as well, unless it was killed.
+    """
+    with get_client(sync_client=True) as client:
+        while not interrupt.STOP.wait(HEED_SECONDS):
+            try:
+                run = client.read_flow_run(run_id)
+            except (httpx.TransportError, PrefectHTTPStatusError):  # away just now
+                continue
+            if not _is_ours(run, attempt):
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+
+
+def _is_ours(run: FlowRun, attempt: int) -> bool:
+    going_on = (StateType.RUNNING, StateType.PAUSED)  # paused: it ends where its stage does
+    return run.run_count == attempt and run.state is not None and run.state.type in going_on
+
+
+def _end(ended: Exception, attempt: int) -> State[Any]:
+    """The state of a run that can go on; a run that is not this process's any more is left as it is (Abort)."""
+    run = _read()
+    if run.state is not None and (run.state.is_cancelling() or run.state.is_cancelled()):
         return Cancelled(message=f"stopped in {ended}; its checkpoint is kept")
+    if not _is_ours(run, attempt):
+        raise Abort("another process has taken this run up") from ended
     if isinstance(ended, StoppedError):
         return Crashed(message=f"stopped in {ended}; its checkpoint is kept")
     return Crashed(message=f"{type(ended).__name__}: {ended}")

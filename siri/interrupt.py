@@ -26,7 +26,8 @@ class EitherStop(Event):
 def stop_gently(limit: float | None = None) -> None:
     """Let the first SIGINT or SIGTERM of this process set STOP, and the second one act as usual.
 
-    `limit`: seconds after the first one in which this process ends, come what may; for runs that others wait for.
+    `limit`: seconds after the first one in which this process ends, come what may; for runs that others wait for. Those
+    may ask more than once: a second SIGTERM changes nothing then.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, partial(_ask, limit))
@@ -36,7 +37,7 @@ def _ask(limit: float | None, number: int, frame: FrameType | None) -> None:
     STOP.set()
     print("\nstopping after this step, with a checkpoint; once more to stop at once", file=sys.stderr, flush=True)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL if limit is None else signal.SIG_IGN)
     if limit is not None:
         last = Timer(limit, os._exit, (128 + number,))
         last.daemon = True

@@ -74,7 +74,7 @@ class Page:
     def click(self, selector: str, text: str) -> None:
         """Click the last visible element of a selector that shows exactly a text."""
         elements = f"[...document.querySelectorAll({json.dumps(selector)})]"
-        found = f"{elements}.filter(e => e.innerText.trim() === {json.dumps(text)}).pop()"
+        found = f"{elements}.filter(e => (e.innerText || '').trim() === {json.dumps(text)}).pop()"
         self.wait_for(f"!!{found}")
         self.evaluate(f"{found}.click()")
 

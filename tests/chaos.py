@@ -137,7 +137,7 @@ def _weights(config: RunConfig, home: Path) -> dict[str, str]:
 def _undisturbed(config: RunConfig, overrides: list[str], home: Path) -> dict[str, str]:
     """The same run in a work folder of its own, without a server and without kills."""
     quiet = home.with_name(f"{home.name}-undisturbed")
-    done = siri_command(quiet, "train", "laptop", *overrides)
+    done = siri_command(quiet, "train", "laptop", *overrides, seconds=2 * PATIENCE)
     assert done.returncode == 0, done.stderr
     return _weights(config, quiet)
 

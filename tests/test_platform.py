@@ -1,9 +1,12 @@
 """The platform up: servers and workers of one work folder; runs that are started, stopped and taken up through them."""
 
+import itertools
 import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import urllib.error
 from pathlib import Path
 
@@ -92,7 +95,7 @@ def test_cancelling_frees_the_processes_and_leaves_a_checkpoint_and_a_closed_rec
     manifests = [json.loads(path.read_text()) for path in platform.home.glob("store/entries/*/*/manifest.json")]
     made = [m for m in manifests if m["role"] == "rolling" and m["step"] == len(platform.steps(2))]
     assert made, "no step is lost: the checkpoint is of the last one"
-    assert platform.mlflow_status(2) == "KILLED"
+    wait_until("its record to be closed", lambda: platform.mlflow_status(2) == "KILLED")
 
 
 def test_a_suspended_run_stops_at_a_stages_end_and_goes_on_when_resumed(platform: Platform) -> None:
@@ -111,15 +114,54 @@ def test_a_suspended_run_stops_at_a_stages_end_and_goes_on_when_resumed(platform
 
 
 def test_a_killed_run_is_taken_up_from_its_last_checkpoint(platform: Platform) -> None:
-    run = platform.start("train-recipe", recipe="laptop", overrides=[*LONG, "schedule.cycle_steps=1000", "seed=4"])
+    run = platform.start("train-recipe", recipe="laptop", overrides=[*LONG, "schedule.cycle_steps=400", "seed=4"])
     wait_until("sixty steps", lambda: len(platform.steps(4)) > 60)
     os.kill(platform.pid(run), signal.SIGKILL)
     platform.wait(run, "Crashed")
     platform.wait(run, "Completed", "Failed")
-    assert platform.steps(4) == list(range(1, 1001)), "no step lost, none twice"
+    assert platform.steps(4) == list(range(1, 401)), "no step lost, none twice"
     states = [state["name"] for state in platform.call(f"/flow_run_states/?flow_run_id={run}")]
     assert "AwaitingRetry" in states
     assert platform.mlflow_status(4) == "FINISHED"
+
+
+TURN = """
+import sys, time
+from flows.gpu import in_turn
+from siri.config import load
+from siri.snapshots import BusyError
+
+def body():
+    global busy
+    print("in", time.time())
+    if busy:
+        busy = False
+        print("out", time.time())
+        raise BusyError("a stage that another run makes")
+    time.sleep(2)
+    print("out", time.time())
+
+busy = sys.argv[1] == "busy"
+in_turn(load("laptop", ["engine.device=cuda"]), body)
+"""
+
+
+def test_those_that_need_the_gpu_take_turns_and_who_waits_for_a_stage_gives_its_turn_back(platform: Platform) -> None:
+    environment = os.environ | {"PREFECT_API_URL": f"{platform.prefect}/api"}
+    command = [sys.executable, "-c", TURN]
+    turns = [
+        subprocess.Popen([*command, word], env=environment, stdout=subprocess.PIPE, text=True)
+        for word in ("busy", "free", "free")
+    ]
+    spans = []
+    for turn in turns:
+        lines = [line.split() for line in turn.communicate(timeout=400)[0].splitlines()]
+        times = [float(line[1]) for line in lines if line[0] in ("in", "out")]
+        spans += [*zip(times[::2], times[1::2], strict=True)]
+        assert turn.returncode == 0
+    assert len(spans) == 4, "the busy one came twice"
+    spans.sort()
+    assert all(ended <= began for (_, ended), (began, _) in itertools.pairwise(spans))
 
 
 def test_a_run_that_crashes_in_vain_fails_and_says_why(platform: Platform) -> None:
@@ -130,6 +172,24 @@ def test_a_run_that_crashes_in_vain_fails_and_says_why(platform: Platform) -> No
     for _ in range(4):
         platform.set_state(run, "CRASHED", force=True, message="for the test")
     assert "crashed 4 times without a new checkpoint, last: for the test" in platform.wait(run, "Failed")
+
+
+def test_a_run_killed_with_its_worker_is_missed_by_its_heartbeats_and_a_healthy_one_is_not(platform: Platform) -> None:
+    healthy, lost = (
+        platform.start("train-recipe", recipe="laptop", overrides=[*LONG, f"seed={seed}"]) for seed in (7, 8)
+    )
+    for seed in (7, 8):
+        wait_until("twenty steps", lambda seed=seed: len(platform.steps(seed)) > 20)
+    [worker] = [part["pid"] for part in platform.status()["parts"] if part["name"].startswith("worker")]
+    os.kill(worker, signal.SIGKILL)  # or it would tell of the other one's end
+    os.kill(platform.pid(lost), signal.SIGKILL)
+    trained = len(platform.steps(8))
+    assert "no heartbeat for 90 seconds" in platform.wait(lost, "Crashed")
+    assert platform.state(healthy)[0] == "Running", "it has run for longer than that"
+    wait_until("the lost one to go on", lambda: len(platform.steps(8)) > trained)
+    for run in (healthy, lost):  # the healthy one's worker is gone: it sees for itself
+        platform.set_state(run, "CANCELLING")
+        platform.wait(run, "Cancelled")
 
 
 def test_what_dies_is_started_again(platform: Platform) -> None:

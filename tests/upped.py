@@ -38,15 +38,17 @@ LONG = (
 )
 """Trains until it is stopped."""
 UP_SECONDS = 400
-RUN_SECONDS = 240
+RUN_SECONDS = 400
 FINAL = ("Completed", "Failed", "Crashed", "Cancelled")
 
 
-def siri_command(home: Path, *words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+def siri_command(
+    home: Path, *words: str, seconds: float = RUN_SECONDS, **environment: str
+) -> "subprocess.CompletedProcess[str]":
     """Run the command line to its end."""
     return subprocess.run(
         [sys.executable, "-m", "siri.cli", *words, "--home", str(home)],
-        capture_output=True, text=True, timeout=RUN_SECONDS, env=os.environ | environment, check=False,
+        capture_output=True, text=True, timeout=seconds, env=os.environ | environment, check=False,
     )  # fmt: skip
 
 
