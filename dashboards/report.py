@@ -36,19 +36,20 @@ def write_report(run: Run, baselines: Sequence[Run], path: Path) -> Path:
     It shows what has been evaluated so far. Equal input gives an equal file, but for the date at its end. Raises
     InputError when nothing has been evaluated, or when a baseline was measured otherwise than the run.
     """
-    page = _environment().get_template("page.html").render(_content(run, tuple(baselines)))
+    page = environment().get_template("page.html").render(_content(run, tuple(baselines)))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, page)
     return path
 
 
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """Templates of this folder, escaping every text, with what writes numbers."""
+    made = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     writers = {name: getattr(wording, name) for name in ("percent", "tokens", "number", "signed", "listed")}
-    environment.globals |= writers | {"whisker": whisker, "pieces": pieces}
-    return environment
+    made.globals |= writers | {"whisker": whisker, "pieces": pieces}
+    return made
 
 
 def _content(run: Run, baselines: tuple[Run, ...]) -> dict[str, Any]:
@@ -77,7 +78,7 @@ def _content(run: Run, baselines: tuple[Run, ...]) -> dict[str, Any]:
         "config": yaml.safe_dump(run.config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
         "facts": _facts(run, report),
         "date": datetime.now(UTC).date().isoformat(),
-        **_assets(),
+        **assets(),
     }
 
 
@@ -148,7 +149,7 @@ def _facts(run: Run, report: EvalReport) -> dict[str, str]:
     }
 
 
-def _assets() -> dict[str, Markup]:
+def assets() -> dict[str, Markup]:
     """Style and scripts, with the digests that let the page run these scripts and no other."""
     scripts = {"plotly": get_plotlyjs(), "script": (HERE / "page.js").read_text(encoding="utf-8")}
     policy = " ".join(f"'sha256-{_digest(script)}'" for script in scripts.values())
