@@ -1,6 +1,6 @@
 """What a sweep has come to, as one self-contained HTML file and as tables for a terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -174,85 +174,88 @@ def explain(verdict: Verdict, part: Part) -> str:
     if part.outcome != "undecided" or part.seeds < 2:
         return line
     needed = part.seeds_to_decide
-    return f"{line}; {needed} such seeds would decide" if needed else f"{line}; more seeds of this kind would not decide"
+    return (
+        f"{line}; {needed} such seeds would decide" if needed else f"{line}; more seeds of this kind would not decide"
+    )
 
 
 def print_result(result: Ablation) -> Group:
-    """A result for a terminal: the table of arms, the pairs, the verdicts."""
-    parts: list[Any] = [_print_arms(result)]
+    """A result for a terminal: the arms, what they cost, the pairs, the verdicts."""
+    against = f"±: 95 % over seeds. Δ: minus {result.baseline}, seed by seed; points of accuracy. ● on the front:"
+    volume = f"hypervolume {wording.number(result.hypervolume, 2)} from accuracy 0 at {result.reference[1]:.0f} tokens."
+    parts: list[Any] = [_print(f"{result.study} on {result.benchmark}", ARMS, map(_cells, _rows(result.arms)))]
+    parts += [Text(f"{against} {volume}", "dim"), Text()]
+    costs = ((_called(row), wording.number(row["accuracy_cr"], 2), *cost(row)) for row in _rows(result.arms))
+    parts += [_print("accuracy–CR, and cost of training, shared steps divided evenly", COSTS, costs)]
     if len(result.pairs):
-        parts += [Text(), _print_pairs(result)]
+        parts += [Text(), _print("pairs from one snapshot", PAIRS, map(_pair_cells, _rows(result.pairs)))]
     if len(result.importance):
-        parts += [Text(), _print_importance(result)]
+        rows = ([wording.number(x, 2) if isinstance(x, float) else x for x in row] for row in _rows(result.importance))
+        parts += [Text(), _print("importance (PED-ANOVA)", [*result.importance.columns], rows)]
     if result.verdicts:
-        parts += [Text(), _print_verdicts(result)]
+        parts += [Text(), Text("\n".join(_verdict_lines(result)))]
     return Group(*parts)
 
 
-def _print_arms(result: Ablation) -> Table:
-    title = f"{result.study} on {result.benchmark}"
-    table = Table(
-        title=Text(title, "bold"), title_justify="left", box=None, padding=(0, 2, 0, 0), header_style="bold",
-        caption=Text(
-            f"±: 95 % over seeds. Δ: minus {result.baseline}, seed by seed. ● on the front; hypervolume "
-            f"{wording.number(result.hypervolume, 2)} from accuracy 0 at {result.reference[1]:.0f} tokens. Cost: of training, "
-            "steps that arms share divided evenly."
-        ),
-        caption_justify="left",
-    )  # fmt: skip
-    table.add_column("arm", no_wrap=True)
-    for column in ("seeds", "accuracy %", "tokens", "Δ points", "Δ tokens", "CR", "steps", "M tokens", "time"):
+ARMS = ("arm", "seeds", "accuracy %", "tokens", "Δ points", "Δ tokens")
+COSTS = ("arm", "accuracy–CR", "steps", "million tokens", "time")
+PAIRS = ("arm − other", "in common", "at step", "seeds", "Δ points", "Δ tokens")
+
+
+def _print(title: str, columns: Sequence[str], rows: Iterable[Iterable[str]]) -> Table:
+    """A table whose first column is text and whose others are numbers."""
+    table = Table(title=Text(title, "bold"), title_justify="left", box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column(columns[0])
+    for column in columns[1:]:
         table.add_column(column, justify="right", no_wrap=True)
-    for row in _rows(result.arms):
-        table.add_row(*map(Text, _cells(row)))
+    for row in rows:
+        table.add_row(*map(Text, row))
     return table
 
 
+def _called(row: pd.Series) -> str:
+    return f"{row['arm']} ●" if row["front"] else str(row["arm"])
+
+
 def _cells(row: pd.Series) -> list[str]:
-    mark = f" ✕ step {row['stopped_at']:.0f}, {row['benchmark']}" if pd.notna(row["stopped_at"]) else ""
+    stop = f", stopped at step {row['stopped_at']:.0f}, on {row['benchmark']}" if pd.notna(row["stopped_at"]) else ""
     return [
-        f"{row['arm']}{' ●' if row['front'] else ''}{mark}",
+        _called(row) + stop,
         f"{row['seeds']}" if row["seeds"] == row["trials"] else f"{row['seeds']} of {row['trials']}",
         spread(row, "accuracy", 100),
         spread(row, "length"),
         change(row, "accuracy_difference", 100),
         change(row, "length_difference"),
-        wording.number(row["accuracy_cr"], 2),
-        *cost(row),
     ]
 
 
-def _print_pairs(result: Ablation) -> Table:
-    table = Table(
-        title=Text("pairs", "bold"), title_justify="left", box=None, padding=(0, 2, 0, 0), header_style="bold"
-    )
-    table.add_column("arm − other", no_wrap=True)
-    for column in ("in common", "at step", "seeds", "Δ points", "Δ tokens"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for row in _rows(result.pairs):
-        shared = "–" if pd.isna(row["shared"]) else f"{row['shared']:.0f}"
-        cells = [shared, str(row["step"]), str(row["seeds"]), change(row, "accuracy", 100), change(row, "length")]
-        table.add_row(*map(Text, (f"{row['arm']} − {row['other']}", *cells)))
-    return table
+def _pair_cells(row: pd.Series) -> list[str]:
+    shared = "–" if pd.isna(row["shared"]) else f"{row['shared']:.0f}"
+    cells = [shared, str(row["step"]), str(row["seeds"]), change(row, "accuracy", 100), change(row, "length")]
+    return [f"{row['arm']} − {row['other']}", *cells]
 
 
-def _print_importance(result: Ablation) -> Table:
-    table = Table(
-        title=Text("importance (PED-ANOVA)", "bold"), title_justify="left", box=None, padding=(0, 2, 0, 0),
-        header_style="bold",
-    )  # fmt: skip
-    for column in result.importance.columns:
-        table.add_column(column, justify="left" if column == "parameter" else "right")
-    for row in _rows(result.importance):
-        table.add_row(
-            *(value if isinstance(value, str) else wording.number(value, 2) for value in row)
-        )
-    return table
-
-
-def _print_verdicts(result: Ablation) -> Text:
-    lines = []
+def _verdict_lines(result: Ablation) -> Iterator[str]:
     for verdict in result.verdicts:
-        lines += [f"{verdict.claim}: {verdict.outcome.upper()}. {verdict.says}"]
-        lines += [f"  {part.says} {explain(verdict, part)}" for part in verdict.parts]
-    return Text("\n".join(lines))
+        yield f"{verdict.claim}: {verdict.outcome.upper()}. {verdict.says}"
+        yield from (f"  {part.says} {explain(verdict, part)}" for part in verdict.parts)
+
+
+def write_markdown(results: Sequence[Ablation]) -> str:
+    """The result that counts as Markdown: verdicts, then the table of arms."""
+    main = results[-1]
+    lines = [f"# {main.study}", ""]
+    for verdict in main.verdicts:
+        lines.append(f"- **{verdict.claim}: {verdict.outcome}.** {verdict.says}")
+        lines += [f"  - {part.says} {explain(verdict, part)}" for part in verdict.parts]
+    lines += [
+        "",
+        f"On {main.benchmark}; ± is half of a 95 % t-interval over seeds, Δ minus {main.baseline}, ● the front.",
+        "",
+    ]
+    columns = (*ARMS, *COSTS[1:])
+    lines += [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for row in _rows(main.arms):
+        cells = [*_cells(row), wording.number(row["accuracy_cr"], 2), *cost(row)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)

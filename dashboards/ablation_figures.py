@@ -14,6 +14,8 @@ from siri.statistics import Interval, t_interval
 
 PALETTE = (*COLOURS, "#5b53b8", "#c4403f", "#4a8f2d")
 DASHES = ("solid", "dash", "dot")
+PLACES = ("top right", "bottom right", "top left", "bottom left")
+"""Where names stand, in turn by tokens, so that neighbours' do not cover each other."""
 MOST_NAMED = 12
 """Arms up to which all are named and drawn; of more, only the front and the baseline are."""
 PANELS = 4
@@ -38,8 +40,11 @@ def accuracy_tokens(table: pd.DataFrame, named: Arms) -> go.Figure:
     rest = table[~table["arm"].isin([*named]) & table["accuracy"].notna()]
     if len(rest):
         figure.add_trace(_others(rest))
+    by_length = sorted(named, key=lambda arm: float(table.loc[table["arm"] == arm, "length"].iloc[0]))
     for arm, colour in zip(named, _colours(len(named)), strict=True):
-        figure.add_trace(_point(table[table["arm"] == arm].iloc[0], colour))
+        row = table[table["arm"] == arm].iloc[0]
+        figure.add_trace(_point(row, colour, PLACES[by_length.index(arm) % len(PLACES)]))
+    _frame(figure, table)
     figure.add_annotation(
         text="↖ better", x=0.01, y=0.99, xref="paper", yref="paper", showarrow=False, font={"size": 13}, opacity=0.7
     )
@@ -47,11 +52,19 @@ def accuracy_tokens(table: pd.DataFrame, named: Arms) -> go.Figure:
     return figure
 
 
+def _frame(figure: go.Figure, table: pd.DataFrame) -> None:
+    """Axes fit the points and as much of their bars as leaves the points apart."""
+    for scale, name, update in ((1, "length", figure.update_xaxes), (100, "accuracy", figure.update_yaxes)):
+        low, high = scale * table[name].min(), scale * table[name].max()
+        room = 0.35 * (high - low) or 5.0
+        update(range=[max(0.0, low - room), high + room])
+
+
 def _colours(count: int) -> list[str]:
     return [PALETTE[index % len(PALETTE)] for index in range(count)]
 
 
-def _point(row: pd.Series, colour: str) -> go.Scatter:
+def _point(row: pd.Series, colour: str, place: str) -> go.Scatter:
     stopped = pd.notna(row["stopped_at"])
     name = f"{row['arm']}, stopped at {row['stopped_at']:.0f}" if stopped else str(row["arm"])
     return go.Scatter(
@@ -62,7 +75,7 @@ def _point(row: pd.Series, colour: str) -> go.Scatter:
         mode="markers+text",
         name=escape(name),
         text=[escape(name)],
-        textposition="top center",
+        textposition=place,
         marker={"color": colour, "size": 11, "symbol": "x" if stopped else "circle"},
         hovertext=[_hover(row)],
         hoverinfo="text",
@@ -100,19 +113,23 @@ def over_steps(values: pd.DataFrame, named: Arms, benchmark: str) -> go.Figure:
     figure = empty("step", "accuracy, %")
     own = values[values["benchmark"] == benchmark]
     for place, (arm, colour) in enumerate(zip(named, _colours(len(named)), strict=True)):
-        steps = [(int(step), rows["accuracy"]) for step, rows in own[own["arm"] == arm].groupby("step")]
-        halves = [t_interval(found).high - float(found.mean()) if len(found) > 1 else None for _, found in steps]
+        found = own[own["arm"] == arm].groupby("step")["accuracy"].agg(list)
+        spreads = [t_interval(seeds) if len(seeds) > 1 else None for seeds in found]
+        halves = [None if spread is None else 100 * (spread.high - spread.mean) for spread in spreads]
         figure.add_scatter(
-            x=[step for step, _ in steps],
-            y=[100 * float(found.mean()) for _, found in steps],
-            error_y={"type": "data", "array": [half and 100 * half for half in halves], "color": faint(colour, 0.3),
-                     "thickness": 1.2, "width": 0},
+            x=found.index.tolist(),
+            y=[100 * sum(seeds) / len(seeds) for seeds in found],
+            error_y={"type": "data", "array": halves, "color": faint(colour, 0.3), "thickness": 1.2, "width": 0},
             mode="lines+markers",
             name=escape(arm),
             line={"color": colour, "width": 1.8, "dash": DASHES[place // len(PALETTE) % len(DASHES)]},
             marker={"size": 6},
             hovertemplate=f"{escape(arm)}: %{{y:.1f}} %<extra></extra>",
         )  # fmt: skip
+    means = own[own["arm"].isin([*named])].groupby(["arm", "step"])["accuracy"].mean()
+    if len(means):  # few seeds have bars that would flatten all else
+        low, high = 100 * means.min(), 100 * means.max()
+        figure.update_yaxes(range=[max(-1.0, low - 12), min(101.0, high + 12)])
     figure.update_layout(height=430)
     return figure
 
@@ -128,7 +145,7 @@ def lengths(curves: pd.DataFrame, named: Arms) -> go.Figure:
         own, at = curves[curves["arm"] == arm], {"row": place // PANELS + 1, "col": place % PANELS + 1}
         for column, name, line in _LINES:
             figure.add_trace(_line(own, column, name, line), **at)
-    figure.update_layout(height=60 + 170 * rows, showlegend=False)
+    figure.update_layout(height=60 + 170 * rows, showlegend=False, margin_t=36, hovermode="closest")
     figure.update_xaxes(showgrid=False)
     figure.update_yaxes(rangemode="tozero")
     figure.update_annotations(font={"size": 12}, yshift=4)

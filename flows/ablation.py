@@ -18,6 +18,7 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled
 from pydantic import Field
 
+from flows.outcome import publish
 from siri import guard, tracking
 from siri import run as runs
 from siri.errors import InputError, StoppedError
@@ -48,26 +49,32 @@ def ablate(
     workers: Annotated[int, Field(ge=0, description="Processes; 0: other machines' workers do it all")] = 1,
     overrides: Overrides = [],  # noqa: B006
     retry_failed: Annotated[bool, Field(description="Run failed trials anew, as trials of their own")] = False,
+    more: Annotated[int, Field(ge=0, description="Seeds of a grid, or suggestions of a search, to add")] = 0,
 ) -> str:
     """Run a sweep to its end; returns the name of its last study.
 
-    Run again after a crash of anything, it goes on: finished trials stay as they are, others keep their numbers.
+    Run again after a crash of anything, it goes on: finished trials stay as they are, others keep their numbers. What
+    it has come to is left as artifacts, also when it is stopped; with `more`, what has changed since the last such run.
     """
     if guard.MARK not in os.environ:  # a work pool has started this: nothing must outlive it either
         guard.guard()
     job = Job(sweep, size, find_home(), extra=tuple(overrides))
     for config in {trial.arm: trial.config for trial in job.trials}.values():
         runs.check(config)
-    name = ""
-    for phase in job.phases:
-        study = phase.open_study()
-        phase.enqueue(study)
-        if retry_failed:
-            studies.retry_failed(study)
-        _watch(phase, study, workers)
-        create_table_artifact(table=[*map(_describe, studies.rows(study))], key="trials", description=study.name)
-        name = study.name
-    return name
+    study = job.open_study()
+    try:
+        for phase in job.phases:
+            study = phase.open_study()
+            phase.enqueue(study)
+            if retry_failed:
+                studies.retry_failed(study)
+            if more:
+                phase.extend(study, more)
+            _watch(phase, study, workers)
+            create_table_artifact(table=[*map(_describe, studies.rows(study))], key="trials", description=study.name)
+    finally:
+        publish(job, more)
+    return study.name
 
 
 def _watch(job: Job, study: Study, workers: int) -> None:

@@ -1,4 +1,4 @@
-"""What a sweep has come to: a row per arm, the claims' verdicts, pairs, front; from its studies and its runs' metrics."""
+"""What a sweep has come to, from its studies and its runs' metrics: a row per arm, verdicts, pairs, the front."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -156,7 +156,9 @@ class _Ends:
         if step is None:
             step = self.stopped.get(arm, self.last)
             benchmark = self.looked_at if arm in self.stopped else None
-        chosen = (values["arm"] == arm) & (values["step"] == step) & (values["benchmark"] == (benchmark or self.benchmark))
+        chosen = (
+            (values["arm"] == arm) & (values["step"] == step) & (values["benchmark"] == (benchmark or self.benchmark))
+        )
         return values[chosen].set_index("seed").sort_index()
 
     def differences(self, one: str, other: str, metric: str, step: int | None = None) -> Interval:
@@ -203,9 +205,10 @@ def _accuracy_crs(arm: str, ends: _Ends) -> list[float]:
     bases = ends.at(arm, 0, str(there["benchmark"].iloc[0])) if len(there) else there
     if not set(there.index) <= set(bases.index) or (bases["accuracy"] <= 0).any():
         return []
+    both = there.join(bases, rsuffix="_base")
     return [
-        accuracy_cr([row["accuracy"]], [row["length"]], [bases.loc[seed, "accuracy"]], [bases.loc[seed, "length"]])
-        for seed, row in there.iterrows()
+        accuracy_cr([row["accuracy"]], [row["length"]], [row["accuracy_base"]], [row["length_base"]])
+        for _, row in both.iterrows()
     ]
 
 

@@ -12,11 +12,13 @@ from filelock import FileLock, Timeout
 from siri.errors import StoppedError
 from siri.run import Run
 from siri.snapshots import BusyError
+from siri.tracking.ablation import record_sweep
 from siri.tracking.content import tag
 from siri.tracking.record import Closed, Record, Status, SyncResult, TrackingError, followed, mlflow_errors, open_record
 from siri.tracking.server import compare_link, probe, public, recorded_as, redact, run_link
 
-__all__ = ["Closed", "SyncResult", "close", "compare_link", "following", "recorded_as", "run_link", "sync", "tag"]
+__all__ = ["Closed", "SyncResult", "close", "compare_link", "following", "record_sweep", "recorded_as", "run_link",
+           "sync", "tag"]  # fmt: skip
 
 SECONDS = 10.0
 """Between two projections while a run trains."""
