@@ -170,7 +170,7 @@ def explain(verdict: Verdict, part: Part) -> str:
     scale, unit = (100, "points") if verdict.metric == "accuracy" else (1, "tokens")
     found = wording.difference_plus_minus(part.interval, scale, 2)
     seeds = "1 seed" if part.seeds == 1 else f"{part.seeds} seeds"
-    line = f"{part.outcome}: {found} {unit}, {seeds}" if part.seeds else f"{part.outcome}: not measured yet"
+    line = f"{part.outcome.capitalize()}: {f'{found} {unit}, {seeds}' if part.seeds else 'not measured yet'}"
     if part.outcome != "undecided" or part.seeds < 2:
         return line
     needed = part.seeds_to_decide

@@ -14,8 +14,6 @@ from siri.statistics import Interval, t_interval
 
 PALETTE = (*COLOURS, "#5b53b8", "#c4403f", "#4a8f2d")
 DASHES = ("solid", "dash", "dot")
-PLACES = ("top right", "bottom right", "top left", "bottom left")
-"""Where names stand, in turn by tokens, so that neighbours' do not cover each other."""
 MOST_NAMED = 12
 """Arms up to which all are named and drawn; of more, only the front and the baseline are."""
 PANELS = 4
@@ -40,31 +38,30 @@ def accuracy_tokens(table: pd.DataFrame, named: Arms) -> go.Figure:
     rest = table[~table["arm"].isin([*named]) & table["accuracy"].notna()]
     if len(rest):
         figure.add_trace(_others(rest))
-    by_length = sorted(named, key=lambda arm: float(table.loc[table["arm"] == arm, "length"].iloc[0]))
     for arm, colour in zip(named, _colours(len(named)), strict=True):
-        row = table[table["arm"] == arm].iloc[0]
-        figure.add_trace(_point(row, colour, PLACES[by_length.index(arm) % len(PLACES)]))
-    _frame(figure, table)
+        figure.add_trace(_point(table[table["arm"] == arm].iloc[0], colour))
+    if table["accuracy"].notna().any():
+        figure.update_xaxes(range=limits(table, "length", 1))
+        figure.update_yaxes(range=limits(table, "accuracy", 100))
     figure.add_annotation(
         text="↖ better", x=0.01, y=0.99, xref="paper", yref="paper", showarrow=False, font={"size": 13}, opacity=0.7
     )
-    figure.update_layout(hovermode="closest", height=470, showlegend=False)
+    figure.update_layout(hovermode="closest", height=470)
     return figure
 
 
-def _frame(figure: go.Figure, table: pd.DataFrame) -> None:
-    """Axes fit the points and as much of their bars as leaves the points apart."""
-    for scale, name, update in ((1, "length", figure.update_xaxes), (100, "accuracy", figure.update_yaxes)):
-        low, high = scale * table[name].min(), scale * table[name].max()
-        room = 0.35 * (high - low) or 5.0
-        update(range=[max(0.0, low - room), high + room])
+def limits(table: pd.DataFrame, name: str, scale: float) -> tuple[float, float]:
+    """Ends of an axis: the points and as much of their bars as leaves the points apart."""
+    low, high = scale * table[name].min(), scale * table[name].max()
+    room = 0.35 * (high - low) or 5.0
+    return max(0.0, float(low - room)), float(high + room)
 
 
 def _colours(count: int) -> list[str]:
     return [PALETTE[index % len(PALETTE)] for index in range(count)]
 
 
-def _point(row: pd.Series, colour: str, place: str) -> go.Scatter:
+def _point(row: pd.Series, colour: str) -> go.Scatter:
     stopped = pd.notna(row["stopped_at"])
     name = f"{row['arm']}, stopped at {row['stopped_at']:.0f}" if stopped else str(row["arm"])
     return go.Scatter(
@@ -72,10 +69,8 @@ def _point(row: pd.Series, colour: str, place: str) -> go.Scatter:
         y=[100 * row["accuracy"]],
         error_x=_bar(row, "length", 1, colour),
         error_y=_bar(row, "accuracy", 100, colour),
-        mode="markers+text",
+        mode="markers",
         name=escape(name),
-        text=[escape(name)],
-        textposition=place,
         marker={"color": colour, "size": 11, "symbol": "x" if stopped else "circle"},
         hovertext=[_hover(row)],
         hoverinfo="text",
@@ -93,6 +88,7 @@ def _others(rows: pd.DataFrame) -> go.Scatter:
         x=rows["length"].tolist(),
         y=(100 * rows["accuracy"]).tolist(),
         mode="markers",
+        name="others",
         marker={"color": GREY, "size": 7, "symbol": ["x" if stop else "circle" for stop in rows["stopped_at"].notna()]},
         hovertext=[_hover(row) for _, row in rows.iterrows()],
         hoverinfo="text",

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from dashboards.ablation import Ablation
-from dashboards.ablation_figures import PALETTE, choose_arms
+from dashboards.ablation_figures import PALETTE, choose_arms, limits
 from dashboards.figures import GREY
 from siri.errors import InputError
 
@@ -43,20 +43,20 @@ def _draw_points(axes: Any, rows: list[pd.Series], table: pd.DataFrame) -> None:
         colour = PALETTE[place % len(PALETTE)]
         spread = {"xerr": row["length_high"] - row["length"], "yerr": 100 * (row["accuracy_high"] - row["accuracy"])}
         axes.errorbar(row["length"], 100 * row["accuracy"], **spread, fmt="o", color=colour, elinewidth=0.8, alpha=0.9)
-        offset = (5, 5 if place % 2 else -11)
-        axes.annotate(
-            row["arm"], (row["length"], 100 * row["accuracy"]), offset, textcoords="offset points", color=colour
-        )
+    axes.set_xlim(limits(table, "length", 1))
+    axes.set_ylim(limits(table, "accuracy", 100))
     axes.set_xlabel("mean response tokens")
     axes.set_ylabel("accuracy, %")
     axes.grid(alpha=0.3)
 
 
 def _draw_differences(axes: Any, rows: list[pd.Series], baseline: str) -> None:
-    shown = [(place, row) for place, row in enumerate(rows) if row["arm"] != baseline]
+    """The baseline's row stands at 0, so that every colour has its name."""
+    shown = [*enumerate(rows)]
     for height, (place, row) in enumerate(reversed(shown)):
+        gain = 0.0 if row["arm"] == baseline else 100 * row["accuracy_difference"]
         half = 100 * (row["accuracy_difference_high"] - row["accuracy_difference"])
-        axes.errorbar(100 * row["accuracy_difference"], height, xerr=half, fmt="o", color=PALETTE[place % len(PALETTE)])
+        axes.errorbar(gain, height, xerr=half, fmt="o", color=PALETTE[place % len(PALETTE)])
     axes.axvline(0, color=GREY, lw=1)
     axes.set_yticks(range(len(shown)), [str(row["arm"]) for _, row in reversed(shown)])
     axes.set_xlabel(f"accuracy minus {baseline}, points, seed by seed")

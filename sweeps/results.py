@@ -141,8 +141,10 @@ class _Ends:
 
     def __init__(self, job: Job, values: pd.DataFrame, stopped: Mapping[str, int]) -> None:
         self.values, self.stopped, self.baseline = values, stopped, job.sweep.baseline
-        configs = [trial.config for trial in job.trials or replace(job, phase="arms").trials]
-        self.last = max(config.schedule.total_steps for config in configs)
+        trials = job.trials or replace(job, phase="arms").trials
+        configs = [trial.config for trial in trials]
+        self.lasts = {trial.arm: trial.config.schedule.total_steps for trial in trials}
+        self.last = max(self.lasts.values())
         self.reference = (0.0, float(max(c.evaluation.budget or c.schedule.highest for c in configs)))
         self.looked_at = job.benchmark
         self.benchmark = job.final[0] if job.final else job.benchmark
@@ -154,7 +156,7 @@ class _Ends:
         """
         values = self.values
         if step is None:
-            step = self.stopped.get(arm, self.last)
+            step = self.stopped.get(arm, self.lasts.get(arm, self.last))
             benchmark = self.looked_at if arm in self.stopped else None
         chosen = (
             (values["arm"] == arm) & (values["step"] == step) & (values["benchmark"] == (benchmark or self.benchmark))
@@ -205,7 +207,7 @@ def _accuracy_crs(arm: str, ends: _Ends) -> list[float]:
     bases = ends.at(arm, 0, str(there["benchmark"].iloc[0])) if len(there) else there
     if not set(there.index) <= set(bases.index) or (bases["accuracy"] <= 0).any():
         return []
-    both = there.join(bases, rsuffix="_base")
+    both = there.join(bases.add_suffix("_base"))
     return [
         accuracy_cr([row["accuracy"]], [row["length"]], [row["accuracy_base"]], [row["length_base"]])
         for _, row in both.iterrows()
