@@ -30,7 +30,7 @@ from tests.test_cli import run_cli
 from tests.test_work import BASELINE, SEARCH, write_sweep
 from tests.tiny_paper import LOCAL, write_tiny
 
-pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")  # MLflow 3.17's
+pytestmark = pytest.mark.timeout(900)
 NO_MLFLOW = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
 
 
@@ -94,7 +94,9 @@ def test_costs_are_split_so_that_their_sum_is_the_planned_work(paper: Job, resul
     plan = plan_sweep(paper.sweep, "laptop", paper.home)
     assert result.arms["steps"].sum() == pytest.approx(plan.planned)
     assert plan.planned < plan.naive
-    lines = [json.loads(line) for path in paper.home.runs.glob("*/metrics.jsonl") for line in path.open()]
+    lines = [
+        json.loads(line) for path in paper.home.runs.glob("*/metrics.jsonl") for line in path.read_text().splitlines()
+    ]
     once = {line["key"]: line for line in lines}
     assert result.arms["tokens"].sum() == pytest.approx(sum(line["rollout/tokens"] for line in once.values()))
     seconds = sum(line["time/sample"] + line["time/update"] for line in once.values())
@@ -302,7 +304,8 @@ def test_a_search_has_its_front_the_importance_of_parameters_and_the_final_seeds
 
 
 def test_the_paper_on_the_local_engine_at_a_tiny_size(tmp_path: Path) -> None:
-    job = run(write_tiny(tmp_path, overrides=LOCAL, seeds=[0, 1]), Home(tmp_path / "home"))
+    left_out = ("stair-cosine", "constant-min", "two-stage")  # no claim is about them
+    job = run(write_tiny(tmp_path, overrides=LOCAL, without=left_out, seeds=[0, 1]), Home(tmp_path / "home"))
     [result] = read_results(job)
     assert set(result.trials["state"]) == {"done"}
     assert (result.arms["length"] > 0).all()

@@ -12,17 +12,26 @@ SCRIPTED = (
     "rollout.batch_size=4", "rollout.group_size=2", "evaluation.samples=2",
 )  # fmt: skip
 LOCAL = (
-    "model.warmup.steps=12", "problems.train_size=16", "problems.dev_size=4", "problems.test_size=4",
-    "rollout.batch_size=4", "rollout.group_size=2", "evaluation.samples=2",
+    "model.warmup.steps=2", "model.shape.width=16", "model.shape.layers=1", "model.shape.heads=2",
+    "problems.train_size=16", "problems.dev_size=4", "problems.test_size=4", "rollout.batch_size=4",
+    "rollout.group_size=2", "evaluation.samples=2",
 )  # fmt: skip
 
 
-def write_tiny(folder: Path, name: str = "paper", overrides: tuple[str, ...] = SCRIPTED, **changes: Any) -> str:
-    """A sweep that ships, shrunk; its path. Steps are divided by ten, budgets are left."""
+def write_tiny(
+    folder: Path,
+    name: str = "paper",
+    overrides: tuple[str, ...] = SCRIPTED,
+    without: tuple[str, ...] = (),
+    **changes: Any,
+) -> str:
+    """A sweep that ships, shrunk, `without` some arms; its path. Steps are divided by ten, budgets are left."""
     values = yaml.safe_load((resources.files("sweeps") / f"{name}.yaml").read_text("utf-8"))
     del values["sizes"]["paper"]
     size = values["sizes"]["laptop"]
     size["overrides"] = ["schedule.cycle_steps=8", *(_shrink(override) for override in size["overrides"]), *overrides]
+    for arm in without:
+        del values["arms"][arm]
     for arm in values["arms"].values():
         arm.pop("paper", None)
         arm["laptop"] = [_shrink(override) for override in arm.get("laptop", [])]
