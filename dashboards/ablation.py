@@ -152,8 +152,9 @@ def spread(row: pd.Series, name: str, scale: float = 1, digits: int = 1) -> str:
 
 
 def change(row: pd.Series, name: str, scale: float = 1) -> str:
-    """A paired difference with the half-width of its interval."""
-    return wording.difference_plus_minus(interval_of(row, name), scale)
+    """A paired difference with the half-width of its interval, and of how many seeds it is if of fewer than the arm."""
+    fewer = "paired" in row and 0 < row["paired"] < row["seeds"]
+    return wording.difference_plus_minus(interval_of(row, name), scale) + (f" ({row['paired']})" if fewer else "")
 
 
 def cost(row: pd.Series) -> tuple[str, str, str]:
@@ -175,7 +176,9 @@ def explain(verdict: Verdict, part: Part) -> str:
         return line
     needed = part.seeds_to_decide
     return (
-        f"{line}; {needed} such seeds would decide" if needed else f"{line}; more seeds of this kind would not decide"
+        f"{line}; about {needed:,} such seeds would decide"
+        if needed
+        else f"{line}; more seeds of this kind would not decide"
     )
 
 

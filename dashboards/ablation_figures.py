@@ -54,7 +54,8 @@ def limits(table: pd.DataFrame, name: str, scale: float) -> tuple[float, float]:
     """Ends of an axis: the points and as much of their bars as leaves the points apart."""
     low, high = scale * table[name].min(), scale * table[name].max()
     room = 0.35 * (high - low) or 5.0
-    return max(0.0, float(low - room)), float(high + room)
+    most = 102.0 if scale == 100 else float("inf")
+    return max(0.0, float(low - room)), min(most, float(high + room))
 
 
 def _colours(count: int) -> list[str]:

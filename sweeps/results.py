@@ -47,7 +47,8 @@ class Result:
     values: pd.DataFrame
     """VALUE; a row per finished trial, snapshot and benchmark."""
     arms: pd.DataFrame
-    """A row per arm; means over seeds, their t-intervals in `…_low` and `…_high`, NaN for a single seed."""
+    """A row per arm; means over seeds, their t-intervals in `…_low` and `…_high`, NaN for a single seed. Differences
+    to the baseline are over the seeds that both have, `paired` in number."""
     pairs: pd.DataFrame
     """PAIR; differences arm − other of arms that are compared pairwise, `shared` first steps being common."""
     verdicts: tuple[Verdict, ...]
@@ -184,9 +185,11 @@ def _columns(name: str, interval: Interval) -> dict[str, float]:
 
 def _row(arm: str, trials: pd.DataFrame, ends: _Ends) -> dict[str, Any]:
     own, there = trials[trials["arm"] == arm], ends.at(arm)
+    paired = set() if arm in ends.stopped else set(there.index) & set(ends.at(ends.baseline).index)
     row: dict[str, Any] = {
         "arm": arm,
         "seeds": len(there),
+        "paired": len(paired),
         "trials": int(own["seed"].nunique()),
         "step": int(there["step"].iloc[0]) if len(there) else None,
         "stopped_at": ends.stopped.get(arm),

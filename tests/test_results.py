@@ -194,7 +194,7 @@ def test_the_terminal_and_markdown_name_all_arms_and_verdicts(
 def test_the_words_of_a_part_say_what_would_decide() -> None:
     part = PartFinding("a above b.", "undecided", Interval(0.1, -0.1, 0.3), 3, 8)
     verdict = mock.Mock(metric="accuracy")
-    assert explain(verdict, part) == "Undecided: +10.00 ± 20.00 points, 3 seeds; 8 such seeds would decide"
+    assert explain(verdict, part) == "Undecided: +10.00 ± 20.00 points, 3 seeds; about 8 such seeds would decide"
     hopeless = PartFinding("", "undecided", Interval(0.0, -0.1, 0.1), 3, None)
     assert explain(verdict, hopeless).endswith("3 seeds; more seeds of this kind would not decide")
     alone = PartFinding("", "undecided", Interval(0.1, float("nan"), float("nan")), 1, None)
