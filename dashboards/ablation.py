@@ -175,11 +175,8 @@ def explain(verdict: Verdict, part: Part) -> str:
     if part.outcome != "undecided" or part.seeds < 2:
         return line
     needed = part.seeds_to_decide
-    return (
-        f"{line}; about {needed:,} such seeds would decide"
-        if needed
-        else f"{line}; more seeds of this kind would not decide"
-    )
+    more = f"about {needed:,} such seeds would decide" if needed else "more seeds of this kind would not decide"
+    return f"{line}; {more}"
 
 
 def print_result(result: Ablation) -> Group:

@@ -254,9 +254,8 @@ def test_storage_that_cannot_be_reached_is_one_line_before_anything_starts(
 ) -> None:
     monkeypatch.setenv(STUDY_URL, "sqlite:////nowhere/at/all.db")
     error = sweep_command(capsys, tmp_path, "shape", "engine.name=scripted", "--json")
-    assert (
-        error == "siri: SIRI_STUDY_URL=sqlite:////nowhere/at/all.db: cannot be used: there is no folder /nowhere/at\n"
-    )
+    reason = "cannot be used: there is no folder /nowhere/at"
+    assert error == f"siri: SIRI_STUDY_URL=sqlite:////nowhere/at/all.db: {reason}\n"
 
 
 def test_a_study_of_another_sweep_is_one_line_before_anything_starts(
