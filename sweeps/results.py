@@ -22,7 +22,7 @@ from sweeps.verdicts import Values, Verdict, judge
 from sweeps.work import LOOK
 
 METRICS = ("accuracy", "length")
-TRIAL = ("number", "arm", "seed", "state", "run", "retry_of", "stopped_at", "feasible", "error")
+TRIAL = ("phase", "number", "arm", "seed", "state", "run", "retry_of", "stopped_at", "feasible", "error")
 VALUE = ("arm", "seed", "snapshot", "step", "benchmark", *METRICS)
 PAIR = ("arm", "other", "shared", "step", "seeds", "accuracy", "accuracy_low", "accuracy_high", "length", "length_low",
         "length_high")  # fmt: skip
@@ -68,8 +68,11 @@ class Result:
     @property
     def failed(self) -> int:
         """Trials that failed and have not been made up for by one that retries them."""
-        trials = self.trials
-        return len(trials[(trials["state"] == "failed") & ~trials["number"].isin(trials["retry_of"].dropna())])
+        trials = self.trials.set_index(["phase", "number"])
+        retried = set(
+            trials["retry_of"].dropna().reset_index()[["phase", "retry_of"]].itertuples(index=False, name=None)
+        )
+        return sum(place not in retried for place in trials.index[trials["state"] == "failed"])
 
 
 def read_results(job: Job) -> tuple[Result, ...]:
@@ -82,21 +85,24 @@ def read_results(job: Job) -> tuple[Result, ...]:
         raise InputError(f"sweep={job.sweep.name}: not run at size {job.size} yet; `siri sweep` runs it")
     standing = arms.open_study()
     if job.sweep.search is None:
-        return (_read(arms, standing, ()),)
+        return (_read(arms, standing),)
     results = []
     _, search, final = job.phases
     if is_kept(job.home, search.subject.study):
-        results.append(_read(search, search.open_study(), studies.rows(standing)))
+        results.append(_read(search, search.open_study(), standing))
         if is_kept(job.home, final.subject.study):
-            results.append(_read(final, final.open_study(), ()))
-    return tuple(results) or (_read(arms, standing, ()),)
+            results.append(_read(final, final.open_study()))
+    return tuple(results) or (_read(arms, standing),)
 
 
-def _read(job: Job, study: Study, beside: Sequence[Row]) -> Result:
-    """`beside`: trials of another study that these are compared with."""
+def _read(job: Job, study: Study, arms: Study | None = None) -> Result:
+    """`arms`: the study of the arms that a search's suggestions are compared with."""
+    beside = studies.rows(arms) if arms else []
     rows = [*beside, *studies.rows(study)]
     sweep, stopped = job.sweep, stopped_arms(map(decision_from_json, studies.decisions(study)))
-    trials = pd.DataFrame([_describe(row) for row in rows], columns=[*TRIAL])
+    phases = ["arms"] * len(beside) + [job.phase] * (len(rows) - len(beside))
+    described = [{"phase": phase} | _describe(row) for phase, row in zip(phases, rows, strict=True)]
+    trials = pd.DataFrame(described, columns=[*TRIAL])
     values = pd.DataFrame([look for row in rows if row.state == "done" for look in _looks(row)], columns=[*VALUE])
     values = values.drop_duplicates(["arm", "seed", "step", "benchmark"], keep="last").reset_index(drop=True)
     known = {str(row["run"]): str(row["arm"]) for _, row in trials.dropna(subset="run").iterrows()}

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -120,7 +120,7 @@ def show_outcome(job: "Job", as_json: bool) -> None:
     from sweeps.results import read_results
 
     show_sweep(job, Files(), as_json)
-    failed: Any = sum(result.failed for result in read_results(job))
+    failed = sum(result.failed for result in read_results(job))
     if failed:
         again = " ".join(["siri sweep", job.file, *job.extra, "--size", job.size, "--retry-failed"])
         print(f"{failed} trial{'' if failed == 1 else 's'} failed; run anew with: {again}", file=sys.stderr)

@@ -119,8 +119,9 @@ def sweep(
     if not as_json:
         print_rich(show.draw_plan(planned))
     if not plan:
-        _run_sweep(Job(sweep, size_name(size), place, extra=tuple(overrides or [])), workers, retry_failed, more)
-        show_outcome(Job(sweep, size_name(size), place, extra=tuple(overrides or [])), as_json)
+        job = Job(sweep, size_name(size), place, extra=tuple(overrides or []))
+        _run_sweep(job, workers, retry_failed, more)
+        show_outcome(job, as_json)
 
 
 def _run_sweep(job: Any, workers: int, retry_failed: bool, more: int) -> None:
