@@ -18,7 +18,6 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled
 from pydantic import Field
 
-from flows.outcome import publish
 from siri import guard, tracking
 from siri import run as runs
 from siri.errors import InputError, StoppedError
@@ -62,6 +61,8 @@ def ablate(
     for config in {trial.arm: trial.config for trial in job.trials}.values():
         runs.check(config)
     study = job.open_study()
+    from flows.outcome import publish  # pictures and pages: the workers, whose main this file is, do without
+
     try:
         for phase in job.phases:
             study = phase.open_study()
