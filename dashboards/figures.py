@@ -25,7 +25,7 @@ Curves = Mapping[str, pd.DataFrame]
 
 def accuracy_tokens(table: pd.DataFrame) -> go.Figure:
     """Accuracy over mean tokens of every snapshot, with interval bars; lows and highs joined in order of steps."""
-    figure = _figure("mean response tokens", "accuracy, %")
+    figure = empty("mean response tokens", "accuracy, %")
     colours = colours_of(table)
     groups = [(str(label), str(phase), rows) for (label, phase), rows in table.groupby(["label", "phase"], sort=False)]
     for rank, (label, phase, rows) in reversed(list(enumerate(groups))):  # the page's own run lies on top
@@ -64,13 +64,14 @@ def _points(rows: pd.DataFrame, name: str, colour: str) -> go.Scatter:
 def _bars(rows: pd.DataFrame, name: str, scale: float, colour: str) -> dict[str, Any]:
     above = scale * (rows[f"{name}_high"] - rows[name])
     below = scale * (rows[name] - rows[f"{name}_low"])
-    style = {"color": _faint(colour), "thickness": 1.5, "width": 0}
+    style = {"color": faint(colour), "thickness": 1.5, "width": 0}
     return {"type": "data", "symmetric": False, "array": above.tolist(), "arrayminus": below.tolist(), **style}
 
 
-def _faint(colour: str) -> str:
+def faint(colour: str, opacity: float = 0.55) -> str:
+    """A colour that lets what is behind it through."""
     red, green, blue = (int(colour[start : start + 2], 16) for start in (1, 3, 5))
-    return f"rgba({red},{green},{blue},0.55)"
+    return f"rgba({red},{green},{blue},{opacity})"
 
 
 def _hover(row: pd.Series) -> str:
@@ -91,7 +92,7 @@ def colours_of(table: pd.DataFrame) -> dict[str, str]:
 
 def budget_and_length(curves: Curves, schedule: LengthSchedule) -> go.Figure:
     """The length under its budget, step by step, with the extrema marked; baselines' lengths beside it."""
-    figure = _figure("step", "tokens", schedule)
+    figure = empty("step", "tokens", schedule)
     own = next(iter(curves.values()))
     style = {"color": GREY, "width": 1.5, "shape": "hv"}
     figure.add_trace(_line(own, "rollout/budget", "budget", style, "%{y} tokens allowed"))
@@ -144,9 +145,9 @@ def accuracy(curves: Curves, evaluations: Mapping[str, pd.DataFrame], schedule: 
 
     `evaluations` holds a snapshot table per benchmark.
     """
-    figure = _figure("step", "accuracy, %", schedule)
+    figure = empty("step", "accuracy, %", schedule)
     for (label, curve), colour in zip(curves.items(), _cycle(len(curves)), strict=True):
-        style = {"color": _faint(colour), "width": 1.2}
+        style = {"color": faint(colour), "width": 1.2}
         figure.add_trace(_line(curve, "rollout/accuracy", f"training, {label}", style, "%{y:.1f} %", 100))
     for (benchmark, table), mark in zip(evaluations.items(), EVALUATION_MARKS * len(evaluations), strict=False):
         colours = colours_of(table)
@@ -173,7 +174,7 @@ def _evaluated(rows: pd.DataFrame, name: str, colour: str, mark: str) -> go.Scat
 
 def entropy(curves: Curves, schedule: LengthSchedule) -> go.Figure:
     """Mean entropy of the rollouts' token distributions."""
-    figure = _figure("step", "nats a token", schedule)
+    figure = empty("step", "nats a token", schedule)
     for (label, curve), colour in zip(curves.items(), _cycle(len(curves)), strict=True):
         style = {"color": colour, "width": 1.6}
         figure.add_trace(_line(curve, "rollout/entropy", label, style, "%{y:.3f} nats"))
@@ -184,7 +185,7 @@ def entropy(curves: Curves, schedule: LengthSchedule) -> go.Figure:
 
 def words(table: pd.DataFrame, run: str) -> go.Figure:
     """Behaviour words per response of one run's snapshots, the base first; words that are never said are left out."""
-    figure = _figure("", "times a response")
+    figure = empty("", "times a response")
     rows = table[table["run"] == run]
     for word in WORDS:
         if rows[f"word_{word}"].max() > 0:
@@ -202,7 +203,7 @@ def words(table: pd.DataFrame, run: str) -> go.Figure:
     return figure
 
 
-def _figure(x: str, y: str, steps: LengthSchedule | None = None) -> go.Figure:
+def empty(x: str, y: str, steps: LengthSchedule | None = None) -> go.Figure:
     """An empty figure in the page's manner; the page's style sheet colours text, axes and grid."""
     figure = go.Figure(layout=go.Layout(template="none"))
     axis = {"showline": False, "zeroline": False, "automargin": True, "title_standoff": 8, "gridwidth": 1}

@@ -40,7 +40,7 @@ def write_report(run: Run, baselines: Sequence[Run], path: Path, asked: str | No
     """
     if path.is_dir():
         raise InputError(f"report={path}: is a folder; name a file")
-    page = _environment().get_template("page.html").render(_content(run, tuple(baselines), asked))
+    page = environment().get_template("page.html").render(_content(run, tuple(baselines), asked))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, page)
@@ -49,13 +49,14 @@ def write_report(run: Run, baselines: Sequence[Run], path: Path, asked: str | No
     return path
 
 
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """Templates of this folder, escaping every text, with what writes numbers."""
+    made = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     writers = {name: getattr(wording, name) for name in ("percent", "tokens", "number", "signed", "listed")}
-    environment.globals |= writers | {"whisker": whisker, "pieces": pieces}
-    return environment
+    made.globals |= writers | {"whisker": whisker, "pieces": pieces}
+    return made
 
 
 def _content(run: Run, baselines: tuple[Run, ...], asked: str | None) -> dict[str, Any]:
@@ -86,7 +87,7 @@ def _content(run: Run, baselines: tuple[Run, ...], asked: str | None) -> dict[st
         "config": yaml.safe_dump(run.config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
         "facts": _facts(run, report),
         "date": datetime.now(UTC).date().isoformat(),
-        **_assets(),
+        **assets(),
     }
 
 
@@ -157,7 +158,7 @@ def _facts(run: Run, report: EvalReport) -> dict[str, str]:
     }
 
 
-def _assets() -> dict[str, Markup]:
+def assets() -> dict[str, Markup]:
     """Style and scripts, with the digests that let the page run these scripts and no other."""
     scripts = {"plotly": get_plotlyjs(), "script": (HERE / "page.js").read_text(encoding="utf-8")}
     policy = " ".join(f"'sha256-{_digest(script)}'" for script in scripts.values())

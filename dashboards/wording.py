@@ -47,6 +47,31 @@ def difference(interval: Interval, scale: float = 1, digits: int = 1) -> str:
     return f"{mean} ({low} to {high})"
 
 
+def plus_minus(interval: Interval, scale: float = 1, digits: int = 1) -> str:
+    """84.4 ± 4.1, for an interval that is symmetric; without ± where there is none."""
+    return number(scale * interval.mean, digits) + _half_width(interval, scale, digits)
+
+
+def difference_plus_minus(interval: Interval, scale: float = 1, digits: int = 1) -> str:
+    """+10.3 ± 4.1."""
+    return signed(scale * interval.mean, digits) + _half_width(interval, scale, digits)
+
+
+def _half_width(interval: Interval, scale: float, digits: int) -> str:
+    half = scale * (interval.high - interval.low) / 2
+    return "" if math.isnan(half) else f" ± {number(half, digits)}"
+
+
+def duration(seconds: float) -> str:
+    """8 s, 12 min, 3 h 05 min; – when it is not known."""
+    if math.isnan(seconds):
+        return "–"
+    minutes = round(seconds / 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60:02} min"
+    return f"{minutes} min" if seconds >= 120 else f"{seconds:.0f} s"
+
+
 def listed(parts: list[str]) -> str:
     """a, b and c."""
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

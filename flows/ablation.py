@@ -47,10 +47,12 @@ def ablate(
     workers: Annotated[int, Field(ge=0)] = 1,
     overrides: list[str] = [],  # noqa: B006
     retry_failed: bool = False,
+    more: Annotated[int, Field(ge=0)] = 0,
 ) -> str:
     """Run a sweep to its end; returns the name of its last study.
 
-    Run again after a crash of anything, it goes on: finished trials stay as they are, others keep their numbers.
+    Run again after a crash of anything, it goes on: finished trials stay as they are, others keep their numbers. What
+    it has come to is left as artifacts, also when it is stopped; with `more`, what has changed since the last such run.
 
     Args:
         sweep: Name of a sweep, such as paper, or a YAML file.
@@ -58,26 +60,30 @@ def ablate(
         workers: Processes; 0: other machines' workers do it all.
         overrides: Changes to all its trials, as in rollout.group_size=4.
         retry_failed: Run failed trials anew, as trials of their own.
+        more: Seeds of a grid, or suggestions of a search, to add.
     """
-    return live(lambda: _ablate(sweep, size, workers, overrides, retry_failed))
+    return live(lambda: _ablate(Job(sweep, size, find_home(), extra=tuple(overrides)), workers, retry_failed, more))
 
 
-def _ablate(
-    sweep: str, size: Literal["laptop", "paper"], workers: int, overrides: list[str], retry_failed: bool
-) -> str:
-    job = Job(sweep, size, find_home(), extra=tuple(overrides))
+def _ablate(job: Job, workers: int, retry_failed: bool, more: int) -> str:
     for config in {trial.arm: trial.config for trial in job.trials}.values():
         runs.check(config)
-    name = ""
-    for phase in job.phases:
-        study = phase.open_study()
-        phase.enqueue(study)
-        if retry_failed:
-            studies.retry_failed(study)
-        _watch(phase, study, workers)
-        create_table_artifact(table=[*map(_describe, studies.rows(study))], key="trials", description=study.name)
-        name = study.name
-    return name
+    study = job.open_study()
+    from flows.outcome import publish  # pictures and pages: the workers, whose main this file is, do without
+
+    try:
+        for phase in job.phases:
+            study = phase.open_study()
+            phase.enqueue(study)
+            if retry_failed:
+                studies.retry_failed(study)
+            if more:
+                phase.extend(study, more)
+            _watch(phase, study, workers)
+            create_table_artifact(table=[*map(_describe, studies.rows(study))], key="trials", description=study.name)
+    finally:
+        publish(job, more)
+    return study.name
 
 
 def _watch(job: Job, study: Study, workers: int) -> None:

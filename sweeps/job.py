@@ -86,13 +86,17 @@ class Job:
             for arm, overrides in wanted.items()
         )
 
+    def keep(self, arm: str, seed: int) -> frozenset[int]:
+        """The steps at which a trial leaves a snapshot for others that stand on its way: those of its seed."""
+        if seed not in self._kept:
+            alike = [trial.on(seed) for trial in self.trials if trial.seed == self.trials[0].seed]
+            plan = plan_trials(alike, self.home, self.sweep.name, self.size)
+            self._kept[seed] = {trial.arm: plan.keep(index) for index, trial in enumerate(plan.trials)}
+        return self._kept[seed].get(arm, frozenset())
+
     @cached_property
-    def keep(self) -> Mapping[tuple[str, int], frozenset[int]]:
-        """(arm, seed) -> the steps at which its trial leaves a snapshot for others that stand on its way."""
-        if not self.trials:
-            return {}
-        plan = plan_trials(self.trials, self.home, self.sweep.name, self.size)
-        return {(trial.arm, trial.seed): plan.keep(index) for index, trial in enumerate(plan.trials)}
+    def _kept(self) -> dict[int, dict[str, frozenset[int]]]:
+        return {}
 
     @cached_property
     def subject(self) -> Subject:
@@ -125,6 +129,23 @@ class Job:
             return 0
         return studies.enqueue_grid(study, [(trial.arm, trial.seed) for trial in self.trials])
 
+    def extend(self, study: Study, more: int) -> int:
+        """Queue more than the file asks for: seeds of a grid, suggestions of a search; returns how many trials.
+
+        What has not been finished counts: a run that was stopped goes on before it grows.
+        """
+        found = studies.rows(study)
+        open_ones = [row for row in found if row.state in ("waiting", "running")]
+        if self.phase == "search":
+            made = sum(studies.RETRY_OF not in row.attributes for row in found)
+            return studies.enqueue_open(study, more - len(open_ones) - max(0, self.limit - made))
+        if self.sweep.search is not None:
+            return 0
+        seeds = [int(row.parameters["seed"]) for row in found]
+        new = range(max(seeds) + 1, max(seeds) + 1 + more - len({row.parameters["seed"] for row in open_ones}))
+        wanted = [(arm, seed) for seed in new for arm in self.sweep.arms]
+        return studies.enqueue_grid(study, wanted) if wanted else 0
+
     @property
     def limit(self) -> int:
         """Trials that a search makes."""
@@ -136,14 +157,14 @@ class Job:
         return {"arm": point.arm, "seed": self.sweep.seeds[0], "overrides": list(point.overrides)}
 
     def trial(self, parameters: Mapping[str, Any]) -> Trial:
-        """The trial of what a study's claim says. Raises InputError for an arm or seed that the job does not have."""
+        """The trial of what a study's claim says, on any seed. Raises InputError for an arm that the job lacks."""
         arm, seed = parameters["arm"], parameters["seed"]
         if self.phase == "search":
             return self.sweep.suggested(Suggestion(arm, tuple(parameters["overrides"])), self.size, self.extra, seed)
         for trial in self.trials:
-            if (trial.arm, trial.seed) == (arm, seed):
-                return trial
-        raise InputError(f"arm={arm} seed={seed}: sweep {self.sweep.name} does not have it")
+            if trial.arm == arm:
+                return trial.on(seed)
+        raise InputError(f"arm={arm}: sweep {self.sweep.name} does not have it")
 
 
 def find_front(rows: Sequence[Row]) -> list[Row]:

@@ -9,9 +9,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from siri.statistics import t_interval
 from sweeps.planner import Plan, Unit
-from sweeps.studies import OBJECTIVES, Row
 
 ARMS_SHOWN = 6
 """Most arms that a branch of the tree names."""
@@ -29,28 +27,6 @@ def plan_json(plan: Plan) -> dict[str, Any]:
             {"arm": trial.arm, "seed": trial.seed, "budgets": trial.config.schedule.budgets} for trial in plan.trials
         ],
     }
-
-
-def arm_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """One row per arm with finished trials: seeds, then each objective's mean over seeds and its 95 % t-interval.
-
-    Intervals are None for a single seed; seeds differ in their bases, so that they are wide is to be expected.
-    """
-    arms: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        if row.state == "done":
-            arms[str(row.attributes.get("arm", row.number))].append(row)
-    return [{"arm": arm, "seeds": len(done)} | _spreads(done) for arm, done in arms.items()]
-
-
-def _spreads(done: Sequence[Row]) -> dict[str, Any]:
-    spreads: dict[str, Any] = {}
-    for name in OBJECTIVES:
-        values = [row.values[name] for row in done]
-        spread = t_interval(values) if len(values) > 1 else None
-        spreads[name] = round(sum(values) / len(values), 4)
-        spreads |= {f"{name}_{end}": round(getattr(spread, end), 4) if spread else None for end in ("low", "high")}
-    return spreads
 
 
 def draw_plan(plan: Plan) -> Group:

@@ -79,7 +79,7 @@ class Claim(_Model):
     """A claim and the rule that decides it, fixed before the run.
 
     Per part, the t-interval of the per-seed sums: above 0 → holds, below 0 → reversed, 0 inside → undecided. Parts that
-    disagree make the claim mixed.
+    disagree, one holding and another reversed, make the claim mixed; else an undecided part leaves it undecided.
     """
 
     name: str
@@ -136,6 +136,11 @@ class Trial:
     seed: int
     config: RunConfig
 
+    def on(self, seed: int) -> "Trial":
+        """The same arm on another seed, with that seed's base."""
+        model = self.config.model.model_copy(update={"base_seed": seed})
+        return Trial(self.arm, seed, self.config.model_copy(update={"seed": seed, "model": model}))
+
 
 class Sweep(_Model):
     """A sweep file."""
@@ -183,7 +188,7 @@ class Sweep(_Model):
         trials = []
         for arm, settings in self.arms.items():
             config = self.configure(arm, [*settings.at(size), *self._looks(size), *extra], self.seeds[0], size)
-            trials += [Trial(arm, seed, _reseed(config, seed)) for seed in self.seeds]
+            trials += [Trial(arm, self.seeds[0], config).on(seed) for seed in self.seeds]
         return tuple(sorted(trials, key=lambda trial: self.seeds.index(trial.seed)))
 
     def _looks(self, size: SizeName) -> Overrides:
@@ -205,11 +210,6 @@ class Sweep(_Model):
         """Every pair of arms that is compared, each once."""
         pairs = (pair for group in self.pairs for pair in combinations(group.arms, 2))
         return tuple(dict.fromkeys(pairs))
-
-
-def _reseed(config: RunConfig, seed: int) -> RunConfig:
-    model = config.model.model_copy(update={"base_seed": seed})
-    return config.model_copy(update={"seed": seed, "model": model})
 
 
 def size_name(text: str) -> SizeName:

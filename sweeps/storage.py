@@ -61,6 +61,14 @@ def open_storage(home: Home, study: str) -> Kept:
         return _open_database(address, study) if address else open_journal(home.root / "sweeps", study)
 
 
+def is_kept(home: Home, study: str) -> bool:
+    """Whether there is a study of that name; opening it would make it. Raises InputError as `open_storage` does."""
+    if not os.environ.get(STUDY_URL):
+        return (home.root / "sweeps" / f"{study}.journal").exists()
+    storage = open_storage(home, study).storage
+    return any(found.study_name == study for found in storage.get_all_studies())
+
+
 class _SystemLock(JournalFileOpenLock):
     """Optuna's lock file as the system's lock: Optuna's own outlives a killed holder by 30 s."""
 

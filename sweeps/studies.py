@@ -190,16 +190,24 @@ def enqueue_grid(study: Study, trials: Sequence[tuple[str, int]]) -> int:
     if unknown or not trials:
         raise InputError(f"arm={', '.join(unknown) or '–'}: the study {study.name} has {', '.join(study.arms)}")
     with quiet(), study.lock():
-        there = {_pair(trial) for trial in study.study.get_trials(deepcopy=False)}
+        known = map(_parameters, study.study.get_trials(deepcopy=False))
+        there = {(parameters.get("arm"), parameters.get("seed")) for parameters in known}
         new = [trial for trial in dict.fromkeys(trials) if trial not in there]
         for arm, seed in new:
             study.study.enqueue_trial({"arm": arm, "seed": seed})  # what is there is known: skip_if_exists asks anew
     return len(new)
 
 
-def _pair(trial: FrozenTrial) -> tuple[Any, Any]:
-    parameters = trial.system_attrs.get("fixed_params", trial.params)
-    return parameters.get("arm"), parameters.get("seed")
+def enqueue_open(study: Study, count: int) -> int:
+    """Queue that many trials (none below 1) whose parameters the sampler chooses when they start; returns how many."""
+    with quiet(), study.lock():
+        for _ in range(count):
+            study.study.enqueue_trial({})
+    return max(0, count)
+
+
+def _parameters(trial: FrozenTrial) -> dict[str, Any]:
+    return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
 
 
 def retry_failed(study: Study) -> list[int]:
@@ -209,8 +217,7 @@ def retry_failed(study: Study) -> list[int]:
         retried = {trial.user_attrs.get(RETRY_OF) for trial in trials}
         failed = [trial for trial in trials if trial.state == TrialState.FAIL and trial.number not in retried]
         for trial in failed:
-            parameters = trial.system_attrs.get("fixed_params", trial.params)
-            study.study.enqueue_trial(dict(parameters), user_attrs={RETRY_OF: trial.number})
+            study.study.enqueue_trial(_parameters(trial), user_attrs={RETRY_OF: trial.number})
     return [trial.number for trial in failed]
 
 
@@ -376,8 +383,7 @@ def is_finished(study: Study, limit: int = 0) -> bool:
 
 def _row(trial: FrozenTrial) -> Row:
     values = dict(zip(OBJECTIVES, trial.values, strict=True)) if trial.values else {}
-    parameters = trial.system_attrs.get("fixed_params") or trial.params
-    return Row(trial.number, STATES[trial.state], dict(parameters), values, dict(trial.user_attrs))
+    return Row(trial.number, STATES[trial.state], _parameters(trial), values, dict(trial.user_attrs))
 
 
 def decisions(study: Study) -> list[dict[str, Any]]:

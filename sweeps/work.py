@@ -73,7 +73,7 @@ def prepare(trial: Trial, job: Job, stop: Event) -> Run:
 
 
 def _kept(job: Job, trial: Trial) -> frozenset[int]:
-    return job.keep.get((trial.arm, trial.seed), frozenset())
+    return job.keep(trial.arm, trial.seed) if job.trials else frozenset()
 
 
 def run_trial(run: Run, keep: frozenset[int], stop: Event, final: Sequence[str] = ()) -> Generator[Progress]:

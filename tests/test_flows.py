@@ -239,6 +239,12 @@ def test_a_deployment_runs_on_a_worker_under_a_server(tmp_path: Path) -> None:
         assert prefect("work-pool", "create", "siri", "--type", "process").returncode == 0
         deployed = prefect("--no-prompt", "deploy", "--all")
         assert deployed.returncode == 0, deployed.stdout + deployed.stderr
+        scheduled = [made for made in post(f"{api}/deployments/filter", {}) if made["schedules"]]
+        assert {made["name"] for made in scheduled} == {"search-nightly", "paper-weekly"}
+        for made in scheduled:
+            assert [schedule["active"] for schedule in made["schedules"]] == [False]
+            assert made["global_concurrency_limit"]["limit"] == 1
+            assert made["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
         with started(BIN / "prefect", "worker", "start", "--pool", "siri", home=home, **environment):
             overrides = [*TINY, "schedule.cycles=1"]
             ran = prefect(

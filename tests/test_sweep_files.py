@@ -14,8 +14,13 @@ from typer.testing import CliRunner
 
 from siri.cli import app
 from siri.errors import InputError
+from siri.home import Home
+from sweeps import studies
+from sweeps.job import Job
 from sweeps.spaces import SPACES, Bounds, draw, suggest
 from sweeps.spec import SizeName, Sweep, load_sweep, make_sweep, size_name, sweep_names
+from sweeps.storage import STUDY_URL
+from tests.test_cli import run_cli
 
 SIZES: tuple[SizeName, ...] = ("laptop", "paper")
 STEPS: dict[SizeName, int] = {"laptop": 240, "paper": 1920}
@@ -199,3 +204,66 @@ def test_the_command_line_prints_the_plan_and_makes_nothing(tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
     table = runner.invoke(app, ["sweep", "shape", "engine.name=scripted", "--plan", "--home", str(tmp_path)])
     assert "shape at laptop size: 15 trials on 5 seeds" in table.stdout
+
+
+def sweep_command(capsys: pytest.CaptureFixture[str], home: Path, *words: str) -> str:
+    """What `siri sweep` says when it refuses: one line, exit code 2, nothing run."""
+    assert run_cli("sweep", *words, "--home", str(home)) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert error.startswith("siri: ")
+    assert not (home / "prefect").exists(), "no server was started"
+    return error
+
+
+def write_file(folder: Path, name: str, change: Callable[[dict[str, Any]], None]) -> str:
+    content = deepcopy(values(name))
+    change(content)
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "line"),
+    [
+        ("shape", put("arms", {}), "arms: empty space: give at least one arm"),
+        ("search", put("search.bounds.laptop.min_budgets", []), "empty space: min_budgets has no value"),
+        ("search", put("search.objectives", {}), "search.objectives: missing; give at least one"),
+        ("shape", put("arms.stair", {"overrides": ["schedule.shap=stair"]}), "did you mean schedule.shape?"),
+    ],
+)
+def test_the_command_line_refuses_a_bad_file_in_one_line(
+    name: str,
+    change: Callable[[dict[str, Any]], None],
+    line: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert line in sweep_command(capsys, tmp_path / "home", write_file(tmp_path, name, change))
+
+
+def test_the_command_line_refuses_an_unknown_override_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "engine.nam: unknown setting" in sweep_command(capsys, tmp_path, "shape", "engine.nam=scripted")
+
+
+def test_storage_that_cannot_be_reached_is_one_line_before_anything_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(STUDY_URL, "sqlite:////nowhere/at/all.db")
+    error = sweep_command(capsys, tmp_path, "shape", "engine.name=scripted", "--json")
+    reason = "cannot be used: there is no folder /nowhere/at"
+    assert error == f"siri: SIRI_STUDY_URL=sqlite:////nowhere/at/all.db: {reason}\n"
+
+
+def test_a_study_of_another_sweep_is_one_line_before_anything_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(STUDY_URL, raising=False)
+    study = Job("shape", "laptop", Home(tmp_path), extra=("engine.name=scripted",)).open_study()
+    study.study.set_user_attr(studies.SUBJECT, {"sweep": "mine", "size": "laptop", "digest": "0"})
+    error = sweep_command(capsys, tmp_path, "shape", "engine.name=scripted")
+    assert f"study={study.name} in " in error
+    assert error.endswith("is of another sweep; rename the sweep file\n")

@@ -80,7 +80,12 @@ def _cell(name: str, value: Any) -> str:
 
 
 def print_rich(renderable: Any) -> None:
-    """Print a table, a tree or marked-up text."""
+    """Print a table, a tree or marked-up text; into a file or a pipe as wide as tables are, unless COLUMNS says."""
+    import os
+
     from rich.console import Console
 
-    Console().print(renderable)
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console = Console(width=120)
+    console.print(renderable)

@@ -1,10 +1,8 @@
 """Commands that read and draw: compare, preview, show."""
 
 import json
-import re
-import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -13,42 +11,44 @@ from siri.errors import InputError
 
 
 def compare(
-    runs: Annotated[list[str], typer.Argument(help="Runs or recipes; the first is set beside all others.")],
+    runs: Annotated[
+        list[str],
+        typer.Argument(help="Runs or recipes, the first set beside all others; or one sweep, with its overrides."),
+    ],
     benchmark: Annotated[
         str | None, typer.Option(help="Which benchmark. [default: the first run's first final one with results]")
     ] = None,
+    size: Annotated[str | None, typer.Option(help="Size of the sweep. [default: laptop]")] = None,
     report: Annotated[
         Path | None, typer.Option(help="Write the HTML report here. [default: in the work folder]")
     ] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the table as CSV here.")] = None,
+    parquet: Annotated[Path | None, typer.Option(help="Write the table as Parquet here.")] = None,
+    rows: Annotated[
+        str, typer.Option(help="A sweep's rows in these two: `arms`, `trials`, `snapshots`, `pairs` or `claims`.")
+    ] = "arms",
+    picture: Annotated[Path | None, typer.Option(help="Draw a sweep's front into this .png or .svg file.")] = None,
     home: HomeOption = None,
     as_json: Json = False,
 ) -> None:
-    """Set snapshots of runs side by side: a table here, and a self-contained HTML report with pictures.
+    """Set runs, or the arms of a sweep, side by side: a table here, and a self-contained HTML report with pictures.
 
-    Example: `siri compare laptop laptop-constant`
+    A name is first looked for among the runs, then among the sweeps.
+
+    Examples: `siri compare laptop laptop-constant` · `siri compare paper` · `siri compare paper --csv paper.csv`
     """
-    from dashboards import data
-    from dashboards import report as pages
+    from siri.cli import results
     from siri.run import reopen_run
 
     place = open_home(home)
-    opened = list({run.id: run for run in (reopen_run(place, name) for name in runs)}.values())
-    for caution in data.cautions(opened):
-        print(f"caution: {caution}", file=sys.stderr)
-    if as_json:
-        table = data.snapshot_table(opened, data.find_benchmark(opened[0], benchmark))
-        print(table.to_json(orient="records", indent=1))
+    job = results.find_sweep(place, runs, size)
+    if job is not None:
+        results.show_sweep(job, results.Files(report, csv, parquet, rows, picture), as_json)
         return
-    print_rich(pages.print_table(opened[0], opened[1:], benchmark))
-    path = report or place.reports / _report_name(opened)
-    print(f"report: {pages.write_report(opened[0], opened[1:], path, benchmark)}")
-
-
-def _report_name(runs: list[Any]) -> str:
-    """The runs' names, or their ids where they are many: a file's name has 255 bytes at most, and no slash."""
-    names = "-".join(run.name for run in runs)
-    short = names if len(names.encode()) < 200 else "-".join(run.id[:6] for run in runs)[:200]
-    return re.sub(r"[^\w.-]", "-", short) + ".html"
+    if size is not None or picture is not None:
+        raise InputError(f"runs={runs[0]}: a run, while --size and --picture are for a sweep")
+    opened = list({run.id: run for run in (reopen_run(place, name) for name in runs)}.values())
+    results.show_runs(opened, benchmark, results.Files(report, csv, parquet), as_json)
 
 
 def preview(

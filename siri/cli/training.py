@@ -4,7 +4,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -18,8 +18,8 @@ from siri.cli.common import (
     prepare_flow,
     print_rich,
     print_run,
-    table_of,
 )
+from siri.cli.results import show_outcome
 from siri.errors import StoppedError
 
 
@@ -110,15 +110,21 @@ def sweep(
     size: Annotated[str, typer.Option(help="`laptop` or `paper`.")] = "laptop",
     workers: Annotated[int, typer.Option(min=0, help="Processes; 0: other machines' workers do it all.")] = 1,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed trials anew.")] = False,
+    more: Annotated[
+        int, typer.Option(min=0, help="Add this many seeds to a grid, or suggestions to a search, once it is through.")
+    ] = 0,
     plan: Annotated[bool, typer.Option("--plan", help="Say what would run, and run nothing.")] = False,
     home: HomeOption = None,
     as_json: Json = False,
 ) -> None:
     """Run the arms of a sweep; what they have in common is trained once. The same command goes on after a crash.
 
+    It ends with the table that `siri compare` prints, and exits with 1 when trials have failed.
+
     Examples: `siri sweep branches --plan` · `siri sweep shape --workers 2`
     """
     from sweeps import show
+    from sweeps.job import Job
     from sweeps.planner import plan_sweep
     from sweeps.spec import load_sweep, size_name
 
@@ -130,25 +136,20 @@ def sweep(
     if not as_json:
         print_rich(show.draw_plan(planned))
     if not plan:
-        rows = _run_sweep(place, sweep, size_name(size), workers, overrides or [], retry_failed)
-        print(json.dumps(rows, indent=1)) if as_json else print_rich(table_of("finished trials", rows))
+        job = Job(sweep, size_name(size), place, extra=tuple(overrides or []))
+        _run_sweep(job, workers, retry_failed, more)
+        show_outcome(job, as_json)
 
 
-def _run_sweep(
-    home: Any, sweep: str, size: Literal["laptop", "paper"], workers: int, overrides: list[str], retry_failed: bool
-) -> list[dict[str, Any]]:
-    prepare_flow(home)
+def _run_sweep(job: Any, workers: int, retry_failed: bool, more: int) -> None:
+    job.open_study()  # storage that cannot be reached is told before a server starts
+    prepare_flow(job.home)
     from flows.ablation import ablate
     from siri import interrupt
-    from sweeps import studies
-    from sweeps.job import Job
-    from sweeps.show import arm_rows
 
     interrupt.stop_gently()
     try:
-        ablate(sweep, size, workers, overrides, retry_failed)
+        ablate(job.file, job.size, workers, [*job.extra], retry_failed, more)
     except StoppedError as stopped:
         print(f"stopped in {stopped}; checkpoints are kept, the same command goes on", file=sys.stderr)
         raise typer.Exit(130) from None
-    last = Job(sweep, size, home, extra=tuple(overrides)).phases[-1]
-    return arm_rows(studies.rows(last.open_study()))

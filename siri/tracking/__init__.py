@@ -14,6 +14,7 @@ from siri.home import Home
 from siri.run import Run, list_runs
 from siri.snapshots import BusyError
 from siri.tracking import record
+from siri.tracking.ablation import record_sweep
 from siri.tracking.content import tag, tag_alarm
 from siri.tracking.record import Closed, Record, Status, SyncResult, TrackingError, followed, mlflow_errors, open_record
 from siri.tracking.server import compare_link, probe, public, recorded_as, redact, run_link
@@ -24,6 +25,7 @@ __all__ = [
     "close",
     "compare_link",
     "following",
+    "record_sweep",
     "recorded_as",
     "run_link",
     "running",

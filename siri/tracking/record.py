@@ -93,7 +93,7 @@ def open_record(run: Run, trains: bool) -> "Record":
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(tracking_uri=run.home.tracking_uri)
-    experiment = _find_experiment(client, run)
+    experiment = find_experiment(client, run.home)
     query = f"tags.`{RUN_ID}` = '{run.id}'"
     found = client.search_runs([experiment], query, max_results=1, order_by=["attributes.start_time ASC"])
     made = found[0] if found else client.create_run(experiment, tags={RUN_ID: run.id}, run_name=run.name)
@@ -116,12 +116,13 @@ def running(home: Home) -> list[str]:
     return [run.data.tags[RUN_ID] for run in found if RUN_ID in run.data.tags]
 
 
-def _find_experiment(client: Any, run: Run) -> str:
+def find_experiment(client: Any, home: Home) -> str:
+    """The experiment of all records, made if need be."""
     found = client.get_experiment_by_name(EXPERIMENT)
     if found is not None:
         return str(found.experiment_id)
-    local = not run.home.tracking_uri.startswith("http")  # where MLflow's default is a folder in the current one
-    place = (run.home.root.resolve() / "mlartifacts").as_uri() if local else None
+    local = not home.tracking_uri.startswith("http")  # where MLflow's default is a folder in the current one
+    place = (home.root.resolve() / "mlartifacts").as_uri() if local else None
     return str(client.create_experiment(EXPERIMENT, artifact_location=place))
 
 

@@ -1,0 +1,138 @@
+"""Results on the terminal and as files: of runs side by side, and of a sweep."""
+
+import json
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from siri.cli.common import print_rich
+from siri.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from siri.home import Home
+    from siri.run import Run
+    from sweeps.job import Job
+
+
+@dataclass(frozen=True)
+class Files:
+    """What is to be written, and where."""
+
+    report: Path | None = None
+    csv: Path | None = None
+    parquet: Path | None = None
+    rows: str = "arms"
+    picture: Path | None = None
+
+    def write(self, table: "pd.DataFrame") -> None:
+        """Write a table to where it is wanted. Raises InputError for a place that cannot be written."""
+        try:
+            if self.csv is not None:
+                table.to_csv(self.csv, index=False)
+            if self.parquet is not None:
+                table.to_parquet(self.parquet, index=False)
+        except OSError as error:
+            raise InputError(f"csv, parquet: cannot be written: {error}") from None
+
+
+def find_sweep(home: "Home", names: Sequence[str], size: str | None) -> "Job | None":
+    """The sweep that the arguments of `siri compare` name: a name, a file or a study, then overrides; None for runs.
+
+    A run of that name comes first, unless a size is given.
+    """
+    from sweeps.job import Job
+    from sweeps.spec import size_name, sweep_names
+
+    first, *overrides = names
+    if not all("=" in text for text in overrides) or (size is None and not overrides and _is_run(home, first)):
+        return None
+    if first in sweep_names() or Path(first).is_file():
+        return Job(first, size_name(size or "laptop"), home, extra=tuple(overrides))
+    for sweep in sweep_names():
+        for of_size in ("laptop", "paper"):
+            if first.startswith(f"{sweep}-{of_size}-"):
+                return _of_study(Job(sweep, size_name(of_size), home), first)
+    if size is not None or overrides:
+        raise InputError(f"sweep={first}: neither a file nor one of {', '.join(sweep_names())}")
+    return None
+
+
+def _is_run(home: "Home", name: str) -> bool:
+    from siri.folders import labels_of, list_runs
+
+    runs = list_runs(home)
+    known = [(run["id"], run["name"], *labels_of(run)) for run in runs]
+    return any(name in names or (len(name) >= 4 and names[0].startswith(name)) for names in known)
+
+
+def _of_study(job: "Job", study: str) -> "Job":
+    """A study is found by its sweep; raises InputError when the sweep makes another one of it."""
+    named = [phase.subject.study for phase in job.phases if phase.phase != "final"]
+    if study not in named:
+        raise InputError(f"study={study}: made with overrides, or of another file than {job.file}: name these")
+    return job
+
+
+def show_runs(runs: "Sequence[Run]", benchmark: str | None, files: Files, as_json: bool) -> None:
+    """Print the table of runs on a benchmark and write their report; what they do not have in common is said first."""
+    from dashboards import data
+    from dashboards import report as pages
+
+    for caution in data.cautions(runs):
+        print(f"caution: {caution}", file=sys.stderr)
+    table = data.snapshot_table(runs, data.find_benchmark(runs[0], benchmark))
+    files.write(table)
+    if as_json:
+        print(table.to_json(orient="records", indent=1))
+        return
+    print_rich(pages.print_table(runs[0], runs[1:], benchmark))
+    path = files.report or runs[0].home.reports / _report_name(runs)
+    print(f"report: {pages.write_report(runs[0], runs[1:], path, benchmark)}")
+
+
+def _report_name(runs: "Sequence[Run]") -> str:
+    """The runs' names, or their ids where they are many: a file's name has 255 bytes at most, and no slash."""
+    names = "-".join(run.name for run in runs)
+    short = names if len(names.encode()) < 200 else "-".join(run.id[:6] for run in runs)[:200]
+    return re.sub(r"[^\w.-]", "-", short) + ".html"
+
+
+def show_sweep(job: "Job", files: Files, as_json: bool) -> None:
+    """Print what a sweep has come to, and write its report."""
+    from dashboards.ablation import print_result, write_page
+    from dashboards.ablation_picture import draw_front
+    from sweeps.export import find_table, results_json
+    from sweeps.results import read_results
+
+    results = read_results(job)
+    files.write(find_table(results[-1], files.rows))
+    if files.picture is not None:
+        draw_front(results[-1], files.picture)
+    if as_json:
+        print(json.dumps(results_json(results), indent=1))
+        return
+    for result in results:
+        print_rich(print_result(result))
+    if any(len(result.values) for result in results):
+        path = files.report or job.home.reports / results[-1].study / "report.html"
+        print(f"report: {write_page(results, path)}")
+
+
+def show_outcome(job: "Job", as_json: bool) -> None:
+    """Print what a sweep has come to when it has just ended; exits with 1 when trials have failed."""
+    from sweeps.results import read_results
+
+    show_sweep(job, Files(), as_json)
+    failed = sum(result.failed for result in read_results(job))
+    if failed:
+        again = shlex.join(["siri", "sweep", job.file, *job.extra, "--size", job.size, "--retry-failed"])
+        print(f"{failed} trial{'' if failed == 1 else 's'} failed; run anew with: {again}", file=sys.stderr)
+        raise typer.Exit(1)
