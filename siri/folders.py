@@ -40,6 +40,12 @@ def read_description(path: Path) -> dict[str, Any] | None:
     return described
 
 
+def labels_of(described: dict[str, Any]) -> list[str]:
+    """The recipes that a run was opened by, the first before all others."""
+    labels: list[str] = described.get("labels", [described["config"]["recipe"]])  # homes of 0.1.0.dev have no labels
+    return labels
+
+
 def kept_names(folder: Path) -> dict[str, int]:
     """Name -> step of what is kept in a run beside what its schedule names."""
     path = folder / KEPT

@@ -17,7 +17,7 @@ from siri.config import RunConfig, validate
 from siri.engine import StepReport
 from siri.engines import open_engine, require_engine
 from siri.errors import InputError
-from siri.folders import kept_names, read_description
+from siri.folders import kept_names, labels_of, read_description
 from siri.folders import list_runs as list_runs
 from siri.home import Home
 from siri.problems import BENCHMARKS, ProblemSet, Splits, load_benchmark, load_splits
@@ -95,7 +95,7 @@ def open_run(config: RunConfig, home: Home) -> Run:
 def reopen_run(home: Home, reference: str) -> Run:
     """The newest run of an id, the beginning of one, a name, or a recipe. Raises InputError if there is none."""
     runs = list_runs(home)
-    named = [run for run in runs if reference in (run["id"], run["name"], *_labels(run))]
+    named = [run for run in runs if reference in (run["id"], run["name"], *labels_of(run))]
     begun = [run for run in runs if len(reference) >= 4 and run["id"].startswith(reference)]
     found = named or begun
     if found:
@@ -175,18 +175,12 @@ def _named_as_before(run: Run, label: str) -> Run:
     """The run under the name it was first made by; the recipe it is opened by now becomes one more label of it."""
     path = run.folder / "run.json"
     before = read_description(path) if path.exists() else None
-    labels = [*dict.fromkeys([*(_labels(before) if before else []), label])]
+    labels = [*dict.fromkeys([*(labels_of(before) if before else []), label])]
     named = replace(run, config=run.config.model_copy(update={"recipe": labels[0]}))
     described = _describe_run(named, labels)
     if described != before:
         write_atomically(path, json.dumps(described, indent=1))
     return named
-
-
-def _labels(described: dict[str, Any]) -> list[str]:
-    """The recipes that a run was opened by, the first before all others."""
-    labels: list[str] = described.get("labels", [described["config"]["recipe"]])  # homes of 0.1.0.dev have no labels
-    return labels
 
 
 def _describe_run(run: Run, labels: list[str]) -> dict[str, Any]:
