@@ -16,6 +16,8 @@ from prefect.states import Cancelled, Crashed
 
 from siri import guard, interrupt
 from siri.errors import LostEngineError, StoppedError
+from siri.home import find_home
+from siri.platform import running
 
 LIMIT_SECONDS = 8.0
 """What a flow run gets to finish its step once it is asked to stop; a cancelled one is gone after ten."""
@@ -35,6 +37,8 @@ def live(body: Callable[[], str]) -> str:
         interrupt.stop_gently(LIMIT_SECONDS if from_worker else None)
     if not from_worker:
         return body()
+    if guard.MARK in os.environ:  # a worker of `siri up` has started this
+        _write_to_file()
     guard.guard()
     attempt = _read().run_count
     Thread(target=_heed, args=(UUID(flow_run.id), attempt), name="heed", daemon=True).start()
@@ -42,6 +46,15 @@ def live(body: Callable[[], str]) -> str:
         return body()
     except (StoppedError, LostEngineError, httpx.TransportError) as ended:
         return _end(ended, attempt)  # type: ignore[return-value]
+
+
+def _write_to_file() -> None:
+    """Write to a log of our own: a killed worker takes its pipe along, and the next line would end this process."""
+    log = running.folder(find_home()) / "logs" / f"run-{flow_run.id}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as file:
+        for number in (1, 2):
+            os.dup2(file.fileno(), number)
 
 
 def _read() -> FlowRun:
