@@ -42,7 +42,7 @@ def make_base(config: RunConfig, home: Home, stop: Event | None = None) -> Itera
     """
     store = Store(home.store)
     with full_disk_explained(home.store), closing(open_engine(config, load_splits(config.problems).train)) as engine:
-        numerics = engine.numerics()
+        numerics = base_numerics(config, engine.numerics())
         name = base_name(config, numerics)
         if find_base(store, name) is not None:
             return
@@ -62,8 +62,18 @@ def _needs_warmup(config: RunConfig) -> bool:
     return config.model.base == "laptop" and not config.engine.name.startswith("scripted")
 
 
+def base_numerics(config: RunConfig, numerics: dict[str, Any]) -> dict[str, Any]:
+    """The numerics of the engine that makes the base: a run on verl starts from what the local engine makes."""
+    if config.engine.name != "verl":
+        return numerics
+    from siri.engines.local.engine import numerics_of
+
+    return numerics_of(config)
+
+
 def base_name(config: RunConfig, numerics: dict[str, Any]) -> str:
     """What a base is asked for by, before its weights are known. Raises InputError for a folder that is not there."""
+    numerics = base_numerics(config, numerics)
     if config.engine.name.startswith("scripted"):
         return keys.digest(["scripted base", numerics])
     if config.model.base == "laptop":

@@ -112,21 +112,38 @@ class ModelSettings(_Settings):
     """How the laptop base is made."""
 
 
+class VerlSettings(_Settings):
+    """What the verl engine alone asks for; the rest of its launch follows from the other settings."""
+
+    nodes: Annotated[int, Field(ge=1)] = 1
+    """Machines of the Ray cluster."""
+    gpus_per_node: Annotated[int, Field(ge=1)] = 8
+    """GPUs on each machine."""
+    prompt_tokens: Annotated[int, Field(ge=1)] = 1024
+    """Most tokens of a prompt; a longer one ends the run with a line that says so."""
+    tensor_parallel: Annotated[int, Field(ge=1)] = 1
+    """GPUs over which one copy of the sampling model is spread."""
+    extra: tuple[str, ...] = ()
+    """verl settings as they are, applied last: `actor_rollout_ref.rollout.gpu_memory_utilization=0.6`."""
+
+
 class EngineSettings(_Settings):
     """What runs the steps, and what of it decides the bits that come out."""
 
     name: EngineName = "verl"
     """`local` (torch, one process), `verl` (a cluster), or `scripted` (a fake for tests and dry runs)."""
     device: Literal["cpu", "cuda"] = "cpu"
-    """Where the local engine computes."""
+    """Where it computes; verl on a CPU is for tests of the engine."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Number format of the local engine's weights."""
+    """Number format of the arithmetic; weights and optimizer are float32 whatever it says."""
     threads: Annotated[int, Field(ge=1)] = 1
     """CPU threads of the local engine; never taken from the machine, since 1 and 2 threads give other bits."""
     micro_batch_tokens: Annotated[int, Field(ge=1)] = 4096
-    """Most padded tokens (rows × longest row) in one forward and backward pass."""
+    """Most padded tokens (rows × longest row) in one forward and backward pass; with verl, most tokens on one GPU."""
     sample_rows: Annotated[int, Field(ge=1)] = 128
-    """Most responses that are sampled side by side."""
+    """Most responses that the local engine samples side by side."""
+    verl: VerlSettings = VerlSettings()
+    """What the verl engine alone asks for."""
 
 
 class EvaluationSettings(_Settings):

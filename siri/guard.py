@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 import uuid
+from collections.abc import Sequence
+from contextlib import suppress
 
 import psutil
 
@@ -16,11 +18,23 @@ def guard() -> None:
 
     Prefect's server for flows without one outlives a killed flow; being marked, it is found and ended.
     """
-    mark = uuid.uuid4().hex
-    command = [sys.executable, "-m", "siri.guard", mark]
-    # The pipe is never written to: it ends with this process, and that is what the guard waits for.
-    subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    mark = new_mark()
+    watch(mark)
     os.environ[MARK] = mark
+
+
+def new_mark() -> str:
+    """A mark that no other process bears."""
+    return uuid.uuid4().hex
+
+
+def watch(mark: str) -> "subprocess.Popen[bytes]":
+    """Start the process that ends all processes with a mark when this one ends, or closes the returned one's stdin."""
+    command = [sys.executable, "-m", "siri.guard", mark]
+    # The pipe is never written to: it ends with this process, and that is what the guard waits for. It bears no mark,
+    # or the guard of a process further up would end it before its work is done.
+    unmarked = {name: value for name, value in os.environ.items() if name != MARK}
+    return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, env=unmarked)
 
 
 def marked(mark: str) -> list[psutil.Process]:
@@ -35,15 +49,21 @@ def marked(mark: str) -> list[psutil.Process]:
     return found
 
 
+def end(processes: Sequence[psutil.Process]) -> None:
+    """End processes: asked first, killed after five seconds."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
+    for process in psutil.wait_procs(processes, timeout=5)[1]:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
 def main() -> None:
-    """Wait for the end of the pipe, then end all marked processes: asked first, killed after five seconds."""
+    """Wait for the end of the pipe, then end all marked processes."""
     mark = sys.argv[1]
     sys.stdin.buffer.read()
-    left = marked(mark)
-    for process in left:
-        process.terminate()
-    for process in psutil.wait_procs(left, timeout=5)[1]:
-        process.kill()
+    end(marked(mark))
 
 
 if __name__ == "__main__":

@@ -12,8 +12,13 @@ IN_KEY = ("seed", "schedule", "method", "rollout", "optimizer", "problems", "eng
 """Settings that enter a link, as such or as their value at its step; `model` enters through the base's weights."""
 OUT_OF_KEY = ("recipe", "evaluation", "checkpoint_every")
 """Settings that change no step: labels, how snapshots are measured, how often progress is kept."""
+OUT_OF_VERL = ("nodes", "gpus_per_node", "prompt_tokens")
+"""verl's settings that change no step: on how many machines it runs, and how much room it leaves for prompts."""
 
-ADDED = {"schedule": {"first_phase": "compression", "cycle_shapes": []}}
+ADDED = {
+    "schedule": {"first_phase": "compression", "cycle_shapes": []},
+    "engine": {"verl": {"tensor_parallel": 1, "extra": []}},
+}
 """Settings younger than the first run ids, with the value that changes nothing: there they are left out of the id."""
 
 
@@ -72,6 +77,7 @@ def warmup_keys(config: RunConfig, links: Iterable[dict[str, Any]], numerics: di
 def run_id(config: RunConfig, problems_digest: str) -> str:
     """Id of a run: the hash of its training config, the whole schedule included; 12 hexadecimal digits."""
     settings = config.model_dump(mode="json", exclude=set(OUT_OF_KEY) | {"problems"})
+    settings["engine"]["verl"] = config.engine.verl.model_dump(mode="json", exclude=set(OUT_OF_VERL))
     for group, neutral in ADDED.items():
         settings[group] = {name: value for name, value in settings[group].items() if neutral.get(name, ...) != value}
     settings["problems"] = [problems_digest, config.problems.template, config.problems.suffix, config.problems.grader]

@@ -67,6 +67,8 @@ IN_KEY = {
     "engine.threads": ["engine.threads=2"],
     "engine.micro_batch_tokens": ["engine.micro_batch_tokens=777"],
     "engine.sample_rows": ["engine.sample_rows=64"],
+    "engine.verl.tensor_parallel": ["engine.name=verl", "engine.verl.tensor_parallel=2"],
+    "engine.verl.extra": ["engine.name=verl", "engine.verl.extra=[a=b]"],
 }
 """Setting -> a change of it that must change the keys: another value makes another policy."""
 
@@ -86,6 +88,9 @@ OUT_OF_KEY = {
     "evaluation.budget": ["evaluation.budget=50"],
     "evaluation.seed": ["evaluation.seed=3"],
     "checkpoint_every": ["checkpoint_every=2"],
+    "engine.verl.nodes": ["engine.verl.nodes=2"],
+    "engine.verl.gpus_per_node": ["engine.verl.gpus_per_node=4"],
+    "engine.verl.prompt_tokens": ["engine.verl.prompt_tokens=99"],
 }
 """Setting -> a change of it that must leave the keys alone: the steps are the same."""
 

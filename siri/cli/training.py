@@ -25,6 +25,9 @@ def train(
     recipe: Recipe,
     overrides: Overrides = None,
     until: Annotated[str | None, typer.Option(help="Stop after this stage, as in `c2-high`.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print how a recipe for verl would be launched, and run nothing.")
+    ] = False,
     home: HomeOption = None,
 ) -> None:
     """Train a recipe, stage by stage, with a snapshot and an evaluation at every extremum of the schedule.
@@ -38,6 +41,9 @@ def train(
 
     settings = config.load(recipe, overrides or [])
     settings.schedule.stages_until(until)
+    if dry_run:
+        print_launch(settings)
+        return
     run.check(settings)
     prepare_flow(open_home(home))
     from flows.train import train as flow
@@ -52,6 +58,16 @@ def train(
         raise typer.Exit(130) from None
     print_run(run_id)
     print(f"run {run_id} · a report with pictures: siri compare {run_id}")
+
+
+def print_launch(settings: Any) -> None:
+    """Print the settings of verl's trainer for a run's first stage. Raises InputError for another engine."""
+    from siri.engines.verl.launch import preview_overrides
+    from siri.errors import InputError
+
+    if settings.engine.name != "verl":
+        raise InputError(f"--dry-run: shows a launch of verl; engine.name={settings.engine.name} has none")
+    print("\n".join(preview_overrides(settings)))
 
 
 def evaluate(

@@ -37,17 +37,7 @@ class LocalEngine:
 
     def numerics(self) -> dict[str, Any]:
         """What decides the bits on one machine."""
-        settings = self.config.engine
-        return {
-            "engine": "local",
-            "version": NUMERICS,
-            "torch": torch.__version__.partition("+")[0],
-            "device": settings.device,
-            "dtype": DTYPES[settings.dtype],
-            "threads": settings.threads,
-            "micro_batch_tokens": settings.micro_batch_tokens,
-            "sample_rows": settings.sample_rows,
-        }
+        return numerics_of(self.config)
 
     def train(self, plan: StagePlan) -> Iterator[StepReport]:
         """Train through the loop that all in-process engines share."""
@@ -70,6 +60,21 @@ class LocalEngine:
 
     def close(self) -> None:
         """Nothing outlives the process."""
+
+
+def numerics_of(config: RunConfig) -> dict[str, Any]:
+    """What decides the bits of the local engine under these settings, whichever engine they name."""
+    settings = config.engine
+    return {
+        "engine": "local",
+        "version": NUMERICS,
+        "torch": torch.__version__.partition("+")[0],
+        "device": settings.device,
+        "dtype": DTYPES[settings.dtype],
+        "threads": settings.threads,
+        "micro_batch_tokens": settings.micro_batch_tokens,
+        "sample_rows": settings.sample_rows,
+    }
 
 
 def _check_context(config: RunConfig) -> None:
