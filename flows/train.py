@@ -28,7 +28,7 @@ def train(config: RunConfig = LAPTOP, until: str = "") -> str:
         config: The run, every setting of it; prefilled with the laptop recipe.
         until: Stage to stop after, as in c2-high; empty means the last.
     """
-    stages = config.schedule.stages_until(until or None)
+    stages = [stage for stage in config.schedule.stages_until(until or None) if stage.last > config.fork.step]
     make_base(config)
     run = open_run(config, find_home())
     with tracking.following(run):

@@ -163,6 +163,15 @@ class EvaluationSettings(_Settings):
     """Seed of the samples and of the bootstrap."""
 
 
+class ForkSettings(_Settings):
+    """A run that starts from another run's weights alone: fresh optimizer, no per-problem state, at their step."""
+
+    key: Annotated[str, Field(pattern="^([0-9a-f]{64})?$")] = ""
+    """Key of the snapshot to start from; `siri train RECIPE --from RUN:c1-low --carry weights` sets it."""
+    step: Annotated[int, Field(ge=0)] = 0
+    """The step that the snapshot stands at; the run goes on behind it."""
+
+
 class RunConfig(_Settings):
     """A run: recipe, overrides and seed. Defaults are the paper's (arXiv 2509.25176)."""
 
@@ -184,6 +193,8 @@ class RunConfig(_Settings):
     """The policy before RL."""
     engine: EngineSettings = EngineSettings()
     """What runs the steps."""
+    fork: ForkSettings = ForkSettings()
+    """Another run's snapshot to start from, weights alone; empty for a run from its own base."""
     evaluation: EvaluationSettings = EvaluationSettings()
     """How snapshots are measured."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 10

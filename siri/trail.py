@@ -1,5 +1,6 @@
 """The way along a chain of keys: from the nearest stored one, under a lease, leaving checkpoints behind."""
 
+import logging
 import shutil
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
@@ -11,6 +12,8 @@ from siri import records
 from siri.engine import StagePlan, StepReport
 from siri.errors import InputError
 from siri.snapshots import WEIGHTS, Entry, Manifest, Role, Store, describe_files, file_sha256
+
+log = logging.getLogger("siri")
 
 Train = Callable[[StagePlan], Iterator[StepReport]]
 
@@ -30,6 +33,8 @@ class Chain:
     """Step -> what its manifest should say beside the checksums."""
     stop: Event
     """Set from outside, it ends the way after the step at hand, with a checkpoint."""
+    obstacle: Callable[[Path], str] = field(default=lambda folder: "", repr=False)
+    """Checkpoint -> why the engine at hand cannot go on from it in full; empty when it can."""
 
 
 def travel(chain: Chain, last: int, train: Train) -> Generator[StepReport]:
@@ -48,12 +53,21 @@ def travel(chain: Chain, last: int, train: Train) -> Generator[StepReport]:
 
 def _take_nearest(chain: Chain, last: int, scratch: Path) -> Entry:
     """The nearest stored entry, verified, its files linked into `scratch`/start; a snapshot now if it is one here."""
+    end = last
     while True:
-        found = chain.store.nearest(chain.keys[: last + 1])
+        found = chain.store.nearest(chain.keys[: end + 1])
         if found is None:
             raise InputError(f"base {chain.keys[0][:12]}: gone from the store; run the command again to make it")
         if chain.store.verified(found.manifest.key) is None:
             continue  # moved aside: look for the one before it
+        step = found.manifest.step
+        reason = chain.obstacle(found.folder) if 0 < step < last else ""
+        if reason:
+            log.warning(
+                "the checkpoint of step %d is passed over: %s; `--carry weights` would start from it", step, reason
+            )
+            end = step - 1
+            continue
         kept = _keep(chain, found, last)
         try:
             if kept is not None:

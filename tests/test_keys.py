@@ -67,6 +67,8 @@ IN_KEY = {
     "engine.threads": ["engine.threads=2"],
     "engine.micro_batch_tokens": ["engine.micro_batch_tokens=777"],
     "engine.sample_rows": ["engine.sample_rows=64"],
+    "fork.key": [f"fork.key={'ab' * 32}", "fork.step=1"],
+    "fork.step": [f"fork.key={'ab' * 32}", "fork.step=4"],
     "engine.verl.tensor_parallel": ["engine.name=verl", "engine.verl.tensor_parallel=2"],
     "engine.verl.extra": ["engine.name=verl", "engine.verl.extra=[a=b]"],
 }

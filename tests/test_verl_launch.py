@@ -11,7 +11,7 @@ from siri.errors import InputError
 from siri.problems import load_splits
 from tests.conftest import tiny
 
-PAPER = """
+PAPER = """\
 algorithm.adv_estimator=siri
 algorithm.norm_adv_by_std_in_grpo=True
 algorithm.use_kl_in_reward=False
@@ -72,11 +72,11 @@ trainer.save_freq=-1
 trainer.logger=[console]
 trainer.default_local_dir=SCRATCH
 trainer.resume_mode=disable
-""".split()
+"""
 
 
 def test_the_paper_s_1_5b_recipe_is_the_paper_s_launch_on_8_gpus() -> None:
-    assert [line.replace(str(AGENTS), "AGENTS") for line in preview_overrides(load("siri-1.5b"))] == PAPER
+    assert [line.replace(str(AGENTS), "AGENTS") for line in preview_overrides(load("siri-1.5b"))] == PAPER.splitlines()
 
 
 def test_the_7b_recipe_is_the_same_launch_of_the_larger_model_on_16_gpus() -> None:

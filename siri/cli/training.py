@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -25,6 +26,12 @@ def train(
     recipe: Recipe,
     overrides: Overrides = None,
     until: Annotated[str | None, typer.Option(help="Stop after this stage, as in `c2-high`.")] = None,
+    start: Annotated[
+        str | None, typer.Option("--from", help="A snapshot of another run to start from, as in `laptop:c1-low`.")
+    ] = None,
+    carry: Annotated[
+        str | None, typer.Option(help="What to take over from there: `weights` alone, with a fresh optimizer.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print how a recipe for verl would be launched, and run nothing.")
     ] = False,
@@ -39,7 +46,8 @@ def train(
     """
     from siri import config, run
 
-    settings = config.load(recipe, overrides or [])
+    overrides = [*(overrides or []), *_fork_overrides(start, carry, home)]
+    settings = config.load(recipe, overrides)
     settings.schedule.stages_until(until)
     if dry_run:
         print_launch(settings)
@@ -58,6 +66,20 @@ def train(
         raise typer.Exit(130) from None
     print_run(run_id)
     print(f"run {run_id} · a report with pictures: siri compare {run_id}")
+
+
+def _fork_overrides(start: str | None, carry: str | None, home: Path | None) -> list[str]:
+    """The settings that `--from` and `--carry` stand for. Raises InputError unless both are there, or neither."""
+    from siri.errors import InputError
+    from siri.run import find_snapshot
+
+    if start is None and carry is None:
+        return []
+    if start is None or carry != "weights":
+        raise InputError("--from needs --carry weights, and the other way round: nothing else can be taken over")
+    run, name = find_snapshot(open_home(home), start)
+    step = run.step_of(name)
+    return [f"fork.key={run.keys[step]}", f"fork.step={step}"]
 
 
 def print_launch(settings: Any) -> None:

@@ -43,6 +43,10 @@ class LocalEngine:
         """Train through the loop that all in-process engines share."""
         yield from train(LocalStepper(self.config), self.config, self.problems, plan)
 
+    def obstacle(self, checkpoint: Path) -> str:
+        """None: one process holds all there is to load."""
+        return ""
+
     def sample(self, model: Path, request: SampleRequest) -> Iterator[RolloutBatch]:
         """Answer in batches of about `engine.sample_rows` responses; each batch has random numbers of its own."""
         stepper = LocalStepper(self.config)

@@ -76,6 +76,10 @@ class VerlEngine:
         folder = plan.scratch / f"step-{report.step}"
         return replace(report, checkpoint=checkpoints.pack(Path(report.checkpoint), folder, self.world_size))
 
+    def obstacle(self, checkpoint: Path) -> str:
+        """Another number of GPUs: verl's state is cut to it."""
+        return checkpoints.obstacle(checkpoint, self.world_size)
+
     @property
     def world_size(self) -> int:
         """GPUs that share the model's state."""

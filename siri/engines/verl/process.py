@@ -19,7 +19,7 @@ from siri.engines.verl.order import Order
 POLL_SECONDS = 0.2
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_DISABLE_IMPORT_WARNING": "1",
+    "RAY_raylet_start_wait_time_s": "300",  # its own 60 seconds are short on a busy machine
     "WANDB_MODE": "disabled",
     "HYDRA_FULL_ERROR": "1",
     "DO_NOT_TRACK": "true",
