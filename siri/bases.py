@@ -78,10 +78,16 @@ def base_name(config: RunConfig, numerics: dict[str, Any]) -> str:
         return keys.digest(["scripted base", numerics])
     if config.model.base == "laptop":
         return _warmup_keys(config, numerics)[-1]
-    folder = Path(config.model.base)
+    folder = _hub_folder(config) if config.engine.name == "verl" else Path(config.model.base)
     if not folder.is_dir():
         raise InputError(f"model.base={config.model.base}: neither `laptop` nor a folder with a model")
     return keys.digest(["folder", describe_files(folder), numerics["dtype"]])
+
+
+def _hub_folder(config: RunConfig) -> Path:
+    from siri.engines.local.pretrained import model_folder
+
+    return model_folder(config.model.base)
 
 
 def _warmup_keys(config: RunConfig, numerics: dict[str, Any]) -> list[str]:

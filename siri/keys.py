@@ -15,7 +15,7 @@ OUT_OF_KEY = ("recipe", "evaluation", "checkpoint_every")
 OUT_OF_VERL = ("nodes", "gpus_per_node", "prompt_tokens")
 """verl's settings that change no step: on how many machines it runs, and how much room it leaves for prompts."""
 
-ADDED = {
+ADDED: dict[str, dict[str, Any]] = {
     "schedule": {"first_phase": "compression", "cycle_shapes": []},
     "engine": {"verl": {"tensor_parallel": 1, "extra": []}},
 }

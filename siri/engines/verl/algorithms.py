@@ -24,7 +24,7 @@ def place_advantages(batch: RolloutBatch, rewards: Tensor, places: Sequence[int]
     return advantages[torch.tensor(places)]
 
 
-@register_adv_est("siri")  # type: ignore[misc]  # verl has no types
+@register_adv_est("siri")
 def spread_advantages(
     token_level_rewards: Tensor, response_mask: Tensor, config: Any, index: Any = None
 ) -> tuple[Tensor, Tensor]:
@@ -36,7 +36,7 @@ def spread_advantages(
     return advantages, advantages
 
 
-@register_policy_loss("siri")  # type: ignore[misc]  # verl has no types
+@register_policy_loss("siri")
 def policy_loss(
     old_log_prob: Tensor,
     log_prob: Tensor,

@@ -7,9 +7,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from siri.config import RunConfig
 from siri.engine import Response, SampleRequest, StagePlan, StepReport
 from siri.engines.local import LocalEngine
+from siri.engines.local.pretrained import export, load_pretrained, model_folder
 from siri.engines.verl import checkpoints
 from siri.engines.verl.launch import check_recipe
 from siri.engines.verl.order import order_of
@@ -86,12 +89,15 @@ class VerlEngine:
         return self.config.engine.verl.nodes * self.config.engine.verl.gpus_per_node
 
     def sample(self, model: Path, request: SampleRequest) -> Iterator[RolloutBatch]:
-        """Answer the request with torch in this process; see the vLLM sampler for GPUs."""
-        yield from LocalEngine(self.config, self.problems).sample(model, request)
+        """Answer the request with the local engine's sampler, in this process, on `engine.device`."""
+        named = self.config.model.model_copy(update={"base": str(model)})
+        config = self.config.model_copy(update={"model": named})
+        yield from LocalEngine(config, self.problems).sample(model, request)
 
     def make_base(self, folder: Path) -> None:
-        """Take the Hugging Face folder that `model.base` names over into the store's format."""
-        LocalEngine(self.config, self.problems).make_base(folder)
+        """Take the Hugging Face folder or the hub's files that `model.base` names over into the store's format."""
+        loaded = load_pretrained(model_folder(self.config.model.base), "cpu", torch.float32)
+        export(loaded.model, loaded.tokenizer, folder, loaded.eos_ids)
 
     def close(self) -> None:
         """End verl and all its processes."""

@@ -9,7 +9,7 @@ from siri.engines.verl.order import current_order
 from siri.grading import grade
 
 
-class GradingRewardManager(RewardManagerBase):  # type: ignore[misc]  # verl has no types
+class GradingRewardManager(RewardManagerBase):
     """Says of a response what siri.grading says of it; text and verdict travel with the row."""
 
     def __init__(self, config: Any, tokenizer: Any, compute_score: Any, **_: Any) -> None:  # verl passes more
@@ -24,7 +24,8 @@ class GradingRewardManager(RewardManagerBase):  # type: ignore[misc]  # verl has
         length = int(row.batch["attention_mask"][-width:].sum())
         tokens = row.batch["responses"][:length].tolist()
         finished = tokens[-1] in list(about["eos_ids"])
-        return await self.loop.run_in_executor(None, self._grade, tokens, finished, about)
+        told: dict[str, Any] = await self.loop.run_in_executor(None, self._grade, tokens, finished, about)
+        return told
 
     def _grade(self, tokens: list[int], finished: bool, about: Any) -> dict[str, Any]:
         text = self.tokenizer.decode(tokens, skip_special_tokens=True)

@@ -7,7 +7,7 @@ from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopOutp
 from verl.utils.profiler import simple_timer
 
 
-class BudgetAgentLoop(AgentLoopBase):  # type: ignore[misc]  # verl has no types
+class BudgetAgentLoop(AgentLoopBase):
     """One prompt, one response, no more tokens than the trainer's budget for this problem at this step."""
 
     async def run(self, sampling_params: dict[str, Any], **kwargs: Any) -> AgentLoopOutput:  # verl's signature

@@ -45,8 +45,8 @@ class NoLoader:
         """Nothing to restore."""
 
 
-@register_trainer("siri")  # type: ignore[misc]  # verl has no types
-class SiriTrainer(PPOTrainerSync):  # type: ignore[misc]
+@register_trainer("siri")
+class SiriTrainer(PPOTrainerSync):
     """PPOTrainerSync; what is overridden is where problems come from, what rewards are, and when it saves."""
 
     def __init__(self, config: Any) -> None:
