@@ -9,6 +9,7 @@ from threading import Event
 import pytest
 
 from siri import keys
+from siri.cli.training import fork_overrides
 from siri.config import RunConfig
 from siri.engines import open_engine
 from siri.errors import InputError
@@ -18,6 +19,7 @@ from siri.run import Run, advance, export
 from siri.snapshots import WEIGHTS
 from siri.trail import Chain, travel
 from tests.conftest import prepare, settle, tiny, weights
+from tests.test_cli import run_cli
 
 
 def fork(run: Run, name: str, *overrides: str) -> RunConfig:
@@ -115,3 +117,12 @@ def test_a_checkpoint_that_the_engine_cannot_load_in_full_is_passed_over_with_a_
 def test_an_export_holds_the_model_and_nothing_of_an_engine(trunk: Run, tmp_path: Path) -> None:
     export(trunk, "c1-low", tmp_path / "model")
     assert {path.name for path in (tmp_path / "model").iterdir()} == {WEIGHTS, "config.json"}
+
+
+def test_the_command_line_names_a_fork_by_run_and_snapshot(trunk: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    found = fork_overrides(f"{trunk.name}:c1-low", "weights", trunk.home.root)
+    assert found == [f"fork.key={trunk.keys[4]}", "fork.step=4"]
+    assert fork_overrides(None, None, None) == []
+    for words in (["--from", "laptop:c1-low"], ["--carry", "weights"], ["--from", "laptop:c1-low", "--carry", "all"]):
+        assert run_cli("train", "laptop", *words) == 2
+        assert "--from needs --carry weights" in capsys.readouterr().err

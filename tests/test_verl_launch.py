@@ -10,6 +10,7 @@ from siri.engines.verl.launch import AGENTS, preview_overrides
 from siri.errors import InputError
 from siri.problems import load_splits
 from tests.conftest import tiny
+from tests.test_cli import run_cli
 
 PAPER = """\
 algorithm.adv_estimator=siri
@@ -112,3 +113,10 @@ def test_without_verl_the_engine_is_one_line_that_says_how_to_get_it() -> None:
     for ask in (require_engine, lambda config: open_engine(config, load_splits(config.problems).train)):
         with pytest.raises(InputError, match=r"^engine.name=verl: verl is not installed here; .*siri-rl\[verl\]"):
             ask(config)
+
+
+def test_a_dry_run_prints_the_launch_and_other_engines_have_none(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli("train", "siri-1.5b", "--dry-run") == 0
+    assert capsys.readouterr().out.splitlines() == preview_overrides(load("siri-1.5b"))
+    assert run_cli("train", "laptop", "--dry-run") == 2
+    assert "--dry-run: shows a launch of verl; engine.name=local has none" in capsys.readouterr().err

@@ -46,7 +46,7 @@ def train(
     """
     from siri import config, run
 
-    overrides = [*(overrides or []), *_fork_overrides(start, carry, home)]
+    overrides = [*(overrides or []), *fork_overrides(start, carry, home)]
     settings = config.load(recipe, overrides)
     settings.schedule.stages_until(until)
     if dry_run:
@@ -68,7 +68,7 @@ def train(
     print(f"run {run_id} · a report with pictures: siri compare {run_id}")
 
 
-def _fork_overrides(start: str | None, carry: str | None, home: Path | None) -> list[str]:
+def fork_overrides(start: str | None, carry: str | None, home: Path | None) -> list[str]:
     """The settings that `--from` and `--carry` stand for. Raises InputError unless both are there, or neither."""
     from siri.errors import InputError
     from siri.run import find_snapshot
