@@ -3,9 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+VERL := .venv-verl
+VERL_STAMP := $(VERL)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo test check format bench chaos clean
+.PHONY: help install demo test test-verl check format bench chaos clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,6 +28,15 @@ demo: install  ## Three cycles of SIRI and the constant-budget baseline on this 
 test: install  ## All tests: fast ones in parallel, then those that start servers
 	$(BIN)/pytest -q -n 2 -m 'not server'
 	$(BIN)/pytest -q -m server
+
+$(VERL_STAMP): constraints-verl.txt
+	$(PYTHON) -m venv $(VERL)
+	$(VERL)/bin/pip install -q -c constraints-verl.txt torch==2.13.0
+	$(VERL)/bin/pip install -q -r constraints-verl.txt
+	touch $(VERL_STAMP)
+
+test-verl: $(VERL_STAMP)  ## The verl engine for real, on the CPU, in an environment of its own (2 GB, about ten minutes)
+	PYTHONPATH=. $(VERL)/bin/pytest -q -W default tests/test_verl_launch.py tests/verl
 
 check: install  ## Format, lint, types, import contracts
 	$(BIN)/ruff format --check .

@@ -36,7 +36,7 @@ def train(config: RunConfig = LAPTOP, until: str = "") -> str:
 
 
 def _train(config: RunConfig, until: str) -> str:
-    stages = config.schedule.stages_until(until or None)
+    stages = [stage for stage in config.schedule.stages_until(until or None) if stage.last > config.fork.step]
     make_base(config)
     run = open_run(config, find_home())
     with tracking.following(run):

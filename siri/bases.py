@@ -10,7 +10,7 @@ from threading import Event
 from typing import Any
 
 from siri import keys
-from siri.config import RunConfig
+from siri.config import ForkSettings, RunConfig
 from siri.engine import StagePlan, StepReport
 from siri.engines import open_engine
 from siri.errors import InputError
@@ -42,7 +42,7 @@ def make_base(config: RunConfig, home: Home, stop: Event | None = None) -> Itera
     """
     store = Store(home.store)
     with full_disk_explained(home.store), closing(open_engine(config, load_splits(config.problems).train)) as engine:
-        numerics = engine.numerics()
+        numerics = base_numerics(config, engine.numerics())
         name = base_name(config, numerics)
         if find_base(store, name) is not None:
             return
@@ -62,16 +62,32 @@ def _needs_warmup(config: RunConfig) -> bool:
     return config.model.base == "laptop" and not config.engine.name.startswith("scripted")
 
 
+def base_numerics(config: RunConfig, numerics: dict[str, Any]) -> dict[str, Any]:
+    """The numerics of the engine that makes the base: a run on verl starts from what the local engine makes."""
+    if config.engine.name != "verl":
+        return numerics
+    from siri.engines.local.engine import numerics_of
+
+    return numerics_of(config)
+
+
 def base_name(config: RunConfig, numerics: dict[str, Any]) -> str:
     """What a base is asked for by, before its weights are known. Raises InputError for a folder that is not there."""
+    numerics = base_numerics(config, numerics)
     if config.engine.name.startswith("scripted"):
         return keys.digest(["scripted base", numerics])
     if config.model.base == "laptop":
         return _warmup_keys(config, numerics)[-1]
-    folder = Path(config.model.base)
+    folder = _hub_folder(config) if config.engine.name == "verl" else Path(config.model.base)
     if not folder.is_dir():
         raise InputError(f"model.base={config.model.base}: neither `laptop` nor a folder with a model")
     return keys.digest(["folder", describe_files(folder), numerics["dtype"]])
+
+
+def _hub_folder(config: RunConfig) -> Path:
+    from siri.engines.local.pretrained import model_folder
+
+    return model_folder(config.model.base)
 
 
 def _warmup_keys(config: RunConfig, numerics: dict[str, Any]) -> list[str]:
@@ -111,8 +127,38 @@ def _warm_up(config: RunConfig, store: Store, numerics: dict[str, Any], stop: Ev
 def _copy_warmed(config: RunConfig, store: Store, numerics: dict[str, Any], folder: Path) -> None:
     warmed = store.find(_warmup_keys(config, numerics)[-1])
     assert warmed is not None
-    for name in set(warmed.manifest.files) - set(NOT_MODEL):
+    for name in model_files(warmed):
         shutil.copyfile(warmed.folder / name, folder / name)
+
+
+def model_files(entry: Entry) -> list[str]:
+    """The files of an entry that are the model: Hugging Face's, without optimizer, state, lines and verl's own."""
+    return sorted(name for name in entry.manifest.files if name not in NOT_MODEL and not name.startswith("verl."))
+
+
+def make_fork(store: Store, fork: ForkSettings) -> None:
+    """See to it that the store holds the weights of a snapshot as a start of their own.
+
+    Raises InputError for a snapshot that is not in this store or stands at another step.
+    """
+    key = keys.fork_key(fork.key)
+    if store.verified(key) is not None:
+        return
+    parent = store.verified(fork.key)
+    if parent is None:
+        raise InputError(
+            f"fork.key={fork.key[:12]}: not in the store {store.root}; `siri snapshots list` shows what is"
+        )
+    if parent.manifest.step != fork.step or fork.step == 0:
+        raise InputError(
+            f"fork.step={fork.step}: that snapshot stands at step {parent.manifest.step}, a fork needs ≥ 1"
+        )
+    folder = store.scratch()
+    for name in model_files(parent):
+        shutil.copyfile(parent.folder / name, folder / name)
+    facts = {"carry": "weights-only"}
+    weights = file_sha256(folder / WEIGHTS)
+    store.commit(folder, Manifest(key, fork.step, fork.key, "snapshot", weights, describe_files(folder), facts))
 
 
 def _beside_weights(folder: Path) -> dict[str, str]:

@@ -118,21 +118,38 @@ class ModelSettings(Settings):
     """How the laptop base is made."""
 
 
+class VerlSettings(Settings):
+    """What the verl engine alone asks for; the rest of its launch follows from the other settings."""
+
+    nodes: Annotated[int, Field(ge=1)] = 1
+    """Machines of the Ray cluster."""
+    gpus_per_node: Annotated[int, Field(ge=1)] = 8
+    """GPUs on each machine."""
+    prompt_tokens: Annotated[int, Field(ge=1)] = 1024
+    """Most tokens of a prompt; a longer one ends the run with a line that says so."""
+    tensor_parallel: Annotated[int, Field(ge=1)] = 1
+    """GPUs over which one copy of the sampling model is spread."""
+    extra: tuple[str, ...] = ()
+    """verl settings as they are, applied last: `actor_rollout_ref.rollout.gpu_memory_utilization=0.6`."""
+
+
 class EngineSettings(Settings):
     """What runs the steps, and what of it decides the bits that come out."""
 
     name: EngineName = "verl"
     """`local` (torch, one process), `verl` (a cluster), or `scripted` (a fake for tests and dry runs)."""
     device: Literal["cpu", "cuda"] = "cpu"
-    """Where the local engine computes."""
+    """Where it computes; verl on a CPU is for tests of the engine."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Number format of the local engine's weights."""
+    """Number format of the arithmetic; weights and optimizer are float32 whatever it says."""
     threads: Annotated[int, Field(ge=1)] = 1
     """CPU threads of the local engine; never taken from the machine, since 1 and 2 threads give other bits."""
     micro_batch_tokens: Annotated[int, Field(ge=1)] = 4096
-    """Most padded tokens (rows × longest row) in one forward and backward pass."""
+    """Most padded tokens (rows × longest row) in one forward and backward pass; with verl, most tokens on one GPU."""
     sample_rows: Annotated[int, Field(ge=1)] = 128
-    """Most responses that are sampled side by side."""
+    """Most responses that the local engine samples side by side."""
+    verl: VerlSettings = VerlSettings()
+    """What the verl engine alone asks for."""
 
 
 class EvaluationSettings(Settings):
@@ -210,6 +227,15 @@ class SnapshotSettings(Settings):
         return {name: say_off(value) for name, value in values.items()} if isinstance(values, dict) else values
 
 
+class ForkSettings(Settings):
+    """A run that starts from another run's weights alone: fresh optimizer, no per-problem state, at their step."""
+
+    key: Annotated[str, Field(pattern="^([0-9a-f]{64})?$")] = ""
+    """Key of the snapshot to start from; `siri train RECIPE --from RUN:c1-low --carry weights` sets it."""
+    step: Annotated[int, Field(ge=0)] = 0
+    """The step that the snapshot stands at; the run goes on behind it."""
+
+
 class RunConfig(Settings):
     """A run: recipe, overrides and seed. Defaults are the paper's (arXiv 2509.25176)."""
 
@@ -231,6 +257,8 @@ class RunConfig(Settings):
     """The policy before RL."""
     engine: EngineSettings = EngineSettings()
     """What runs the steps."""
+    fork: ForkSettings = ForkSettings()
+    """Another run's snapshot to start from, weights alone; empty for a run from its own base."""
     evaluation: EvaluationSettings = EvaluationSettings()
     """How snapshots are measured."""
     guards: GuardSettings = GuardSettings()

@@ -89,6 +89,10 @@ class Engine(Protocol):
         """Train the plan's steps, one report each, in order."""
         ...
 
+    def obstacle(self, checkpoint: Path) -> str:
+        """Why this engine cannot go on from a checkpoint of its own making in full; empty when it can."""
+        ...
+
     def sample(self, model: Path, request: SampleRequest) -> Iterator[RolloutBatch]:
         """Answer the request's problems in order, in batches of whole groups, from a checkpoint's folder."""
         ...

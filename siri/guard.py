@@ -1,10 +1,11 @@
 """Nothing outlives a flow: a small process waits for its parent's end, however it comes, and ends what is left."""
 
-import contextlib
 import os
 import subprocess
 import sys
 import uuid
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -20,13 +21,23 @@ def guard() -> None:
 
     Prefect's server for flows without one outlives a killed flow; being marked, it is found and ended.
     """
-    mark = uuid.uuid4().hex
-    command = [sys.executable, "-m", "siri.guard", mark]
-    # The pipe is never written to: it ends with this process, and that is what the guard waits for. The guard itself is
-    # unmarked: a process that guards, started by one that does, must not lose its guard when both end at once.
-    unmarked = {name: value for name, value in os.environ.items() if name != MARK}
-    _guards.append(subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, env=unmarked))
+    mark = new_mark()
+    _guards.append(watch(mark))
     os.environ[MARK] = mark
+
+
+def new_mark() -> str:
+    """A mark that no other process bears."""
+    return uuid.uuid4().hex
+
+
+def watch(mark: str) -> "subprocess.Popen[bytes]":
+    """Start the process that ends all processes with a mark when this one ends, or closes the returned one's stdin."""
+    command = [sys.executable, "-m", "siri.guard", mark]
+    # The pipe is never written to: it ends with this process, and that is what the guard waits for. It bears no mark,
+    # or the guard of a process further up would end it before its work is done.
+    unmarked = {name: value for name, value in os.environ.items() if name != MARK}
+    return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, env=unmarked)
 
 
 def marked(mark: str) -> list[psutil.Process]:
@@ -46,7 +57,7 @@ def end_orphans(home: Path) -> list[str]:
     guards = {line[-1] for line in map(_command, psutil.process_iter()) if line[1:3] == ["-m", "siri.guard"]}
     orphans = [process for process in psutil.process_iter() if _is_orphan(process, guards, str(home.resolve()))]
     names = [f"{process.pid} ({' '.join(_command(process)[:4])})" for process in orphans]
-    _end(orphans)
+    end(orphans)
     return names
 
 
@@ -65,13 +76,13 @@ def _is_orphan(process: psutil.Process, guards: set[str], home: str) -> bool:
         return False
 
 
-def _end(left: list[psutil.Process]) -> None:
+def end(processes: Sequence[psutil.Process]) -> None:
     """End processes: asked first, killed after five seconds."""
-    for process in left:
-        with contextlib.suppress(psutil.NoSuchProcess):
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
             process.terminate()
-    for process in psutil.wait_procs(left, timeout=5)[1]:
-        with contextlib.suppress(psutil.NoSuchProcess):
+    for process in psutil.wait_procs(processes, timeout=5)[1]:
+        with suppress(psutil.NoSuchProcess):
             process.kill()
 
 
@@ -79,7 +90,7 @@ def main() -> None:
     """Wait for the end of the pipe, then end all marked processes."""
     mark = sys.argv[1]
     sys.stdin.buffer.read()
-    _end(marked(mark))
+    end(marked(mark))
 
 
 if __name__ == "__main__":

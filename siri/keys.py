@@ -8,12 +8,17 @@ from typing import Any
 from siri.config import RunConfig
 from siri.methods import METHODS
 
-IN_KEY = ("seed", "schedule", "method", "rollout", "optimizer", "problems", "engine")
+IN_KEY = ("seed", "schedule", "method", "rollout", "optimizer", "problems", "engine", "fork")
 """Settings that enter a link, as such or as their value at its step; `model` enters through the base's weights."""
 OUT_OF_KEY = ("recipe", "evaluation", "guards", "snapshots", "checkpoint_every")
 """Settings that change no step: labels, how snapshots are measured, what is watched and kept on the way, how often."""
+OUT_OF_VERL = ("nodes", "gpus_per_node", "prompt_tokens")
+"""verl's settings that change no step: on how many machines it runs, and how much room it leaves for prompts."""
 
-ADDED = {"schedule": {"first_phase": "compression", "cycle_shapes": []}}
+ADDED: dict[str, dict[str, Any]] = {
+    "schedule": {"first_phase": "compression", "cycle_shapes": []},
+    "engine": {"verl": {"tensor_parallel": 1, "extra": []}},
+}
 """Settings younger than the first run ids, with the value that changes nothing: there they are left out of the id."""
 
 
@@ -58,8 +63,19 @@ def rl_link(config: RunConfig, step: int, problems_digest: str, numerics: dict[s
 
 def rl_keys(config: RunConfig, base: str, problems_digest: str, numerics: dict[str, Any]) -> list[str]:
     """key(0) … key(total_steps) of a run."""
-    steps = range(1, config.schedule.total_steps + 1)
-    return fold(base, (rl_link(config, step, problems_digest, numerics) for step in steps))
+    fork = config.fork
+    steps = range(fork.step + 1, config.schedule.total_steps + 1)
+    links = (rl_link(config, step, problems_digest, numerics) for step in steps)
+    if not fork.key:
+        return fold(base, links)
+    root = fork_key(fork.key)
+    skipped = [digest(["before", root, step]) for step in range(1, fork.step)]
+    return [base, *skipped, *fold(root, links)]
+
+
+def fork_key(snapshot: str) -> str:
+    """Key of a snapshot's weights alone: a link of its own, since what was left behind decides the steps to come."""
+    return fold(snapshot, [{"carry": "weights-only"}])[-1]
 
 
 def warmup_keys(config: RunConfig, links: Iterable[dict[str, Any]], numerics: dict[str, Any]) -> list[str]:
@@ -72,6 +88,9 @@ def warmup_keys(config: RunConfig, links: Iterable[dict[str, Any]], numerics: di
 def run_id(config: RunConfig, problems_digest: str) -> str:
     """Id of a run: the hash of its training config, the whole schedule included; 12 hexadecimal digits."""
     settings = config.model_dump(mode="json", exclude=set(OUT_OF_KEY) | {"problems"})
+    settings["engine"]["verl"] = config.engine.verl.model_dump(mode="json", exclude=set(OUT_OF_VERL))
+    if not config.fork.key:
+        del settings["fork"]  # younger than the first run ids as well
     for group, neutral in ADDED.items():
         settings[group] = {name: value for name, value in settings[group].items() if neutral.get(name, ...) != value}
     settings["problems"] = [problems_digest, config.problems.template, config.problems.suffix, config.problems.grader]

@@ -12,7 +12,7 @@ from threading import Event
 from typing import Any
 
 from siri import keys, records
-from siri.bases import NOT_MODEL, base_name, find_base
+from siri.bases import base_name, find_base, make_fork, model_files
 from siri.config import RunConfig, validate
 from siri.engine import StepReport
 from siri.engines import open_engine, require_engine
@@ -65,9 +65,13 @@ class Run:
 
     @property
     def snapshot_steps(self) -> dict[str, int]:
-        """Name -> step: `base`, then every snapshot in step order, those of the schedule and those kept on the way."""
+        """Name -> step: `base`, then every snapshot in step order, those of the schedule and those kept on the way.
+
+        A fork has none before the step it starts at.
+        """
         steps = {name: step for step, name in self.config.schedule.snapshot_names.items()} | kept_names(self.folder)
-        return {"base": 0} | dict(sorted(steps.items(), key=lambda item: item[1]))
+        order = sorted(steps.items(), key=lambda item: item[1])
+        return {"base": 0} | {name: step for name, step in order if step >= self.config.fork.step}
 
     def step_of(self, name: str) -> int:
         """The step of a snapshot's name. Raises InputError that lists the names."""
@@ -88,6 +92,8 @@ def open_run(config: RunConfig, home: Home) -> Run:
     found = find_base(Store(home.store), base_name(config, numerics))
     if found is None:
         raise InputError(f"model.base={config.model.base}: not in the store {home.store} yet; `siri train` makes it")
+    if config.fork.key:
+        make_fork(Store(home.store), config.fork)
     run = Run(config, home, problems, found.manifest.key, numerics)
     return _named_as_before(run, config.recipe)
 
@@ -213,9 +219,9 @@ def advance(
         return {"budget": budget, "run": run.id, "numerics": run.numerics}
 
     kept = keep.union(run.snapshot_steps.values())
-    chain = Chain(run.store, run.keys, kept, run.config.checkpoint_every, facts, stop or Event())
-    metrics = run.folder / records.METRICS
     engine = open_engine(run.config, run.problems.train)
+    chain = Chain(run.store, run.keys, kept, run.config.checkpoint_every, facts, stop or Event(), engine.obstacle)
+    metrics = run.folder / records.METRICS
     visit = _visit(chain, _points(run, last, kept), engine.train)
     with full_disk_explained(run.home.root), closing(engine), closing(visit) as way:
         previous: int | None = None
@@ -326,7 +332,7 @@ def _copy_model(entry: Entry, folder: Path) -> None:
     """Copy an entry's model files into a folder that is new, or left by an export that was killed."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    for file in set(entry.manifest.files) - set(NOT_MODEL):
+    for file in model_files(entry):
         shutil.copyfile(entry.folder / file, folder / file)
 
 

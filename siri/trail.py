@@ -32,6 +32,8 @@ class Chain:
     """Step -> what its manifest should say beside the checksums."""
     stop: Event
     """Set from outside, it ends the way after the step at hand, with a checkpoint."""
+    obstacle: Callable[[Path], str] = field(default=lambda folder: "", repr=False)
+    """Checkpoint -> why the engine at hand cannot go on from it in full; empty when it can."""
 
 
 def travel(chain: Chain, last: int, train: Train) -> Generator[StepReport]:
@@ -50,12 +52,21 @@ def travel(chain: Chain, last: int, train: Train) -> Generator[StepReport]:
 
 def _take_nearest(chain: Chain, last: int, scratch: Path) -> Entry:
     """The nearest stored entry, verified, its files linked into `scratch`/start; a snapshot now if it is one here."""
+    end = last
     while True:
-        found = _nearest_start(chain, last)
+        found = _nearest_start(chain, last, end)
         if found is None:
             raise InputError(f"base {chain.keys[0][:12]}: gone from the store; run the command again to make it")
         if chain.store.verified(found.manifest.key) is None:
             continue  # moved aside: look for the one before it
+        step = found.manifest.step
+        reason = chain.obstacle(found.folder) if 0 < step < last else ""
+        if reason:
+            log.warning(
+                "the checkpoint of step %d is passed over: %s; `--carry weights` would start from it", step, reason
+            )
+            end = step - 1
+            continue
         kept = _keep(chain, found, last)
         try:
             if kept is not None:
@@ -65,10 +76,10 @@ def _take_nearest(chain: Chain, last: int, scratch: Path) -> Entry:
             shutil.rmtree(scratch / "start")
 
 
-def _nearest_start(chain: Chain, last: int) -> Entry | None:
-    """The last stored entry on the way to `last` that training can go on from; at `last` itself a model will do."""
+def _nearest_start(chain: Chain, last: int, end: int) -> Entry | None:
+    """The last stored entry up to `end` that training to `last` can go on from; at `last` itself a model will do."""
     thinned: Entry | None = None
-    for key in reversed(chain.keys[: last + 1]):
+    for key in reversed(chain.keys[: end + 1]):
         entry = chain.store.find(key)
         if entry is None:
             continue

@@ -67,6 +67,10 @@ IN_KEY = {
     "engine.threads": ["engine.threads=2"],
     "engine.micro_batch_tokens": ["engine.micro_batch_tokens=777"],
     "engine.sample_rows": ["engine.sample_rows=64"],
+    "fork.key": [f"fork.key={'ab' * 32}", "fork.step=1"],
+    "fork.step": [f"fork.key={'ab' * 32}", "fork.step=4"],
+    "engine.verl.tensor_parallel": ["engine.name=verl", "engine.verl.tensor_parallel=2"],
+    "engine.verl.extra": ["engine.name=verl", "engine.verl.extra=[a=b]"],
 }
 """Setting -> a change of it that must change the keys: another value makes another policy."""
 
@@ -101,6 +105,9 @@ OUT_OF_KEY = {
     "snapshots.observed_extrema": ["snapshots.observed_extrema=keep"],
     "snapshots.observed_window": ["snapshots.observed_window=5"],
     "checkpoint_every": ["checkpoint_every=2"],
+    "engine.verl.nodes": ["engine.verl.nodes=2"],
+    "engine.verl.gpus_per_node": ["engine.verl.gpus_per_node=4"],
+    "engine.verl.prompt_tokens": ["engine.verl.prompt_tokens=99"],
 }
 """Setting -> a change of it that must leave the keys alone: the steps are the same."""
 

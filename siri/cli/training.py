@@ -27,6 +27,15 @@ def train(
     recipe: Recipe,
     overrides: Overrides = None,
     until: Annotated[str | None, typer.Option(help="Stop after this stage, as in `c2-high`.")] = None,
+    start: Annotated[
+        str | None, typer.Option("--from", help="A snapshot of another run to start from, as in `laptop:c1-low`.")
+    ] = None,
+    carry: Annotated[
+        str | None, typer.Option(help="What to take over from there: `weights` alone, with a fresh optimizer.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print how a recipe for verl would be launched, and run nothing.")
+    ] = False,
     home: HomeOption = None,
 ) -> None:
     """Train a recipe, stage by stage, with a snapshot and an evaluation at every extremum of the schedule.
@@ -39,8 +48,12 @@ def train(
     from siri import config, run
     from siri.preview import describe_room
 
-    settings = config.load(recipe, overrides or [])
+    overrides = [*(overrides or []), *fork_overrides(start, carry, home)]
+    settings = config.load(recipe, overrides)
     stages = settings.schedule.stages_until(until)
+    if dry_run:
+        print_launch(settings)
+        return
     place = open_home(home)
     print(f"starting {settings.recipe}: {len(stages)} stages, {stages[-1].last:,} steps, in {place.root}", flush=True)
     run.check(settings)
@@ -66,6 +79,30 @@ def same_command(recipe: str, overrides: list[str], until: str | None, home: Pat
     options = {"--until": until, "--home": home}
     given = [word for name, value in options.items() if value is not None for word in (name, str(value))]
     return shlex.join(["siri", "train", recipe, *overrides, *given])
+
+
+def fork_overrides(start: str | None, carry: str | None, home: Path | None) -> list[str]:
+    """The settings that `--from` and `--carry` stand for. Raises InputError unless both are there, or neither."""
+    from siri.errors import InputError
+    from siri.run import find_snapshot
+
+    if start is None and carry is None:
+        return []
+    if start is None or carry != "weights":
+        raise InputError("--from needs --carry weights, and the other way round: nothing else can be taken over")
+    run, name = find_snapshot(open_home(home), start)
+    step = run.step_of(name)
+    return [f"fork.key={run.keys[step]}", f"fork.step={step}"]
+
+
+def print_launch(settings: Any) -> None:
+    """Print the settings of verl's trainer for a run's first stage. Raises InputError for another engine."""
+    from siri.engines.verl.launch import preview_overrides
+    from siri.errors import InputError
+
+    if settings.engine.name != "verl":
+        raise InputError(f"--dry-run: shows a launch of verl; engine.name={settings.engine.name} has none")
+    print("\n".join(preview_overrides(settings)))
 
 
 def evaluate(

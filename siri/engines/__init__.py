@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from importlib import import_module
+from importlib.util import find_spec
 
 from siri.config import EngineName, RunConfig
 from siri.engine import Engine
@@ -12,6 +13,7 @@ ENGINES: dict[EngineName, str] = {
     "local": "siri.engines.local:LocalEngine",
     "scripted": "siri.engines.scripted:ScriptedEngine",
     "scripted-process": "siri.engines.scripted:ScriptedProcessEngine",
+    "verl": "siri.engines.verl.engine:VerlEngine",
 }
 """Name -> module:class; imported when opened, since each brings libraries that the others do not need."""
 
@@ -28,10 +30,9 @@ def open_engine(config: RunConfig, problems: ProblemSet) -> Engine:
 
 
 def require_engine(config: RunConfig) -> None:
-    """Raise InputError for an engine that this version does not have."""
-    name = config.engine.name
-    if name not in ENGINES:
+    """Raise InputError for an engine that this installation does not have."""
+    if config.engine.name == "verl" and find_spec("verl") is None:
         raise InputError(
-            f"engine.name={name}: not in this version; recipes for it load, preview and forecast. Choose "
-            f"one of {', '.join(ENGINES)}"
+            "engine.name=verl: verl is not installed here; `pip install 'siri-rl[verl]'` brings it. "
+            "`siri train RECIPE --dry-run` and `siri preview` do without"
         )

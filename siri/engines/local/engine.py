@@ -38,21 +38,15 @@ class LocalEngine:
 
     def numerics(self) -> dict[str, Any]:
         """What decides the bits on one machine."""
-        settings = self.config.engine
-        return {
-            "engine": "local",
-            "version": NUMERICS,
-            "torch": torch.__version__.partition("+")[0],
-            "device": settings.device,
-            "dtype": DTYPES[settings.dtype],
-            "threads": settings.threads,
-            "micro_batch_tokens": settings.micro_batch_tokens,
-            "sample_rows": settings.sample_rows,
-        }
+        return numerics_of(self.config)
 
     def train(self, plan: StagePlan) -> Iterator[StepReport]:
         """Train through the loop that all in-process engines share."""
         yield from train(LocalStepper(self.config), self.config, self.problems, plan)
+
+    def obstacle(self, checkpoint: Path) -> str:
+        """None: one process holds all there is to load."""
+        return ""
 
     def sample(self, model: Path, request: SampleRequest) -> Iterator[RolloutBatch]:
         """Answer in batches of about `engine.sample_rows` responses; each batch has random numbers of its own."""
@@ -71,6 +65,21 @@ class LocalEngine:
 
     def close(self) -> None:
         """Nothing outlives the process."""
+
+
+def numerics_of(config: RunConfig) -> dict[str, Any]:
+    """What decides the bits of the local engine under these settings, whichever engine they name."""
+    settings = config.engine
+    return {
+        "engine": "local",
+        "version": NUMERICS,
+        "torch": torch.__version__.partition("+")[0],
+        "device": settings.device,
+        "dtype": DTYPES[settings.dtype],
+        "threads": settings.threads,
+        "micro_batch_tokens": settings.micro_batch_tokens,
+        "sample_rows": settings.sample_rows,
+    }
 
 
 def _check_context(config: RunConfig) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ from siri.engines.local.model import AttentionBias, Block, Decoder, ModelShape, 
 from siri.errors import InputError
 
 T = TypeVar("T")
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 REQUIRED_INPUTS = ("attention_mask", "position_ids", "past_key_values", "logits_to_keep")
 
 
@@ -133,6 +135,27 @@ def load_pretrained(folder: Path, device: torch.device | str, dtype: torch.dtype
     pad_ids = (tokenizer.pad_token_id, config.pad_token_id, eos_ids[0])
     pad_id = next(token for token in pad_ids if token is not None)
     return LoadedModel(model, tokenizer, config.max_position_embeddings, eos_ids, pad_id)
+
+
+def model_folder(base: str) -> Path:
+    """The folder that `model.base` names: a folder itself, or a hub name's files, fetched unless they are here already.
+
+    Raises InputError for anything else, and for a name that cannot be fetched.
+    """
+    folder = Path(base).expanduser()
+    if folder.is_dir():
+        return folder
+    if not HUB_NAME.fullmatch(base):
+        raise InputError(f"model.base={base}: neither `laptop` nor a folder with a model nor a hub name `owner/name`")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(base, allow_patterns=["*.json", "*.safetensors", "*.jinja", "tokenizer.model"]))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"model.base={base}: cannot be fetched from the hub ({type(error).__name__}); where it can be reached, "
+            f"`hf download {base} --local-dir FOLDER`, then name that folder"
+        ) from error
 
 
 def _attempt(folder: Path, part: str, read: Callable[[], T]) -> T:

@@ -29,6 +29,10 @@ class ScriptedEngine:
         """Train through the loop that all in-process engines share."""
         yield from train(ScriptedStepper(self.config), self.config, self.problems, plan)
 
+    def obstacle(self, checkpoint: Path) -> str:
+        """None: one process holds all there is to load."""
+        return ""
+
     def sample(self, model: Path, request: SampleRequest) -> Iterator[RolloutBatch]:
         """All problems in one batch."""
         stepper = ScriptedStepper(self.config)

@@ -1,0 +1,104 @@
+"""A step's problems as rows for verl, and verl's rows as a RolloutBatch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from siri.config import RunConfig
+from siri.errors import InputError
+from siri.methods import METHODS
+from siri.methods.method import State
+from siri.problems import Problem, ProblemSet, encode_prompt, problems_of_step
+from siri.rollouts import RolloutBatch, pad_rows
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One problem of a step as the rollout gets it."""
+
+    problem: Problem
+    budget: int
+    prompt_ids: list[int]
+    opening: str
+    """`<think>` where the prompt ends with it: the grader must see it open."""
+
+
+def ask(
+    config: RunConfig, problems: ProblemSet, tokenizer: PreTrainedTokenizerBase, state: State, step: int
+) -> list[Asked]:
+    """The problems of a step with budgets and prompts; the same ones as on every engine. Raises InputError."""
+    method, settings = METHODS[config.method.name], config.problems
+    chosen = problems_of_step(problems, config.seed, step, config.rollout.batch_size)
+    budgets = method.budgets(config.schedule(step), [problem.id for problem in chosen], state)
+    questions = method.prompts([problem.question for problem in chosen], budgets)
+    asked = []
+    for problem, question, budget in zip(chosen, questions, budgets, strict=True):
+        put = Problem(problem.id, question, problem.answer)
+        ids = encode_prompt(put, tokenizer, settings.template, settings.suffix)
+        if len(ids) > config.engine.verl.prompt_tokens:
+            raise InputError(
+                f"engine.verl.prompt_tokens={config.engine.verl.prompt_tokens}: problem {problem.id} has {len(ids)}"
+            )
+        opens = tokenizer.decode(ids[-8:]).rstrip().endswith("<think>")
+        asked.append(Asked(put, budget, ids, "<think>" if opens else ""))
+    return asked
+
+
+def rows(asked: Sequence[Asked], eos_ids: Sequence[int]) -> dict[str, list[Any]]:
+    """The columns of verl's batch, a row per problem; verl repeats each group_size times."""
+    return {
+        "uid": [str(place) for place in range(len(asked))],
+        "index": list(range(len(asked))),
+        "budget": [one.budget for one in asked],
+        "prompt_ids": [one.prompt_ids for one in asked],
+        "opening": [one.opening for one in asked],
+        "answer": [one.problem.answer for one in asked],
+        "eos_ids": [list(eos_ids)] * len(asked),
+    }
+
+
+def places(keys: Sequence[str], group_size: int) -> list[int]:
+    """Where each of verl's rows, named `uid_session_turn` and balanced over the GPUs, stands in siri's order.
+
+    Raises RuntimeError unless every response of every problem is there once.
+    """
+    found = [int(uid) * group_size + int(session) for uid, session, _ in (key.split("_") for key in keys)]
+    if sorted(found) != list(range(len(found))) or len(found) % group_size:
+        raise RuntimeError(f"verl returned {len(found)} responses, not {group_size} of every problem: {keys[:3]} …")
+    return found
+
+
+@dataclass(frozen=True)
+class Written:
+    """verl's fields of a step, a row each, in verl's order."""
+
+    responses: list[list[int]]
+    logprobs: list[list[float]]
+    entropies: list[list[float]]
+    graded: list[dict[str, Any]]
+    """What the reward manager said."""
+
+
+def rollout_batch(asked: Sequence[Asked], written: Written, order: Sequence[int], group_size: int) -> RolloutBatch:
+    """The batch in siri's order; `order` is what `places` says."""
+    at = sorted(range(len(order)), key=order.__getitem__)
+    problems = [one for one in asked for _ in range(group_size)]
+    lengths = torch.tensor([len(written.responses[row]) for row in at])
+    width = int(lengths.max())
+    graded = [written.graded[row] for row in at]
+    return RolloutBatch(
+        problem_ids=tuple(one.problem.id for one in problems),
+        group_size=group_size,
+        prompts=tuple(tuple(one.prompt_ids) for one in problems),
+        tokens=pad_rows([written.responses[row] for row in at], width).long(),
+        logprobs=pad_rows([written.logprobs[row] for row in at], width),
+        entropies=pad_rows([written.entropies[row] for row in at], width),
+        lengths=lengths,
+        budgets=torch.tensor([one.budget for one in problems]),
+        finished=torch.tensor([bool(told["finished"]) for told in graded]),
+        texts=tuple(str(told["text"]) for told in graded),
+        verdicts=tuple(told["verdict"] for told in graded),
+    )

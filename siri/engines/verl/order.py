@@ -1,0 +1,93 @@
+"""What the child process is asked to do, as a file that all of verl's processes read; and the files it answers by."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from siri.config import RunConfig
+from siri.engine import StagePlan
+
+VARIABLE = "SIRI_VERL_ORDER"
+"""Environment variable that names the file; verl's Ray processes inherit it."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """One stage of a run. Its folder must be seen by every machine of the cluster."""
+
+    config: RunConfig
+    folder: Path
+    """Reports, checkpoints and the sign to stop lie here."""
+    model: Path
+    """Folder with the weights and the tokenizer to start from."""
+    start_step: int
+    last: int
+    save_at: frozenset[int]
+    resume: bool
+    """Whether verl's own state lies in the folder, to go on from in full; else the weights alone start."""
+
+    @property
+    def path(self) -> Path:
+        """The order itself."""
+        return self.folder / "order.json"
+
+    @property
+    def reports(self) -> Path:
+        """A line per finished step."""
+        return self.folder / "reports.jsonl"
+
+    @property
+    def stop(self) -> Path:
+        """Made to end the stage after the step at hand."""
+        return self.folder / "stop"
+
+    def state(self, step: int) -> Path:
+        """Where verl writes, or finds, its state of a step; verl wants this name."""
+        return self.folder / f"global_step_{step}"
+
+    def saves(self, step: int) -> bool:
+        """Whether a step is to end with a checkpoint."""
+        return step in self.save_at or self.stop.exists()
+
+    def write(self) -> None:
+        """Write the order for the child to read."""
+        values = {
+            "config": self.config.model_dump(mode="json"),
+            "model": str(self.model),
+            "start_step": self.start_step,
+            "last": self.last,
+            "save_at": sorted(self.save_at),
+            "resume": self.resume,
+        }
+        self.path.write_text(json.dumps(values))
+
+
+def order_of(config: RunConfig, plan: StagePlan, resume: bool) -> Order:
+    """The order for a plan; its folder is made."""
+    folder = plan.scratch.absolute() / "verl"
+    folder.mkdir(parents=True)
+    return Order(config, folder, plan.start.absolute(), plan.start_step, plan.last, plan.save_at, resume)
+
+
+def read_order(path: Path) -> Order:
+    """The order in a file."""
+    values: Mapping[str, Any] = json.loads(path.read_text())
+    return Order(
+        config=RunConfig.model_validate(values["config"]),
+        folder=path.parent,
+        model=Path(values["model"]),
+        start_step=values["start_step"],
+        last=values["last"],
+        save_at=frozenset(values["save_at"]),
+        resume=values["resume"],
+    )
+
+
+@lru_cache(maxsize=1)
+def current_order() -> Order:
+    """The order of this process, read once: verl's workers, agent loops and reward managers all call this."""
+    return read_order(Path(os.environ[VARIABLE]))

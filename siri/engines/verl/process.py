@@ -1,0 +1,96 @@
+"""The child process with all that verl starts below it: started, followed line by line, told to stop, ended whole."""
+
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Event
+
+import psutil
+
+from siri import guard
+from siri.engines.verl.order import Order
+
+POLL_SECONDS = 0.2
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_raylet_start_wait_time_s": "300",  # its own 60 seconds are short on a busy machine
+    "WANDB_MODE": "disabled",
+    "HYDRA_FULL_ERROR": "1",
+    "DO_NOT_TRACK": "true",
+    "VLLM_NO_USAGE_STATS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+"""Nothing that runs here reports to anybody."""
+
+
+class VerlProcess:
+    """verl's driver in a process group of its own. Whatever it starts bears a mark, by which all of it is ended."""
+
+    def __init__(self, order: Order) -> None:
+        self.order = order
+        self.folder = _private_folder()
+        self.log = self.folder / "log.txt"
+        self.mark = guard.new_mark()
+        self._guard = guard.watch(self.mark)
+        own = {"RAY_AUTH_TOKEN": secrets.token_hex(32)}  # else Ray keeps one in the user's home
+        command = [sys.executable, "-m", "siri.engines.verl.child", str(order.path), str(self.folder)]
+        with self.log.open("wb") as log:
+            self._child = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**own, **os.environ, **QUIET, guard.MARK: self.mark},
+                start_new_session=True,  # Ctrl-C is for the parent, which passes it on as a stop
+            )
+
+    def lines(self, stop: Event) -> Iterator[str]:
+        """The report of each step as it is written, until the child ends; a stop is passed on when it comes."""
+        place = 0
+        while True:
+            ended = self._child.poll() is not None
+            if stop.is_set():
+                self.order.stop.touch()
+            written = self.order.reports.read_text() if self.order.reports.exists() else ""
+            whole = written.rfind("\n") + 1
+            yield from written[place:whole].splitlines()
+            place = max(place, whole)
+            if ended:
+                return
+            time.sleep(POLL_SECONDS)
+
+    @property
+    def code(self) -> int | None:
+        """The child's exit code."""
+        return self._child.poll()
+
+    def last_words(self, count: int = 20) -> str:
+        """The end of the log."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-count:])
+
+    def close(self) -> None:
+        """End the child and everything it started, and remove Ray's folder."""
+        self._child.kill()
+        self._child.wait()
+        while left := guard.marked(self.mark):
+            guard.end(left)
+        for process in (self._child, self._guard):
+            assert process.stdin is not None
+            process.stdin.close()
+        self._guard.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _private_folder() -> Path:
+    """A folder for Ray and the log, short, since sockets lie in it; those of dead processes are cleared."""
+    place = Path(tempfile.gettempdir())
+    for path in place.glob("siri-ray-*"):
+        if not psutil.pid_exists(int(path.name.split("-")[2])):
+            shutil.rmtree(path, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"siri-ray-{os.getpid()}-", dir=place))

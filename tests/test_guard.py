@@ -1,0 +1,45 @@
+"""The guard: what a guarded process started ends with it, also by kill −9, and nothing else does."""
+
+import subprocess
+import sys
+
+import psutil
+
+from siri import guard
+
+PARENT = """
+import subprocess, sys
+from siri import guard
+guard.guard()
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+print(child.pid, flush=True)
+child.wait()
+"""
+
+
+def test_what_a_guarded_process_started_ends_with_it_also_by_kill_9() -> None:
+    with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        grandchild = psutil.Process(int(parent.stdout.readline()))
+        parent.kill()
+    assert psutil.wait_procs([grandchild], timeout=60)[1] == []
+
+
+def test_closing_the_watch_ends_what_bears_its_mark_and_nothing_else() -> None:
+    mark = guard.new_mark()
+    sleep = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
+    with (
+        subprocess.Popen(sleep, stdout=subprocess.PIPE, env={guard.MARK: mark}) as marked,
+        subprocess.Popen(sleep, stdout=subprocess.PIPE) as other,
+    ):
+        for process in (marked, other):
+            assert process.stdout is not None
+            process.stdout.readline()
+        assert [found.pid for found in guard.marked(mark)] == [marked.pid]
+        watch = guard.watch(mark)
+        assert watch.stdin is not None
+        watch.stdin.close()
+        assert watch.wait(60) == 0
+        assert marked.wait(60) != 0
+        assert other.poll() is None
+        other.kill()

@@ -1,0 +1,63 @@
+"""Test support: verl on this machine's CPU, its rollout in torch; a tiny run of two stages of three steps."""
+
+import os
+from pathlib import Path
+
+from siri.config import RunConfig, load
+from tests.verl.torch_rollout import BUDGETS
+
+ON_CPU = (
+    "actor_rollout_ref.model.use_remove_padding=False",
+    "actor_rollout_ref.model.enable_gradient_checkpointing=False",
+    "+actor_rollout_ref.model.override_config.attn_implementation=sdpa",
+    "actor_rollout_ref.actor.use_torch_compile=False",
+    "actor_rollout_ref.actor.fsdp_config.use_torch_compile=False",
+    "actor_rollout_ref.rollout.name=torch",
+    "actor_rollout_ref.rollout.agent.num_workers=1",
+    "reward.num_workers=1",
+    "transfer_queue.backend.SimpleStorage.num_data_storage_units=1",
+    "ray_kwargs.ray_init.num_cpus=16",
+    "+ray_kwargs.ray_init.num_gpus=1",
+    "+ray_kwargs.ray_init.object_store_memory=200000000",
+)
+TINY = (
+    "problems.train_size=64",
+    "problems.dev_size=16",
+    "problems.test_size=16",
+    "model.warmup.steps=300",
+    "schedule.max_budget=72",
+    "schedule.min_budget=36",
+    "schedule.cycle_steps=6",
+    "schedule.cycles=1",
+    "rollout.batch_size=8",
+    "rollout.group_size=4",
+    "method.minibatches=1",
+    "optimizer.warmup_steps=0",
+    "evaluation.samples=2",
+    "checkpoint_every=2",
+)
+
+
+def tiny(*overrides: str) -> RunConfig:
+    """The laptop recipe in two stages of three steps, on the local engine unless told otherwise."""
+    return load("laptop", [*TINY, *overrides])
+
+
+def tiny_verl(*overrides: str) -> RunConfig:
+    """The same run on verl, on one CPU."""
+    extra = "engine.verl.extra=[" + ", ".join(f"'{setting}'" for setting in ON_CPU) + "]"
+    return tiny("engine.name=verl", "engine.verl.gpus_per_node=1", "engine.verl.prompt_tokens=64", extra, *overrides)
+
+
+def use_cpu(budgets: Path) -> None:
+    """Set the environment in which verl's processes find the CPU platform; `budgets` takes what the rollout is told."""
+    os.environ |= {
+        "VERL_PLATFORM": "cpu",
+        "VERL_ENGINE_DEVICE": "cuda",
+        "VERL_USE_EXTERNAL_MODULES": "tests.verl.platform",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "GLOO_SOCKET_IFNAME": "lo",
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        BUDGETS: str(budgets),
+    }

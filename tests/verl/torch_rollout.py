@@ -1,0 +1,105 @@
+"""Test support: a rollout server for verl on the local engine's sampler; it notes the budgets that it is given."""
+
+import asyncio
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from torch import Tensor
+from verl.workers.rollout.base import BaseRollout
+from verl.workers.rollout.replica import RolloutReplica, TokenOutput
+
+from siri.engines.local.pretrained import load_pretrained, load_tensors
+from siri.engines.local.sampler import sample
+
+BUDGETS = "SIRI_TEST_BUDGETS"
+"""Environment variable: a file that takes a line `[step of the weights, budget]` per response."""
+
+
+class TorchServer:
+    """Answers verl's requests, those that wait together in one batch."""
+
+    def __init__(self, folder: str) -> None:
+        torch.set_num_threads(1)
+        self.loaded = load_pretrained(Path(folder), "cpu", torch.float32)
+        self.generator = torch.Generator().manual_seed(0)
+        self.step: int | None = None
+        self.waiting: list[tuple[list[int], dict[str, Any], asyncio.Future[TokenOutput]]] = []
+
+    async def generate(
+        self, prompt_ids: list[int], sampling_params: dict[str, Any], request_id: str, **_: Any
+    ) -> TokenOutput:
+        future = asyncio.get_running_loop().create_future()
+        self.waiting.append((list(prompt_ids), sampling_params, future))
+        if len(self.waiting) == 1:
+            asyncio.get_running_loop().call_later(0.2, self._answer)
+        return await future
+
+    def _answer(self) -> None:
+        asked, self.waiting = self.waiting, []
+        budgets = [int(parameters["max_tokens"]) for _, parameters, _ in asked]
+        with Path(os.environ[BUDGETS]).open("a") as file:
+            file.writelines(json.dumps([self.step, budget]) + "\n" for budget in budgets)
+        sampled = sample(
+            self.loaded.model,
+            [prompt for prompt, _, _ in asked],
+            budgets,
+            group_size=1,
+            temperature=asked[0][1]["temperature"],
+            generator=self.generator,
+            eos_ids=self.loaded.eos_ids,
+            pad_id=self.loaded.pad_id,
+            rows_at_once=len(asked),
+        )
+        for row, (_, _, future) in enumerate(asked):
+            length = int(sampled.lengths[row])
+            future.set_result(
+                TokenOutput(
+                    token_ids=sampled.tokens[row, :length].tolist(),
+                    log_probs=sampled.logprobs[row, :length].tolist(),
+                    stop_reason="completed",
+                    extra_fields={"global_steps": self.step},
+                )
+            )
+
+    async def update_weights(self, weights: dict[str, Tensor], step: int | None) -> None:
+        load_tensors(self.loaded.model, weights)
+        self.step = self.step if step is None else step
+
+    async def nothing(self, *_: Any, **__: Any) -> None: ...
+
+    wake_up = sleep = clear_kv_cache = abort_all_requests = resume_generation = nothing
+    release_kv_cache = resume_kv_cache = start_profile = stop_profile = nothing
+
+
+class TorchReplica(RolloutReplica):
+    """One server; it holds no accelerator."""
+
+    async def launch_servers(self) -> None:
+        name = f"torch-{self.replica_rank}"
+        server = ray.remote(TorchServer).options(name=name, num_cpus=0.1, max_concurrency=1000)
+        self._server_handle = server.remote(self.model_config.path)
+        self._server_address = name
+        self.servers = [self._server_handle]
+
+
+class TorchAdapter(BaseRollout):
+    """The trainer's side: it hands new weights to the server."""
+
+    def __init__(self, config: Any, model_config: Any, device_mesh: Any, replica_rank: int = -1) -> None:
+        super().__init__(config, model_config, device_mesh)
+        self.rank = int(os.environ["RANK"]) if replica_rank == -1 else replica_rank
+
+    async def resume(self, tags: list[str]) -> None: ...
+
+    async def release(self) -> None: ...
+
+    async def update_weights(
+        self, weights: Iterable[tuple[str, Tensor]], global_steps: int | None = None, **_: Any
+    ) -> None:
+        state = {name: tensor.detach().cpu().clone() for name, tensor in weights}
+        await ray.get_actor(f"torch-{self.rank}").update_weights.remote(state, global_steps)
