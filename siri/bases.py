@@ -16,8 +16,10 @@ from siri.engines import open_engine
 from siri.errors import InputError
 from siri.home import Home
 from siri.problems import load_splits
+from siri.remains import is_state
 from siri.snapshots import (
     MANIFEST,
+    STATE,
     WEIGHTS,
     Entry,
     Manifest,
@@ -31,7 +33,7 @@ from siri.trail import Chain, commit_checkpoint, travel
 
 Beside = Callable[[Path], dict[str, str]]
 """What of a base's folder names it, beside its weights."""
-NOT_MODEL = ("optimizer.safetensors", "method.json", "steps.jsonl", "responses.jsonl", MANIFEST)
+NOT_MODEL = (*STATE, "steps.jsonl", "responses.jsonl", MANIFEST)
 """Files of a checkpoint that are not the model: RL starts with a fresh optimizer and sees the weights alone."""
 
 
@@ -133,7 +135,7 @@ def _copy_warmed(config: RunConfig, store: Store, numerics: dict[str, Any], fold
 
 def model_files(entry: Entry) -> list[str]:
     """The files of an entry that are the model: Hugging Face's, without optimizer, state, lines and verl's own."""
-    return sorted(name for name in entry.manifest.files if name not in NOT_MODEL and not name.startswith("verl."))
+    return sorted(name for name in entry.manifest.files if name not in NOT_MODEL and not is_state(name))
 
 
 def make_fork(store: Store, fork: ForkSettings) -> None:

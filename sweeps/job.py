@@ -116,6 +116,10 @@ class Job:
     def _describe(self, trial: Trial) -> dict[str, Any]:
         """An arm's config but for its seeds, and for what is watched and kept: these may change, other settings not."""
         left_out: Any = {"seed": True, "model": {"base_seed"}, "guards": True, "snapshots": True}
+        if trial.config.engine.name != "verl":
+            left_out["engine"] = {"verl"}
+        if not trial.config.fork.key:
+            left_out["fork"] = True
         values = trial.config.model_dump(mode="json", exclude=left_out)
         return dict(values)
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from siri.train import STATE_FILE
 
-STATE = "verl.json"
+STATE = "state.verl.json"
 """Which world size verl's files belong to."""
-PREFIX = "verl."
+PREFIX = "state.verl."
 """Of verl's own files: pickles, opaque to all but verl, which opens only what this store's checksums vouch for."""
 
 
