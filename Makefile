@@ -7,7 +7,7 @@ VERL := .venv-verl
 VERL_STAMP := $(VERL)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo test test-verl check format bench chaos clean
+.PHONY: help install demo test test-verl check format sweep-paper bench chaos clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -47,6 +47,9 @@ check: install  ## Format, lint, types, import contracts
 format: install  ## Let ruff format and mend what it can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+sweep-paper: install  ## The paper's arms on five seeds, two processes: 1 to 3 hours; again after a crash, it goes on
+	$(BIN)/siri sweep paper --workers 2
 
 bench: install  ## The benchmarks that need nothing beyond .venv; see benchmarks/README.md for the others
 	$(BIN)/python -m benchmarks.local_engine
