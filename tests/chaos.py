@@ -24,7 +24,7 @@ from siri.run import open_run
 from tests.upped import TINY_FLOW, Platform, ask, bring_up, processes_of, siri_command, wait_until
 
 KINDS = ("trainer", "flow", "worker", "mlflow", "prefect")
-PATIENCE = 600
+PATIENCE = 900
 """Seconds for a run to go on after a kill: a flow whose worker was killed before is missed by its heartbeats alone."""
 
 

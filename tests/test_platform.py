@@ -51,14 +51,14 @@ def test_deploying_again_keeps_what_users_have_made_of_schedules(platform: Platf
     first = siri_command(platform.home, "deploy", "--file", str(file))
     assert first.returncode == 0, first.stderr
     before = {schedule["slug"]: schedule for schedule in platform.deployment("maintain")["schedules"]}
-    assert {slug: schedule["active"] for slug, schedule in before.items()} == {"half-hourly": True, "nightly": False}
+    assert {slug: schedule["active"] for slug, schedule in before.items()} == {"ten-minutes": True, "nightly": False}
     for schedule in before.values():  # what a user's clicks do
         path = f"/deployments/{platform.deployment('maintain')['id']}/schedules/{schedule['id']}"
         platform.call(path, {"active": not schedule["active"]}, "PATCH")
     again = siri_command(platform.home, "deploy", "--file", str(file))
     assert again.returncode == 0, again.stderr
     after = {schedule["slug"]: schedule["active"] for schedule in platform.deployment("maintain")["schedules"]}
-    assert after == {"half-hourly": False, "nightly": True}
+    assert after == {"ten-minutes": False, "nightly": True}
     assert siri_command(platform.home, "deploy").returncode == 0
     assert len(platform.call("/automations/filter", {})) == 2, "one watch over heartbeats, one trigger of maintain"
     limits = platform.call("/v2/concurrency_limits/filter", {})
