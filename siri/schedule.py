@@ -186,7 +186,7 @@ class LengthSchedule(Settings):
         names |= {stage.last: stage.name for stage in self.stages}
         return dict(sorted(names.items()))
 
-    @cached_property
+    @property
     def budgets(self) -> list[int]:
         """The budget of every step, from step 1 to the last."""
         return [self(step) for step in range(1, self.total_steps + 1)]

@@ -17,10 +17,10 @@ IDS = {
     "laptop-stair": "8e38270b9075",
     "laptop-stair-cosine": "52808382fe04",
     "laptop-two-stage": "a2d028f8a260",
-    "siri-1.5b": "ce7ad5195336",
-    "siri-7b": "a65ec6118e94",
+    "siri-1.5b": "6dbd0a5ec986",
+    "siri-7b": "46e43e9d464d",
 }
-"""Run ids, for the problems `problems`, from before first_phase and cycle_shapes."""
+"""Run ids, for the problems `problems`; those of the laptop from before first_phase and cycle_shapes."""
 
 OSCILLATING = st.sampled_from(["cosine", "stair", "stair-cosine"])
 SHAPES = st.sampled_from(get_args(CycleShape))

@@ -3,19 +3,20 @@
 import json
 import logging
 from contextlib import closing
-from pathlib import Path
+from dataclasses import replace
 from threading import Event
 
 import pytest
 
 from siri import keys
+from siri.bases import model_files
 from siri.cli.training import fork_overrides
 from siri.config import RunConfig
 from siri.engines import open_engine
 from siri.errors import InputError
 from siri.home import Home
 from siri.problems import load_splits
-from siri.run import Run, advance, export
+from siri.run import Run, advance
 from siri.snapshots import WEIGHTS
 from siri.trail import Chain, travel
 from tests.conftest import prepare, settle, tiny, weights
@@ -114,9 +115,12 @@ def test_a_checkpoint_that_the_engine_cannot_load_in_full_is_passed_over_with_a_
     assert "the checkpoint of step 16 is passed over: made by 16 GPUs, here are 8" in caplog.text
 
 
-def test_an_export_holds_the_model_and_nothing_of_an_engine(trunk: Run, tmp_path: Path) -> None:
-    export(trunk, "c1-low", tmp_path / "model")
-    assert {path.name for path in (tmp_path / "model").iterdir()} == {WEIGHTS, "config.json"}
+def test_the_model_of_a_snapshot_is_without_the_state_of_any_engine(trunk: Run) -> None:
+    entry = trunk.snapshot("c1-low")
+    assert entry is not None
+    files = dict.fromkeys([*entry.manifest.files, "state.verl.model_world_size_1_rank_0.pt", "state.verl.json"], "")
+    stuffed = replace(entry, manifest=replace(entry.manifest, files=files))
+    assert model_files(stuffed) == sorted([WEIGHTS, "config.json"])
 
 
 def test_the_command_line_names_a_fork_by_run_and_snapshot(trunk: Run, capsys: pytest.CaptureFixture[str]) -> None:

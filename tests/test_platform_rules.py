@@ -79,6 +79,7 @@ def test_commands_on_a_folder_where_nothing_is_up_say_so(tmp_path: Path, capsys:
 def test_children_inherit_the_work_folder_the_servers_and_no_telemetry(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("PREFECT_HOME", raising=False)
     monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", "user:password")
     monkeypatch.setenv("PREFECT_API_URL", "http://elsewhere/api")
     monkeypatch.setenv("DO_NOT_TRACK", "false")
