@@ -40,6 +40,14 @@ def test_runs_made_before_are_there_to_see_and_commands_use_the_servers(platform
     assert platform.mlflow_status(91) == "FINISHED"
 
 
+def test_an_active_schedule_has_runs_to_come(platform: Platform) -> None:
+    waiting = {
+        "deployments": {"id": {"any_": [platform.deployment("maintain")["id"]]}},
+        "flow_runs": {"state": {"name": {"any_": ["Scheduled"]}}},
+    }
+    wait_until("runs of the schedule", lambda: platform.call("/flow_runs/filter", waiting), 120)
+
+
 def test_deploying_again_keeps_what_users_have_made_of_schedules(platform: Platform, tmp_path: Path) -> None:
     deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())
     paused = {"cron": "0 3 * * *", "timezone": "UTC", "slug": "nightly", "active": False}
