@@ -240,9 +240,9 @@ def test_a_deployment_runs_on_a_worker_under_a_server(tmp_path: Path) -> None:
         deployed = prefect("--no-prompt", "deploy", "--all")
         assert deployed.returncode == 0, deployed.stdout + deployed.stderr
         scheduled = [made for made in post(f"{api}/deployments/filter", {}) if made["schedules"]]
-        assert {made["name"] for made in scheduled} == {"search-nightly", "paper-weekly"}
+        active = {made["name"]: [schedule["active"] for schedule in made["schedules"]] for made in scheduled}
+        assert active == {"search-nightly": [False], "paper-weekly": [False], "maintain": [True]}
         for made in scheduled:
-            assert [schedule["active"] for schedule in made["schedules"]] == [False]
             assert made["global_concurrency_limit"]["limit"] == 1
             assert made["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
         with started(BIN / "prefect", "worker", "start", "--pool", "siri", home=home, **environment):
