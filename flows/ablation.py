@@ -18,6 +18,7 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled
 from pydantic import Field
 
+from flows.gpu import make_gpu_limit, turn
 from flows.life import live
 from siri import run as runs
 from siri import tracking
@@ -178,6 +179,7 @@ class Crew:
 def _environment() -> dict[str, str]:
     """Workers share the server that this flow has or has brought; each computes in its recipe's threads."""
     with get_client(sync_client=True) as client:
+        make_gpu_limit(client)  # a server that this flow has brought has none yet
         return {"PREFECT_API_URL": str(client.api_url), "OMP_NUM_THREADS": "1"}
 
 
@@ -197,7 +199,8 @@ def run_one(study: str, trial: int, arm: str, seed: int) -> dict[str, float]:
     """One trial of a sweep; returns its values. What is given back, to be gone on with later, ends as Cancelled."""
     job, opened, claim, run, stop = _AT_HAND.get()
     try:
-        row = perform(job, opened, claim, run, stop, {"prefect.flow_run_id": str(flow_run.id)})
+        with turn(run.config):
+            row = perform(job, opened, claim, run, stop, {"prefect.flow_run_id": str(flow_run.id)})
     except (BusyError, StoppedError) as error:
         _GIVEN_BACK.get().append(error)
         return Cancelled(message=f"given back, not finished: {error}")  # type: ignore[return-value]

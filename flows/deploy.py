@@ -8,14 +8,14 @@ from pathlib import Path
 
 from prefect.automations import AutomationCore
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, WorkPoolCreate
+from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import EventTrigger, Posture
 from prefect.exceptions import ObjectNotFound
 from prefect.workers.process import ProcessWorker
 
-from flows.gpu import GPU
+from flows.gpu import make_gpu_limit
 from siri.errors import InputError
 
 FILE = Path(__file__).parent.parent / "prefect.yaml"
@@ -54,14 +54,6 @@ def make_pool(client: SyncPrefectClient) -> None:
     except ObjectNotFound:
         template = ProcessWorker.get_default_base_job_template()
         client.create_work_pool(WorkPoolCreate(name=POOL, type="process", base_job_template=template))
-
-
-def make_gpu_limit(client: SyncPrefectClient) -> None:
-    """One slot, unless somebody has set how many there are."""
-    try:
-        client.read_global_concurrency_limit_by_name(GPU)
-    except ObjectNotFound:
-        client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=GPU, limit=1))
 
 
 def make_watch(client: SyncPrefectClient) -> None:

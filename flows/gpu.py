@@ -1,10 +1,13 @@
 """Turns at the GPUs of a server: whoever computes on one holds a slot of Prefect's `gpu` limit."""
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.concurrency.asyncio import AcquireConcurrencySlotTimeoutError, ConcurrencySlotAcquisitionError
 from prefect.concurrency.sync import concurrency
+from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 
 from siri.config import RunConfig
@@ -24,27 +27,57 @@ def needs_gpu(config: RunConfig) -> bool:
 
 
 def in_turn(config: RunConfig, body: Callable[[], None]) -> None:
-    """Run a body that trains, in its turn if it needs a GPU and a server orders turns.
+    """Run a body that trains, in its turn if it needs a GPU and a server orders turns (see `turn`).
 
-    A stage that another run is making is waited for without the slot. Raises InputError when the server has no limit,
-    StoppedError when asked to stop while waiting.
+    A stage that another run is making is waited for without the slot.
     """
-    if not needs_gpu(config) or not PREFECT_API_URL.value():
-        return body()
-    while not STOP.is_set():
-        with ExitStack() as held:
-            try:
-                held.enter_context(concurrency(GPU, strict=True, timeout_seconds=POLL_SECONDS))
-            except AcquireConcurrencySlotTimeoutError:
-                continue
-            except ConcurrencySlotAcquisitionError as error:
-                raise InputError(
-                    f"PREFECT_API_URL: no slot of the limit `{GPU}`; `siri deploy` makes it: {error}"
-                ) from None
-            try:
-                with without_waiting():
-                    return body()
-            except BusyError:
-                pass
+    while True:
+        try:
+            with turn(config):
+                return body()
+        except BusyError:
+            if not _ordered(config):
+                raise
         STOP.wait(POLL_SECONDS)
-    raise StoppedError("its wait for a GPU")
+
+
+@contextmanager
+def turn(config: RunConfig) -> Iterator[None]:
+    """Hold a slot of the GPU limit, if the config needs one and a server orders turns; no lease is waited for in it.
+
+    Raises BusyError for what another process is making, InputError when the server has no limit, StoppedError when
+    asked to stop while waiting.
+    """
+    if not _ordered(config):
+        yield
+        return
+    with ExitStack() as held:
+        while not _take_slot(held):
+            if STOP.is_set():
+                raise StoppedError("its wait for a GPU")
+        with without_waiting():
+            yield
+
+
+def _ordered(config: RunConfig) -> bool:
+    return needs_gpu(config) and bool(PREFECT_API_URL.value())
+
+
+def _take_slot(held: ExitStack) -> bool:
+    if STOP.is_set():
+        return False
+    try:
+        held.enter_context(concurrency(GPU, strict=True, timeout_seconds=POLL_SECONDS))
+    except AcquireConcurrencySlotTimeoutError:
+        return False
+    except ConcurrencySlotAcquisitionError as error:
+        raise InputError(f"PREFECT_API_URL: no slot of the limit `{GPU}`; `siri deploy` makes it: {error}") from None
+    return True
+
+
+def make_gpu_limit(client: SyncPrefectClient) -> None:
+    """One slot, unless somebody has set how many there are."""
+    try:
+        client.read_global_concurrency_limit_by_name(GPU)
+    except ObjectNotFound:
+        client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=GPU, limit=1))

@@ -16,7 +16,7 @@ from siri.guard import MARK
 from siri.home import Home
 from sweeps.job import Job
 from sweeps.storage import STUDY_URL
-from tests.test_work import ARMS, LONG, ROOT, rows, steps_trained, wait_for, write_sweep
+from tests.test_work import ARMS, LONG, ROOT, TINY, rows, steps_trained, wait_for, write_sweep
 
 pytestmark = [
     pytest.mark.server,
@@ -109,6 +109,29 @@ def test_a_sweep_runs_its_grid_and_a_second_time_changes_nothing(tmp_path: Path)
         assert child.wait(timeout=280) == 0, said(job)
     assert rows(job) == before
     wait_for("nothing to be left", lambda: not marked(job), 30)
+
+
+def test_with_one_gpu_trials_on_one_trunk_take_turns_and_none_waits_with_the_slot(tmp_path: Path) -> None:
+    two = {name: ARMS[name] for name in ("cosine", "stair-last")}
+    job = make_job(tmp_path, seeds=[0], arms=two, baseline="cosine", sizes={
+        "laptop": {"recipe": "laptop", "overrides": [*TINY, "engine.device=cuda"]}
+    })  # fmt: skip
+    with sweeping(job, 2) as child:
+        assert child.wait(timeout=280) == 0, said(job)
+    assert [row.state for row in rows(job)] == ["done", "done"]
+    assert sum(row.attributes["trained"] for row in rows(job)) == 8 + 4
+    spans = sorted(_spans(job))
+    assert len(spans) == 2, "a trial that has the slot runs to its end"
+    assert spans[0][1] <= spans[1][0]
+
+
+def _spans(job: Job) -> list[tuple[float, float]]:
+    """When the training of each run's own second cycle began and ended."""
+    found = []
+    for path in job.home.runs.glob("*/metrics.jsonl"):
+        times = [json.loads(line)["time"] for line in path.read_text().splitlines()[4:]]
+        found.append((times[0], times[-1]))
+    return found
 
 
 def _flow_runs(job: Job) -> set[str]:
