@@ -247,6 +247,16 @@ def test_a_killed_supervisor_leaves_nothing_and_down_ends_all(tmp_path: Path) ->
         assert siri_command(home, "down").returncode == 0
         assert up.process.wait(timeout=60) == 0
         assert not processes_of(home)
+
+
+@pytest.mark.chaos  # it may have to wait for maintain's next turn, ten minutes
+def test_a_run_goes_on_after_down_and_up(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with bring_up(home) as up:
+        run = up.start("train-recipe", recipe="laptop", overrides=[*LONG, "seed=6"])
+        wait_until("ten steps", lambda: len(up.steps(6)) > 10)
+        assert siri_command(home, "down").returncode == 0
+        assert up.process.wait(timeout=60) == 0
         trained = len(up.steps(6))
     with bring_up(home) as up:
         wait_until("the run to go on", lambda: len(up.steps(6)) > trained)
