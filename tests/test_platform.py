@@ -242,7 +242,7 @@ def test_a_killed_supervisor_leaves_nothing_and_down_ends_all(tmp_path: Path) ->
         wait_until("its guard to end what is left", lambda: not processes_of(home), 60)
         assert siri_command(home, "status").returncode == 1
     with bring_up(home) as up:
-        run = up.start("train-recipe", recipe="laptop", overrides=[*LONG, "seed=6"])
+        up.start("train-recipe", recipe="laptop", overrides=[*LONG, "seed=6"])
         wait_until("ten steps", lambda: len(up.steps(6)) > 10)
         assert siri_command(home, "down").returncode == 0
         assert up.process.wait(timeout=60) == 0
