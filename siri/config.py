@@ -174,10 +174,19 @@ def say_off(value: Any) -> Any:
     return "off" if value is False else value
 
 
+class Switches(Settings):
+    """Settings of which some may be `off`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _say_off(cls, values: Any) -> Any:
+        return {name: say_off(value) for name, value in values.items()} if isinstance(values, dict) else values
+
+
 GuardAction = Literal["off", "warn", "pause", "stop"]
 
 
-class GuardSettings(Settings):
+class GuardSettings(Switches):
     """What a run is watched for, and what comes of it: a warning, a pause where the stage ends, a stop at once."""
 
     no_reward: GuardAction = "warn"
@@ -207,24 +216,14 @@ class GuardSettings(Settings):
     disk_free: Annotated[float, Field(ge=0)] = 2.0
     """For disk: gigabytes (10⁹ bytes)."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _say_off(cls, values: Any) -> Any:
-        return {name: say_off(value) for name, value in values.items()} if isinstance(values, dict) else values
 
-
-class SnapshotSettings(Settings):
+class SnapshotSettings(Switches):
     """What is kept beside the snapshots that the schedule names."""
 
     observed_extrema: Literal["off", "keep"] = "off"
     """Keep a snapshot where the observed length turns after the schedule has, to within checkpoint_every steps."""
     observed_window: Annotated[int, Field(ge=3)] = 11
     """Steps over which the observed length is averaged; a turn is believed when it is that many steps old."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _say_off(cls, values: Any) -> Any:
-        return {name: say_off(value) for name, value in values.items()} if isinstance(values, dict) else values
 
 
 class ForkSettings(Settings):

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
-from siri.guard import MARK
+from tests.upped import processes_of
 
 pytestmark = pytest.mark.server
 
@@ -116,19 +116,6 @@ def wait_for(question: str, answer: Any, seconds: float = 120) -> None:
         time.sleep(0.2)
 
 
-def marked_processes(home: Path) -> list[psutil.Process]:
-    """Processes that a flow of this home started and that are still there."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            environment = process.environ()
-        except psutil.Error:
-            continue
-        if MARK in environment and environment.get("SIRI_HOME") == str(home.resolve()):
-            found.append(process)
-    return found
-
-
 def test_a_killed_flow_leaves_no_process_and_goes_on_where_it_was(tmp_path: Path) -> None:
     home = tmp_path / "home"
     # the paper's cycle length: long enough that the kill comes in the middle of a stage
@@ -139,10 +126,10 @@ def test_a_killed_flow_leaves_no_process_and_goes_on_where_it_was(tmp_path: Path
         wait_for(
             "twenty steps", lambda: sum(len(p.read_text().splitlines()) for p in metrics.glob("*/metrics.jsonl")) > 20
         )
-        assert marked_processes(home), "the flow has brought its own Prefect server"
+        assert processes_of(home), "the flow has brought its own Prefect server"
         os.kill(child.pid, signal.SIGKILL)
         child.wait()
-        wait_for("the guard to end what is left", lambda: not marked_processes(home), 30)
+        wait_for("the guard to end what is left", lambda: not processes_of(home), 30)
     done = siri(home, "train", "laptop", *words)
     assert done.returncode == 0, done.stderr
     assert "c1-low: goes on after step " in done.stdout

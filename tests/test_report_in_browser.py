@@ -1,7 +1,6 @@
 """The report as a browser sees it: plots are drawn, nothing is fetched, a model's text stays text."""
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -9,21 +8,10 @@ import pytest
 
 from dashboards.report import write_report
 from siri.home import Home
+from tests.browser import CHROMIUM, QUIET
 from tests.test_dashboards import CONSTANT, make_run, plant
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--virtual-time-budget=10000",
-    "--enable-logging=stderr",
-]
+FLAGS = [*QUIET, "--virtual-time-budget=10000", "--enable-logging=stderr"]
 FIGURES = ("accuracy-tokens", "budget-length", "accuracy", "entropy", "words")
 
 pytestmark = [

@@ -17,6 +17,7 @@ from siri.engines.verl import checkpoints
 from siri.engines.verl.launch import check_recipe
 from siri.engines.verl.order import order_of
 from siri.engines.verl.process import VerlProcess
+from siri.errors import LostEngineError
 from siri.problems import ProblemSet
 from siri.rollouts import RolloutBatch
 
@@ -63,7 +64,8 @@ class VerlEngine:
             last = report.step
             yield report
         if self._process.code != 0 or (last != plan.last and not plan.stop.is_set()):
-            raise RuntimeError(
+            killed = (self._process.code or 0) < 0
+            raise (LostEngineError if killed else RuntimeError)(
                 f"verl ended with code {self._process.code} after step {last} of {plan.last}:\n"
                 f"{self._process.last_words()}"
             )
