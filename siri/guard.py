@@ -4,9 +4,10 @@ import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 import psutil
 
@@ -84,6 +85,34 @@ def end(processes: Sequence[psutil.Process]) -> None:
     for process in psutil.wait_procs(processes, timeout=5)[1]:
         with suppress(psutil.NoSuchProcess):
             process.kill()
+
+
+class Family:
+    """A child process and all that it starts: ended together, by `close` or by this process's end, however it comes."""
+
+    def __init__(self, command: Sequence[str], env: Mapping[str, str], out: int | IO[bytes], log: IO[bytes]) -> None:
+        """Start the command; its stdin is a pipe that is never written to, and ends when this process does."""
+        self.mark = new_mark()
+        self._guard = watch(self.mark)
+        self.child = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=out,
+            stderr=log,
+            env={**env, MARK: self.mark},
+            start_new_session=True,  # Ctrl-C is for the parent, which passes it on as it sees fit
+        )
+
+    def close(self) -> None:
+        """End the child and everything it started."""
+        self.child.kill()
+        self.child.wait()
+        while left := marked(self.mark):
+            end(left)
+        for pipe in (self.child.stdin, self.child.stdout, self._guard.stdin):
+            if pipe is not None:
+                pipe.close()
+        self._guard.wait()
 
 
 def main() -> None:

@@ -1,0 +1,64 @@
+"""The child process: vLLM's offline engine over one order, a line on stdout for every problem as it is answered."""
+
+import json
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import IO, Any
+
+
+def end_with_parent() -> None:
+    """Wait for the end of stdin, which comes when the parent ends, also by kill −9; then end at once."""
+    os.read(sys.stdin.fileno(), 1)  # nothing is ever written
+    os._exit(1)
+
+
+def keep_stdout() -> IO[str]:
+    """The pipe to the parent, for answers alone: what vLLM and its processes print goes to the log."""
+    pipe = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    return pipe
+
+
+def answers(order: dict[str, Any]) -> Any:
+    """Per problem, as each is done: its place in the order, the prompt that vLLM read, and every response."""
+    from vllm import LLM, SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    llm = LLM(**order["engine"], generation_config="vllm", logprobs_mode="processed_logprobs")
+    settings = [
+        SamplingParams(
+            **order["sampling"],
+            seed=seed,
+            ignore_eos=True,  # the end tokens are those of the order and no others
+            logprobs=0,
+            flat_logprobs=True,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        for seed in order["seeds"]
+    ]
+    names = llm.enqueue([{"prompt_token_ids": ids} for ids in order["prompts"]], settings, use_tqdm=False)
+    places = {name: place for place, name in enumerate(names)}
+    while llm.llm_engine.has_unfinished_requests():
+        for output in llm.llm_engine.step():
+            responses = [[list(one.token_ids), one.logprobs.logprobs, one.finish_reason] for one in output.outputs]
+            yield {"place": places[output.request_id], "prompt": output.prompt_token_ids, "responses": responses}
+
+
+def main() -> None:
+    """Answer the order that argv names; the first line says what answers."""
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    pipe = keep_stdout()
+    import vllm
+    from vllm.platforms import current_platform
+
+    told = {"vllm": vllm.__version__, "device": current_platform.device_type}
+    print(json.dumps(told), file=pipe, flush=True)
+    for answer in answers(json.loads(Path(sys.argv[1]).read_text())):
+        print(json.dumps(answer), file=pipe, flush=True)
+
+
+if __name__ == "__main__":
+    main()
