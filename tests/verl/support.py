@@ -1,7 +1,10 @@
 """Test support: verl on this machine's CPU, its rollout in torch; a tiny run of two stages of three steps."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+
+import psutil
 
 from siri.config import RunConfig, load
 from tests.verl.torch_rollout import BUDGETS
@@ -12,7 +15,6 @@ ON_CPU = (
     "+actor_rollout_ref.model.override_config.attn_implementation=sdpa",
     "actor_rollout_ref.actor.use_torch_compile=False",
     "actor_rollout_ref.actor.fsdp_config.use_torch_compile=False",
-    "actor_rollout_ref.rollout.name=torch",
     "actor_rollout_ref.rollout.agent.num_workers=1",
     "reward.num_workers=1",
     "transfer_queue.backend.SimpleStorage.num_data_storage_units=1",
@@ -43,9 +45,9 @@ def tiny(*overrides: str) -> RunConfig:
     return load("laptop", [*TINY, *overrides])
 
 
-def tiny_verl(*overrides: str) -> RunConfig:
-    """The same run on verl, on one CPU."""
-    extra = "engine.verl.extra=[" + ", ".join(f"'{setting}'" for setting in ON_CPU) + "]"
+def tiny_verl(*overrides: str, rollout: Sequence[str] = ("actor_rollout_ref.rollout.name=torch",)) -> RunConfig:
+    """The same run on verl, on one CPU; `rollout` are verl's settings of what samples."""
+    extra = "engine.verl.extra=[" + ", ".join(f"'{setting}'" for setting in (*ON_CPU, *rollout)) + "]"
     return tiny("engine.name=verl", "engine.verl.gpus_per_node=1", "engine.verl.prompt_tokens=64", extra, *overrides)
 
 
@@ -61,3 +63,15 @@ def use_cpu(budgets: Path) -> None:
         "HF_HUB_OFFLINE": "1",
         BUDGETS: str(budgets),
     }
+
+
+def left() -> list[str]:
+    """Command lines of processes, other than this one and its grading children, that verl, vLLM or a driver left."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(BUDGETS) == os.environ[BUDGETS]:
+                found.append(" ".join(process.cmdline()))
+        except psutil.Error:  # gone, or another user's
+            continue
+    return [line for line in found if "siri.grading" not in line]

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from itertools import islice
 from threading import Event
 
-import psutil
 import pytest
 
 pytest.importorskip("verl", reason="verl is not installed here: `make test-verl` runs this")
@@ -26,8 +25,7 @@ from siri.problems import load_splits, problems_of_step
 from siri.run import Run, advance
 from siri.snapshots import WEIGHTS
 from tests.conftest import prepare, wait_for
-from tests.verl.support import tiny, tiny_verl, use_cpu
-from tests.verl.torch_rollout import BUDGETS
+from tests.verl.support import left, tiny, tiny_verl, use_cpu
 
 pytestmark = pytest.mark.timeout(1500)
 
@@ -46,18 +44,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
 @pytest.fixture(scope="module")
 def run(home: Home) -> Run:
     return prepare(tiny_verl(), home)
-
-
-def left() -> list[str]:
-    """Command lines of processes, other than this one and its grading children, that verl or its driver left."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get(BUDGETS) == os.environ[BUDGETS]:
-                found.append(" ".join(process.cmdline()))
-        except psutil.Error:  # gone, or another user's
-            continue
-    return [line for line in found if "siri.grading" not in line]
 
 
 def wait_until_nothing_is_left() -> None:

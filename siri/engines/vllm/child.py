@@ -39,12 +39,12 @@ def answers(order: dict[str, Any]) -> Any:
         )
         for seed in order["seeds"]
     ]
-    names = llm.enqueue([{"prompt_token_ids": ids} for ids in order["prompts"]], settings, use_tqdm=False)
-    places = {name: place for place, name in enumerate(names)}
+    llm.enqueue([{"prompt_token_ids": ids} for ids in order["prompts"]], settings, use_tqdm=False)
     while llm.llm_engine.has_unfinished_requests():
         for output in llm.llm_engine.step():
             responses = [[list(one.token_ids), one.logprobs.logprobs, one.finish_reason] for one in output.outputs]
-            yield {"place": places[output.request_id], "prompt": output.prompt_token_ids, "responses": responses}
+            place = int(output.request_id)  # vLLM numbers requests from 0 as they come, and sorts by that itself
+            yield {"place": place, "prompt": output.prompt_token_ids, "responses": responses}
 
 
 def main() -> None:
