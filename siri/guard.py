@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -113,6 +114,16 @@ class Family:
             if pipe is not None:
                 pipe.close()
         self._guard.wait()
+
+
+def end_with_parent() -> None:
+    """In a family's child: end at once when stdin ends, which it does when the parent ends, also by kill -9."""
+
+    def wait() -> None:
+        os.read(sys.stdin.fileno(), 1)  # nothing is ever written; a buffered read would hold a lock at the exit
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def main() -> None:

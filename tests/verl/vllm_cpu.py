@@ -18,6 +18,7 @@ ON_VLLM = (
     "actor_rollout_ref.rollout.max_num_batched_tokens=256",
     "actor_rollout_ref.rollout.max_num_seqs=32",
     "actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes=8",
+    "actor_rollout_ref.actor.entropy_coeff=0.1",  # weights move at every step, whether an answer is right or not
     "trainer.logger=[console,file]",
 )
 """verl's settings, in place of those of the torch rollout."""

@@ -26,6 +26,8 @@ QUIET = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 """Nothing that runs here reports to anybody."""
+ALONE = {"VLLM_HOST_IP": "127.0.0.1", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""Without a cluster all of it is on this machine, and its servers, vLLM's among them, listen on loopback."""
 
 
 class VerlProcess:
@@ -37,7 +39,7 @@ class VerlProcess:
         self.log = self.folder / "log.txt"
         own = {"RAY_AUTH_TOKEN": secrets.token_hex(32)}  # else Ray keeps one in the user's home
         if "RAY_ADDRESS" not in os.environ:
-            own["VLLM_HOST_IP"] = "127.0.0.1"  # all of it is on this machine
+            own |= ALONE
         command = [sys.executable, "-m", "siri.engines.verl.child", str(order.path), str(self.folder)]
         with self.log.open("wb") as log:
             self._family = guard.Family(command, {**own, **os.environ, **QUIET}, log, log)

@@ -3,20 +3,16 @@
 import json
 import os
 import sys
-import threading
 from pathlib import Path
 from typing import IO, Any
 
-
-def end_with_parent() -> None:
-    """Wait for the end of stdin, which comes when the parent ends, also by kill −9; then end at once."""
-    os.read(sys.stdin.fileno(), 1)  # nothing is ever written
-    os._exit(1)
+from siri.guard import end_with_parent
 
 
 def keep_stdout() -> IO[str]:
     """The pipe to the parent, for answers alone: what vLLM and its processes print goes to the log."""
     pipe = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.register_at_fork(after_in_child=pipe.close)  # the pipe ends when this process does, whoever is left below it
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     return pipe
 
@@ -49,7 +45,7 @@ def answers(order: dict[str, Any]) -> Any:
 
 def main() -> None:
     """Answer the order that argv names; the first line says what answers."""
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    end_with_parent()
     pipe = keep_stdout()
     import vllm
     from vllm.platforms import current_platform

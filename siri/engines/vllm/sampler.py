@@ -60,8 +60,9 @@ class VllmSampler:
         self.close()
         tokenizer, settings = load_tokenizer(model), self.config.problems
         prompts = [make_prompt(one, tokenizer, settings.template, settings.suffix) for one in request.problems]
-        answers = self._answers(self._write_order(model, request, prompts, tokenizer))
-        for problem, answer, prompt in zip(request.problems, in_order(answers), prompts, strict=True):
+        answers = in_order(self._answers(self._write_order(model, request, prompts, tokenizer)))
+        for problem, prompt in zip(request.problems, prompts, strict=True):
+            answer = next(answers)
             read = Prompt(answer["prompt"], prompt.opening)
             yield batch_of(problem, request, read, answer["responses"], tokenizer, self.config)
         self.close()
@@ -99,11 +100,12 @@ class VllmSampler:
         return folder / "order.json"
 
     def _answers(self, order: Path) -> Iterator[dict[str, Any]]:
-        """The child's answers as they come. Raises when it ends early, with its last words."""
+        """The child's answers as they come; nobody asks for more than there are. Raises when it ends before that."""
         log = order.with_name("log.txt")
         command = [sys.executable, "-m", "siri.engines.vllm.child", str(order)]
         with log.open("wb") as file:
-            self._family = guard.Family(command, {**os.environ, **QUIET}, subprocess.PIPE, file)
+            environment = {**os.environ, **QUIET, "TMPDIR": str(order.parent)}  # for its sockets and what it leaves
+            self._family = guard.Family(command, environment, subprocess.PIPE, file)
         child = self._family.child
         assert child.stdout is not None
         for line in child.stdout:
@@ -112,9 +114,8 @@ class VllmSampler:
                 yield answer
             else:
                 self._told = answer
-        if code := child.wait():
-            words = "\n".join(log.read_text(errors="replace").splitlines()[-20:])
-            raise (LostEngineError if code < 0 else RuntimeError)(f"vLLM ended with code {code}:\n{words}")
+        code, words = child.wait(), "\n".join(log.read_text(errors="replace").splitlines()[-20:])
+        raise (LostEngineError if code < 0 else RuntimeError)(f"vLLM ended with code {code}:\n{words}")
 
     def close(self) -> None:
         """End vLLM with all its processes and remove what was laid out for it."""
