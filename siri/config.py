@@ -171,7 +171,7 @@ class EvaluationSettings(Settings):
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the samples and of the bootstrap."""
     sampler: SamplerName = "torch"
-    """What writes the responses: `torch` (the engine's own sampler, in this process) or `vllm` (a child process)."""
+    """What writes the responses: `torch`, the engine's own sampler, or `vllm`, in a process of its own."""
 
 
 def say_off(value: Any) -> Any:

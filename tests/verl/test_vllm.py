@@ -32,7 +32,7 @@ from tests.engine_case import check_batch
 from tests.verl.support import left, tiny_verl, use_cpu
 from tests.verl.vllm_cpu import ON_VLLM, use_vllm_cpu
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1500)
 
 TWO_STEPS = (
     "model.shape.heads=2",  # of 32: vLLM has no smaller ones on a CPU
