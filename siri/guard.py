@@ -14,8 +14,6 @@ import psutil
 
 MARK = "SIRI_GUARD"
 """Environment variable that all descendants of a guarded process inherit."""
-TRACKER = "multiprocessing.resource_tracker"
-"""In the command line of the process that Python starts beside one that shares memory."""
 _guards: list[subprocess.Popen[bytes]] = []
 """Kept, or the pipe of a forgotten guard would be closed and the guard act while this process lives."""
 
@@ -81,18 +79,13 @@ def _is_orphan(process: psutil.Process, guards: set[str], home: str) -> bool:
 
 
 def end(processes: Sequence[psutil.Process]) -> None:
-    """End processes: asked first, killed after five seconds.
-
-    Python's trackers of shared memory are left to the last: they remove what the others held, then end by themselves.
-    """
-    trackers = [process for process in processes if any(TRACKER in word for word in _command(process))]
-    for group in ([process for process in processes if process not in trackers], trackers):
-        for process in group:
-            with suppress(psutil.NoSuchProcess):
-                process.terminate()  # a tracker takes no notice of it
-        for process in psutil.wait_procs(group, timeout=5)[1]:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
+    """End processes: asked first, killed after five seconds."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
+    for process in psutil.wait_procs(processes, timeout=5)[1]:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 class Family:
