@@ -14,6 +14,8 @@ import psutil
 
 MARK = "SIRI_GUARD"
 """Environment variable that all descendants of a guarded process inherit."""
+KEEP = {"SPT_NOENV": "1"}
+"""Has processes that give themselves titles, as vLLM's do, not write these over the environment that bears the mark."""
 _guards: list[subprocess.Popen[bytes]] = []
 """Kept, or the pipe of a forgotten guard would be closed and the guard act while this process lives."""
 
@@ -25,7 +27,7 @@ def guard() -> None:
     """
     mark = new_mark()
     _guards.append(watch(mark))
-    os.environ[MARK] = mark
+    os.environ |= {MARK: mark, **KEEP}
 
 
 def new_mark() -> str:
@@ -100,7 +102,7 @@ class Family:
             stdin=subprocess.PIPE,
             stdout=out,
             stderr=log,
-            env={**env, MARK: self.mark},
+            env={**env, MARK: self.mark, **KEEP},
             start_new_session=True,  # Ctrl-C is for the parent, which passes it on as it sees fit
         )
 

@@ -1,6 +1,7 @@
 """Test support: verl on this machine's CPU, its rollout in torch; a tiny run of two stages of three steps."""
 
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -75,3 +76,10 @@ def left() -> list[str]:
         except psutil.Error:  # gone, or another user's
             continue
     return [line for line in found if "siri.grading" not in line]
+
+
+def wait_until_nothing_is_left() -> None:
+    end = time.monotonic() + 120
+    while left() and time.monotonic() < end:
+        time.sleep(0.5)
+    assert left() == []

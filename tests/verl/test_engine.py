@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from itertools import islice
 from threading import Event
@@ -25,7 +24,7 @@ from siri.problems import load_splits, problems_of_step
 from siri.run import Run, advance
 from siri.snapshots import WEIGHTS
 from tests.conftest import prepare, wait_for
-from tests.verl.support import left, tiny, tiny_verl, use_cpu
+from tests.verl.support import left, tiny, tiny_verl, use_cpu, wait_until_nothing_is_left
 
 pytestmark = pytest.mark.timeout(1500)
 
@@ -44,13 +43,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
 @pytest.fixture(scope="module")
 def run(home: Home) -> Run:
     return prepare(tiny_verl(), home)
-
-
-def wait_until_nothing_is_left() -> None:
-    end = time.monotonic() + 120
-    while left() and time.monotonic() < end:
-        time.sleep(0.5)
-    assert left() == []
 
 
 def told(home: Home) -> list[tuple[int, int]]:
