@@ -43,10 +43,15 @@ def tiny(*overrides: str) -> RunConfig:
     return load("laptop", [*TINY, *overrides])
 
 
+def on_verl() -> tuple[str, ...]:
+    """The overrides that put a laptop recipe on verl, on one CPU."""
+    extra = "engine.verl.extra=[" + ", ".join(f"'{setting}'" for setting in ON_CPU) + "]"
+    return "engine.name=verl", "engine.verl.gpus_per_node=1", "engine.verl.prompt_tokens=64", extra
+
+
 def tiny_verl(*overrides: str) -> RunConfig:
     """The same run on verl, on one CPU."""
-    extra = "engine.verl.extra=[" + ", ".join(f"'{setting}'" for setting in ON_CPU) + "]"
-    return tiny("engine.name=verl", "engine.verl.gpus_per_node=1", "engine.verl.prompt_tokens=64", extra, *overrides)
+    return tiny(*on_verl(), *overrides)
 
 
 def use_cpu(budgets: Path) -> None:

@@ -168,3 +168,13 @@ def test_a_verl_snapshot_goes_on_in_the_local_engine(run: Run, home: Home, first
     [report] = list(islice(advance(forked, 6), 1))
     assert report.step == 4
     assert report.metrics["rollout/length"] > 1
+
+
+def test_the_same_random_numbers_make_the_local_engine_s_steps(run: Run, home: Home, first: list[StepReport]) -> None:
+    local = list(advance(prepare(tiny(), home), 3))
+    for ours, verls in zip(local, first, strict=True):
+        told = {
+            name for name in METRICS if name.partition("/")[0] in ("rollout", "reward", "update")
+        } & ours.metrics.keys()
+        for name in told:
+            assert verls.metrics[name] == pytest.approx(ours.metrics[name], rel=1e-3, abs=1e-6), (ours.step, name)

@@ -71,6 +71,21 @@ def places(keys: Sequence[str], group_size: int) -> list[int]:
     return found
 
 
+def share_out(keys: Sequence[str], lengths: Sequence[int], deals: Sequence[Sequence[int]], ranks: int) -> list[int]:
+    """verl's rows, a GPU's after the other's, so that each minibatch holds the problems of its deal.
+
+    verl cuts the rows into a piece per GPU, and each piece into minibatches, in order; long and short are balanced.
+    """
+    pieces: list[list[int]] = [[] for _ in range(ranks)]
+    for dealt in deals:
+        members = [row for row, key in enumerate(keys) if int(key.split("_")[0]) in dealt]
+        members.sort(key=lengths.__getitem__, reverse=True)
+        for place, row in enumerate(members):
+            turn, seat = divmod(place, ranks)
+            pieces[seat if turn % 2 == 0 else ranks - 1 - seat].append(row)
+    return [row for piece in pieces for row in piece]
+
+
 @dataclass(frozen=True)
 class Written:
     """verl's fields of a step, a row each, in verl's order."""

@@ -52,18 +52,18 @@ class VerlProcess:
 
     def lines(self, stop: Event) -> Iterator[str]:
         """The report of each step as it is written, until the child ends; a stop is passed on when it comes."""
-        place = 0
-        while True:
-            ended = self._child.poll() is not None
-            if stop.is_set():
-                self.order.stop.touch()
-            written = self.order.reports.read_text() if self.order.reports.exists() else ""
-            whole = written.rfind("\n") + 1
-            yield from written[place:whole].splitlines()
-            place = max(place, whole)
-            if ended:
-                return
-            time.sleep(POLL_SECONDS)
+        self.order.reports.touch()
+        begun = ""
+        with self.order.reports.open() as reports:
+            while True:
+                ended = self._child.poll() is not None
+                if stop.is_set():
+                    self.order.stop.touch()
+                *whole, begun = (begun + reports.read()).split("\n")
+                yield from whole
+                if ended:
+                    return
+                time.sleep(POLL_SECONDS)
 
     @property
     def code(self) -> int | None:

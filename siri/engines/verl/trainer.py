@@ -17,21 +17,21 @@ from verl.workers.utils.padding import response_to_nested
 
 from siri.engine import StepReport
 from siri.engines.verl.algorithms import place_advantages
-from siri.engines.verl.batch import Asked, Written, ask, places, rollout_batch, rows
+from siri.engines.verl.batch import Asked, Written, ask, places, rollout_batch, rows, share_out
 from siri.engines.verl.order import current_order
 from siri.methods import METHODS
-from siri.problems import load_splits
+from siri.problems import deal, load_splits
 from siri.rollouts import RolloutBatch, pad_rows, read_metrics
 from siri.train import STATE_FILE, load_state, pick_responses
 
 UPDATE = {
     "update/loss": "actor/pg_loss",
     "update/grad_norm": "actor/grad_norm",
-    "update/ppo_clip": "actor/pg_clipfrac",
-    "update/kl": "actor/ppo_kl",
     "update/learning_rate": "actor/lr",
 }
 """siri's names of what verl's workers report of an update."""
+SHARES = {"update/ppo_clip": ("actor/clipped", "actor/tokens"), "update/kl": ("actor/kl", "actor/trained")}
+"""Sums over tokens that the policy loss tells, to be divided."""
 
 
 class NoLoader:
@@ -84,6 +84,15 @@ class SiriTrainer(PPOTrainerSync):
         tu.assign_non_tensor_data(batch, "global_steps", self.global_steps)
         return batch
 
+    def _balance_batch(self, batch: Any, metrics: Any, *arguments: Any, **named: Any) -> Any:
+        """The rows shared out among the GPUs so that each minibatch holds the problems it holds on every engine."""
+        batch = super()._balance_batch(batch, metrics, *arguments, **named)
+        ranks = max(self.actor_rollout_wg._dispatch_info["actor"]) + 1
+        settings = self.recipe.method
+        deals = deal(self.recipe.rollout.batch_size, settings.minibatches, self.recipe.seed, self.global_steps)
+        batch.reorder(share_out(batch.keys, [tag["seq_len"] for tag in batch.tags], deals, ranks))
+        return batch
+
     def _compute_advantage(self, batch: Any, metrics: dict[str, Any]) -> Any:
         """Rewards and advantages by the method, over the whole batch, before verl spreads them over the tokens."""
         order = places(batch.keys, self.recipe.rollout.group_size)
@@ -117,6 +126,7 @@ class SiriTrainer(PPOTrainerSync):
         told = {name: float(metrics[name]) for name in metrics if name.partition("/")[0] in ("rollout", "reward")}
         told = {name: value for name, value in told.items() if name in read_names()}
         told |= {name: float(metrics[theirs]) for name, theirs in UPDATE.items()}
+        told |= {name: float(metrics[part]) / max(float(metrics[whole]), 1) for name, (part, whole) in SHARES.items()}
         told |= {"time/sample": timing_raw["gen"], "time/update": timing_raw["update_actor"]}
         checkpoint = self.order.state(global_steps) if self.saved else None
         report = StepReport(global_steps, time.time(), told, pick_responses(self.sampled, self.rewards), checkpoint)
