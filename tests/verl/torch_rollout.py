@@ -93,9 +93,11 @@ class TorchServer:
 class TorchReplica(RolloutReplica):
     """One server; it holds no accelerator."""
 
+    server = TorchServer
+
     async def launch_servers(self) -> None:
         name = f"torch-{self.replica_rank}"
-        server = ray.remote(TorchServer).options(name=name, num_cpus=0.1, max_concurrency=1000)
+        server = ray.remote(self.server).options(name=name, num_cpus=0.1, max_concurrency=1000)
         self._server_handle = server.remote(self.model_config.path)
         self._server_address = name
         self.servers = [self._server_handle]
