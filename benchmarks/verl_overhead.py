@@ -8,6 +8,7 @@ length; seconds of wall and CPU (all processes, idle ones too) of a step are med
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -55,14 +56,9 @@ def write_plain(folder: Path, home: Home, steps: int) -> Order:
     """The side of verl: the base with a chat template for verl's data set, the problems as verl reads them."""
     base = open_run(config_of(steps, 0), home).snapshot("base")
     assert base is not None
-    model = folder / "model"
-    model.mkdir()
-    for path in base.folder.iterdir():
-        (model / path.name).symlink_to(path.absolute())
+    model = Path(shutil.copytree(base.folder, folder / "model"))
     tokenizer = AutoTokenizer.from_pretrained(base.folder)
     tokenizer.chat_template = "{{ messages[0].content }}"
-    for path in model.glob("tokenizer*"):
-        path.unlink()
     tokenizer.save_pretrained(model)
     problems = load_splits(config_of(steps, 0).problems).train.problems[: 16 * steps]
     rows = [

@@ -75,7 +75,6 @@ base._ROLLOUT_REGISTRY["fixed", "async"] = "tests.verl.torch_rollout.TorchAdapte
 
 def main() -> None:
     """`python -m benchmarks.verl_plain ORDER FOLDER`: verl's own `run_ppo` with the order's settings."""
-    import ray
     from verl.trainer.main_ppo import TaskRunnerV1, run_ppo
 
     from siri.engines.verl.child import add_ray, compose_config
@@ -84,7 +83,7 @@ def main() -> None:
     os.environ[VARIABLE] = sys.argv[1]  # for the rollout, which is told the batch's size by it
     config = compose_config(read_order(Path(sys.argv[1])))
     add_ray(config, Path(sys.argv[2]))
-    run_ppo(config, task_runner_class=ray.remote(TaskRunnerV1))
+    run_ppo(config, task_runner_class=TaskRunnerV1)
 
 
 if __name__ == "__main__":
