@@ -60,6 +60,11 @@ def rows(asked: Sequence[Asked], eos_ids: Sequence[int]) -> dict[str, list[Any]]
     }
 
 
+def asked_at(key: str) -> int:
+    """Which problem of the step a row of verl's, named `uid_session_turn`, answers."""
+    return int(key.split("_")[0])
+
+
 def places(keys: Sequence[str], group_size: int) -> list[int]:
     """Where each of verl's rows, named `uid_session_turn` and balanced over the GPUs, stands in siri's order.
 
@@ -78,7 +83,7 @@ def share_out(keys: Sequence[str], lengths: Sequence[int], deals: Sequence[Seque
     """
     pieces: list[list[int]] = [[] for _ in range(ranks)]
     for dealt in deals:
-        members = [row for row, key in enumerate(keys) if int(key.split("_")[0]) in dealt]
+        members = [row for row, key in enumerate(keys) if asked_at(key) in dealt]
         members.sort(key=lengths.__getitem__, reverse=True)
         for place, row in enumerate(members):
             turn, seat = divmod(place, ranks)
