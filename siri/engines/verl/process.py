@@ -52,18 +52,26 @@ class VerlProcess:
 
     def lines(self, stop: Event) -> Iterator[str]:
         """The report of each step as it is written, until the child ends; a stop is passed on when it comes."""
-        self.order.reports.touch()
-        begun = ""
-        with self.order.reports.open() as reports:
-            while True:
-                ended = self._child.poll() is not None
-                if stop.is_set():
-                    self.order.stop.touch()
-                *whole, begun = (begun + reports.read()).split("\n")
-                yield from whole
-                if ended:
-                    return
-                time.sleep(POLL_SECONDS)
+        place = 0
+        while True:
+            ended = self._child.poll() is not None
+            if stop.is_set():
+                self.order.stop.touch()
+            whole = self._written_since(place)
+            place += len(whole)
+            yield from whole.decode().splitlines()
+            if ended:
+                return
+            time.sleep(POLL_SECONDS)
+
+    def _written_since(self, place: int) -> bytes:
+        """The whole lines behind a place of the reports; opened anew, since on shared storage only that looks again."""
+        if not self.order.reports.exists():
+            return b""
+        with self.order.reports.open("rb") as reports:
+            reports.seek(place)
+            written = reports.read()
+        return written[: written.rfind(b"\n") + 1]
 
     @property
     def code(self) -> int | None:
