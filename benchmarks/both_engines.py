@@ -35,7 +35,10 @@ TWINS = {f"twin {rows}": (f"engine.sample_rows={rows}",) for rows in (64, 48, 32
 """The local engine with fewer rows side by side: the same steps with other random numbers."""
 SNAPSHOTS = ("base", "c1-low", "c1-high")
 TOLD = ("accuracy", "length")
-COLOURS = {"local": "#0072B2", "verl": "#D55E00"}
+LOOKS: dict[str, dict[str, Any]] = {
+    "local": {"color": "#0072B2", "linewidth": 1.2},
+    "verl": {"color": "#D55E00", "linestyle": "none", "marker": "o", "markersize": 5, "markerfacecolor": "none"},
+}
 
 
 def config_of(arm: str, seed: int) -> RunConfig:
@@ -105,15 +108,14 @@ def show(apart: dict[str, list[float]], noise: dict[str, list[float]]) -> Iterat
 
 
 def first_steps(runs: dict[tuple[str, int], Run], seeds: Sequence[int]) -> Iterator[str]:
-    """Every metric of step 1: verl's, the local engine's, and the range of all local runs of that seed."""
+    """Every metric of step 1: verl's, the local engine's, and the range of the twins of that seed."""
     for seed in seeds:
-        local = [lines(run)[0] for (arm, of), run in runs.items() if of == seed and arm != "verl"]
-        verl = lines(runs["verl", seed])[0]
+        verl, local = (lines(runs[arm, seed])[0] for arm in ("verl", "local"))
+        twins = [lines(runs[arm, seed])[0] for arm in TWINS]
         for name in sorted(verl):
             if name.startswith(("rollout/", "reward/", "update/")):
-                own = local[0][name]
-                low, high = min(line[name] for line in local), max(line[name] for line in local)
-                yield f"seed {seed} {name:<24} {verl[name]:.6g}, local {own:.6g} ({low:.4g} … {high:.4g})"
+                low, high = min(line[name] for line in twins), max(line[name] for line in twins)
+                yield f"seed {seed} {name:<24} {verl[name]:.6g}, local {local[name]:.6g} (twins {low:.4g} … {high:.4g})"
 
 
 def draw(runs: dict[tuple[str, int], Run], seeds: Sequence[int], path: Path) -> None:
@@ -127,9 +129,9 @@ def draw(runs: dict[tuple[str, int], Run], seeds: Sequence[int], path: Path) -> 
             twins = np.array([[line[f"rollout/{told}"] for line in lines(runs[arm, seed])] for arm in TWINS])
             steps = np.arange(1, twins.shape[1] + 1)
             axis.fill_between(steps, twins.min(0), twins.max(0), color="#999999", alpha=0.35, linewidth=0)
-            for arm, colour in COLOURS.items():
+            for arm, look in LOOKS.items():
                 curve = [line[f"rollout/{told}"] for line in lines(runs[arm, seed])]
-                axis.plot(steps, curve, "-o", color=colour, markersize=3, linewidth=1, label=arm)
+                axis.plot(steps, curve, label=arm, **look)
             axis.grid(alpha=0.3)
         budgets = [line["rollout/budget"] for line in lines(runs["local", seed])]
         axes[0, column].plot(steps, budgets, ":", color="black", linewidth=1, label="budget")

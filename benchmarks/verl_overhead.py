@@ -82,6 +82,8 @@ class Timed:
 
     start: float
     """Seconds from the command to the end of the first step."""
+    start_cpu: float
+    """CPU seconds of all processes until all requests of the first step have come."""
     wall: float
     """Median seconds of a step."""
     cpu: float
@@ -117,6 +119,7 @@ def watch(command: list[str], folder: Path, steps: int) -> Timed:
     counted = used[-1] - used[WARM]
     return Timed(
         start,
+        used[0],
         median(periods),
         counted / len(periods),
         sum(loads) / len(loads),
@@ -179,7 +182,8 @@ def measure(side: str, home: Home, steps: int, seed: int) -> Timed:
 def tell(side: str, one: Timed) -> str:
     """A run in a line."""
     return (
-        f"{side:<6} {one.wall:6.2f} s a step, {one.cpu:6.2f} CPU s, first step after {one.start:6.1f} s, "
+        f"{side:<6} {one.wall:6.2f} s a step, {one.cpu:6.2f} CPU s, first step after {one.start:6.1f} s and "
+        f"{one.start_cpu:.0f} CPU s, "
         f"load {one.load:.1f}; {' '.join(f'{name} {value:.2f}' for name, value in one.phases.items())}"
     )
 
