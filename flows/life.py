@@ -3,7 +3,7 @@
 import os
 import signal
 from collections.abc import Callable
-from threading import Thread, current_thread, main_thread
+from threading import Event, Thread, current_thread, main_thread
 from typing import Any
 from uuid import UUID
 
@@ -41,11 +41,14 @@ def live(body: Callable[[], str]) -> str:
         _write_to_file()
     guard.guard()
     attempt = _read().run_count
-    Thread(target=_heed, args=(UUID(flow_run.id), attempt), name="heed", daemon=True).start()
+    done = Event()
+    Thread(target=_heed, args=(UUID(flow_run.id), attempt, done), name="heed", daemon=True).start()
     try:
         return body()
     except (StoppedError, LostEngineError, httpx.TransportError) as ended:
         return _end(ended, attempt)  # type: ignore[return-value]
+    finally:
+        done.set()
 
 
 def _write_to_file() -> None:
@@ -63,13 +66,13 @@ def _read() -> FlowRun:
         return client.read_flow_run(UUID(flow_run.id))
 
 
-def _heed(run_id: UUID, attempt: int) -> None:
-    """Ask this process to stop once its run is cancelled, called crashed, or taken up by another process.
+def _heed(run_id: UUID, attempt: int, done: Event) -> None:
+    """Ask this process to stop once its run is cancelled, called crashed, or taken up by another process; until done.
 
     The worker that started this process tells it so as well, unless it was killed.
     """
     with get_client(sync_client=True) as client:
-        while not interrupt.STOP.wait(HEED_SECONDS):
+        while not done.wait(HEED_SECONDS) and not interrupt.STOP.is_set():
             try:
                 run = client.read_flow_run(run_id)
             except (httpx.TransportError, PrefectHTTPStatusError):  # away just now

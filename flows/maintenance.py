@@ -3,6 +3,7 @@
 from datetime import datetime, timedelta
 from typing import Annotated
 
+from filelock import FileLock, Timeout
 from prefect import flow
 from prefect.artifacts import create_table_artifact
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -43,6 +44,16 @@ def maintain(restarts: Annotated[int, Field(ge=0)] = 3) -> list[str]:
         restarts: How often a crashed run is taken up again without a new checkpoint; 0: never.
     """
     home = find_home()
+    try:
+        with FileLock(home.root / "maintenance.lock", timeout=0):
+            done = _maintain(home, restarts)
+    except Timeout:
+        return ["another process is at it"]
+    create_table_artifact(table=[{"done": line} for line in done], key="maintenance", description="Maintenance")
+    return done
+
+
+def _maintain(home: Home, restarts: int) -> list[str]:
     done = [f"process {name}: nobody guarded it, ended" for name in guard.end_orphans(home.root)]
     with get_client(sync_client=True) as client:
         for run in _runs(client, StateType.PENDING):
@@ -51,7 +62,6 @@ def maintain(restarts: Annotated[int, Field(ge=0)] = 3) -> list[str]:
             done += _take_up(client, run, home, restarts)
     for name in tracking.running(home):
         done.append(f"{name}: {tracking.sync(reopen_run(home, name))}")
-    create_table_artifact(table=[{"done": line} for line in done], key="maintenance", description="Maintenance")
     return done
 
 
@@ -110,3 +120,7 @@ def _config_of(run: FlowRun, flow_name: str) -> RunConfig | None:
         chosen = {"recipe": "laptop", "overrides": []} | given
         return load(chosen["recipe"], chosen["overrides"])
     return None
+
+
+if __name__ == "__main__":  # what `siri up` runs when it finds crashed runs
+    maintain()

@@ -7,7 +7,7 @@ import pytest
 from tests import chaos
 from tests.upped import Platform
 
-pytestmark = [pytest.mark.server, pytest.mark.chaos, pytest.mark.slow, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(2400)]
 
 
 def test_a_run_survives_a_kill_of_everything_that_takes_part_in_it(platform: Platform) -> None:

@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(900)]
 def test_all_parts_are_well_and_a_second_up_finds_the_first(platform: Platform) -> None:
     status = platform.status()
     assert status["well"]
-    assert [part["name"].split()[0] for part in status["parts"]] == ["prefect", "mlflow", "worker"]
+    assert [part["name"].split()[0] for part in status["parts"]] == ["prefect", "optuna-dashboard", "mlflow", "worker"]
     again = siri_command(platform.home, "up")
     assert again.returncode == 0
     assert f"up already, process {platform.process.pid}" in again.stdout

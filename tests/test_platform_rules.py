@@ -64,7 +64,7 @@ def test_a_taken_port_and_a_port_given_twice_are_one_line(tmp_path: Path, capsys
         assert run_cli("up", "--prefect-port", port, "--home", str(tmp_path)) == 2
     assert f"prefect-port={port}: Address already in use" in capsys.readouterr().err
     assert run_cli("up", "--prefect-port", "5000", "--mlflow-port", "5000", "--home", str(tmp_path)) == 2
-    assert "prefect-port=5000: the same as --mlflow-port" in capsys.readouterr().err
+    assert "mlflow-port=5000: the same as --prefect-port" in capsys.readouterr().err
 
 
 def test_commands_on_a_folder_where_nothing_is_up_say_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -179,7 +179,7 @@ def processes_of(home: Path) -> list[psutil.Process]:
 @contextmanager
 def bring_up(home: Path, ignoring: tuple[signal.Signals, ...] = (), **environment: str) -> Iterator[Platform]:
     """`siri up` until the block ends; `ignoring`: signals that it inherits as ignored."""
-    ports = {"prefect": free_port(), "mlflow": free_port()}
+    ports = {"prefect": free_port(), "mlflow": free_port(), "dashboard": free_port()}
     options = [f"--{name}-port={port}" for name, port in ports.items()]
     command = [sys.executable, "-m", "siri.cli", "up", "--home", str(home), *options]
     output = home.parent / f"up-{time.monotonic_ns()}.log"
@@ -197,7 +197,7 @@ def bring_up(home: Path, ignoring: tuple[signal.Signals, ...] = (), **environmen
     try:
         wait_until("siri up", lambda: "\nup;" in output.read_text() or process.poll() is not None, UP_SECONDS)
         assert process.poll() is None, output.read_text()
-        addresses = [f"http://127.0.0.1:{port}" for port in ports.values()]
+        addresses = [f"http://127.0.0.1:{ports[name]}" for name in ("prefect", "mlflow")]
         auth = environment.get("PREFECT_SERVER_API_AUTH_STRING", "")
         yield Platform(home, *addresses, process, output, time.monotonic() - began, auth)
     finally:

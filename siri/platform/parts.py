@@ -1,12 +1,9 @@
 """The parts of the platform: what each is started by, in which environment, and where it says that it is well."""
 
-import importlib.util
 import os
-import shutil
 import socket
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 from siri.errors import InputError
 from siri.home import Home
@@ -78,11 +75,18 @@ def check(settings: Settings) -> None:
     """Find what stands against starting. Raises InputError."""
     if settings.host not in LOOPBACK:
         _check_passwords(settings.host)
-    chosen = {"prefect-port": settings.prefect_port, "mlflow-port": settings.mlflow_port}
-    if len(set(chosen.values())) < len(chosen):
-        raise InputError(f"prefect-port={settings.prefect_port}: the same as --mlflow-port; each needs its own")
-    for option, port in chosen.items():
-        _check_free(option, settings.host, port)
+    chosen = {
+        "prefect-port": (settings.host, settings.prefect_port),
+        "mlflow-port": (settings.host, settings.mlflow_port),
+        "dashboard-port": ("127.0.0.1", settings.dashboard_port),
+    }
+    taken: dict[int, str] = {}
+    for option, (_, port) in chosen.items():
+        if port in taken:
+            raise InputError(f"{option}={port}: the same as --{taken[port]}; each needs its own")
+        taken[port] = option
+    for option, (host, port) in chosen.items():
+        _check_free(option, host, port)
 
 
 def _check_passwords(host: str) -> None:
@@ -92,8 +96,6 @@ def _check_passwords(host: str) -> None:
         raise InputError(refused + "set PREFECT_SERVER_API_AUTH_STRING=user:password, and the same on every client as PREFECT_API_AUTH_STRING")  # fmt: skip # noqa: E501
     if not os.environ.get("MLFLOW_AUTH_ADMIN_PASSWORD"):
         raise InputError(refused + "set MLFLOW_AUTH_ADMIN_PASSWORD (12 characters or more) and MLFLOW_FLASK_SERVER_SECRET_KEY")  # fmt: skip # noqa: E501
-    if importlib.util.find_spec("flask_wtf") is None:
-        raise InputError(refused + "MLflow's log-in is not installed: pip install 'mlflow[auth]'")
 
 
 def _check_free(option: str, host: str, port: int) -> None:
@@ -125,7 +127,7 @@ def environment(settings: Settings) -> dict[str, str]:
 
 def servers(settings: Settings) -> list[Part]:
     """The servers, in the order in which they start; they end in the opposite one."""
-    return [_prefect(settings), *_dashboard(settings), _mlflow(settings)]
+    return [_prefect(settings), _dashboard(settings), _mlflow(settings)]
 
 
 def _prefect(settings: Settings) -> Part:
@@ -148,25 +150,9 @@ def _mlflow(settings: Settings) -> Part:
     )
 
 
-def _dashboard(settings: Settings) -> list[Part]:
-    """Where it is installed, on the studies' database or the newest journal of a sweep; else left out."""
-    program = find_dashboard()
-    store = os.environ.get("SIRI_STUDY_URL") or _newest(settings.home.root / "sweeps")
-    if program is None or store is None:
-        return []
-    command = (program, store, "--host", "127.0.0.1", "--port", str(settings.dashboard_port))
-    return [Part("optuna-dashboard", command, settings.dashboard, settings.dashboard)]
-
-
-def find_dashboard() -> str | None:
-    """The program, beside this Python or on the path."""
-    beside = Path(sys.executable).parent / "optuna-dashboard"
-    return str(beside) if beside.exists() else shutil.which("optuna-dashboard")
-
-
-def _newest(folder: Path) -> str | None:
-    journals = sorted(folder.glob("*.journal"), key=lambda path: path.stat().st_mtime)
-    return str(journals[-1].resolve()) if journals else None
+def _dashboard(settings: Settings) -> Part:
+    command = (sys.executable, "-m", "sweeps.dashboard", "--port", str(settings.dashboard_port))
+    return Part("optuna-dashboard", command, settings.dashboard, settings.dashboard)
 
 
 def workers(settings: Settings) -> list[Part]:

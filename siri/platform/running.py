@@ -8,6 +8,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,17 @@ def _online_workers(running: Running) -> set[str]:
     except (OSError, HTTPException, ValueError):
         return set()
     return {worker["name"] for worker in found if worker["status"] == "ONLINE"}
+
+
+def crashes(prefect: str) -> set[str]:
+    """What has crashed in the last hour and not been taken up, by states' ids; nothing where no server answers."""
+    since = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
+    runs = {"state": {"type": {"any_": ["CRASHED"]}}, "end_time": {"after_": since}, "tags": {"all_": ["siri"]}}
+    try:
+        found = _post(f"{prefect}/api/flow_runs/filter", {"flow_runs": runs})
+    except (OSError, HTTPException, ValueError):
+        return set()
+    return {run["state_id"] for run in found}
 
 
 def _post(url: str, body: dict[str, Any]) -> Any:

@@ -27,6 +27,8 @@ LONGEST_BACKOFF = 60.0
 STEADY_SECONDS = 60.0
 """A part that has lived so long starts anew at once when it dies."""
 POLL_SECONDS = 0.5
+LOOK_SECONDS = 5.0
+"""Between two looks for runs that have crashed."""
 
 
 class Child:
@@ -95,6 +97,10 @@ class Supervisor:
         self.servers: list[Child] = []
         self.workers: list[Child] = []
         self.ready = False
+        self.upkeep: subprocess.Popen[bytes] | None = None
+        self.crashes: set[str] = set()
+        """Those that upkeep has been started for."""
+        self.looked = 0.0
         self.logs = running.folder(settings.home) / "logs"
         self.logs.mkdir(parents=True, exist_ok=True)
 
@@ -113,6 +119,7 @@ class Supervisor:
             self._announce()
             while not self.stop.wait(POLL_SECONDS):
                 self._tend()
+                self._take_up()
             return True
         finally:
             self._end()
@@ -171,6 +178,26 @@ class Supervisor:
         if any(changed):
             self._write([*self.servers, *self.workers])
 
+    def _take_up(self) -> None:
+        """Have crashed runs taken up now: a trigger's event can be lost with a killed server, a schedule comes late."""
+        if self.upkeep is not None:
+            if self.upkeep.poll() is None:
+                return
+            if self.upkeep.returncode != 0:
+                self.crashes.clear()  # in vain: again at the next look
+            self.upkeep = None
+        if time.monotonic() - self.looked < LOOK_SECONDS:
+            return
+        self.looked = time.monotonic()
+        found = running.crashes(self.settings.prefect)
+        if found - self.crashes:
+            self.crashes |= found
+            command = [sys.executable, "-m", "flows.maintenance"]
+            with (self.logs / "maintenance.log").open("ab") as log:
+                self.upkeep = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment
+                )
+
     def _describe(self, children: list[Child]) -> Running:
         members = tuple(child.describe() for child in children)
         return Running(os.getpid(), self.settings.prefect, self.settings.mlflow, self.ready, members)
@@ -183,8 +210,6 @@ class Supervisor:
         self._write([*self.servers, *self.workers])
         for child in self.servers:
             say(f"{child.part.name:<17} {child.part.page}")
-        if parts.find_dashboard() is None:
-            say("optuna-dashboard  not installed: pip install optuna-dashboard")
         say("up; Ctrl-C or `siri down` ends it all")
 
     def _end(self) -> None:
