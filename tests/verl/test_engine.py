@@ -12,6 +12,7 @@ from threading import Event
 
 import psutil
 import pytest
+import torch
 
 pytest.importorskip("verl", reason="verl is not installed here: `make test-verl` runs this")
 
@@ -149,17 +150,25 @@ def test_another_world_size_cannot_go_on_in_full_and_says_so(run: Run, first: li
     assert engine.obstacle(low.folder) == "its state is of 1 GPUs, here are 2"
 
 
-def test_a_local_stage_goes_on_in_verl_from_its_weights_alone_and_stops_when_told_to(home: Home) -> None:
+def test_a_local_stage_goes_on_in_verl_from_its_weights_which_stay_where_nothing_is_rewarded_until_a_stop(
+    home: Home,
+) -> None:
     local = prepare(tiny(), home)
     list(advance(local, 3))
-    forked = prepare(tiny_verl(f"fork.key={local.keys[3]}", "fork.step=3"), home)
+    too_short = ("schedule.max_budget=3", "schedule.min_budget=2")  # for an answer: nothing is rewarded
+    forked = prepare(tiny_verl(f"fork.key={local.keys[3]}", "fork.step=3", *too_short), home)
     stop, reports = Event(), []
     for report in advance(forked, 6, stop):
+        assert report.metrics["update/grad_norm"] == 0
         reports.append(report.step)
         stop.set()
     assert reports[0] == 4
     assert reports in ([4], [4, 5])
-    assert forked.store.find(forked.keys[reports[-1]]) is not None
+    before, after = local.snapshot("c1-low"), forked.store.find(forked.keys[reports[-1]])
+    assert before is not None
+    assert after is not None
+    started, ended = (load_file(entry.folder / WEIGHTS) for entry in (before, after))
+    assert all(torch.equal(started[name], ended[name]) for name in started)
     assert left() == []
 
 
