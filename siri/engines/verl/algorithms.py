@@ -82,5 +82,5 @@ def aggregate(
         ratio, mask = log_ratio.exp(), response_mask.float()
         clipped = torch.where(advantages > 0, ratio > 1 + settings.clip_high, ratio < 1 - settings.clip_low)
         trained = mask * (advantages != 0)
-        told = {"clipped": clipped * mask, "tokens": mask, "kl": -log_ratio * trained, "trained": trained}
+        told = {"clipped": clipped * trained, "tokens": mask, "kl": -log_ratio * trained, "trained": trained}
         return loss, {f"actor/{name}": float(values.sum()) for name, values in told.items()}
