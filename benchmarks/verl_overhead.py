@@ -8,7 +8,6 @@ length; seconds of wall and CPU (all processes, idle ones too) of a step are med
 import argparse
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,7 +18,6 @@ from statistics import median
 
 import pandas as pd
 import psutil
-from transformers import AutoTokenizer
 
 from benchmarks.verl_plain import SHARED, TIMES, stock
 from siri import guard
@@ -53,13 +51,9 @@ def train(home: Path, steps: int, seed: int) -> None:
 
 
 def write_plain(folder: Path, home: Home, steps: int) -> Order:
-    """The side of verl: the base with a chat template for verl's data set, the problems as verl reads them."""
+    """The side of verl: the same base, the problems as verl's data set reads them."""
     base = open_run(config_of(steps, 0), home).snapshot("base")
     assert base is not None
-    model = Path(shutil.copytree(base.folder, folder / "model"))
-    tokenizer = AutoTokenizer.from_pretrained(base.folder)
-    tokenizer.chat_template = "{{ messages[0].content }}"
-    tokenizer.save_pretrained(model)
     problems = load_splits(config_of(steps, 0).problems).train.problems[: 16 * steps]
     rows = [
         {
@@ -71,7 +65,7 @@ def write_plain(folder: Path, home: Home, steps: int) -> Order:
         for index, problem in enumerate(problems)
     ]
     pd.DataFrame(rows).to_parquet(folder / "train.parquet")
-    order = Order(config_of(steps, 0, *stock(folder)), folder, model, 0, steps, frozenset(), False)
+    order = Order(config_of(steps, 0, *stock(folder)), folder, base.folder.absolute(), 0, steps, frozenset(), False)
     order.write()
     return order
 

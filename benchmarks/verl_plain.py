@@ -43,18 +43,32 @@ def compute_score(
 
 
 def _load_replica() -> Any:
+    from siri.problems import encode_prompt
     from tests.verl.torch_rollout import TorchReplica, TorchServer
 
     class FixedServer(TorchServer):
-        """As many tokens for every response as the schedule's highest budget; no end token is heeded."""
+        """As many tokens for every response as the schedule's highest budget; every other one ends in the answer."""
 
         def __init__(self, folder: str) -> None:
             super().__init__(folder)
-            self.loaded = replace(self.loaded, eos_ids=())
+            self.loaded = replace(self.loaded, eos_ids=())  # no end token is heeded
+            settings, self.answered = self.config.problems, 0
+            tokenizer = self.loaded.tokenizer
+            self.ends = {
+                tuple(encode_prompt(problem, tokenizer, settings.template, settings.suffix)): tokenizer(
+                    f"</think> {problem.answer} <eos>", add_special_tokens=False
+                )["input_ids"]
+                for problem in self.problems.problems
+            }
 
         async def generate(self, prompt_ids: Any, sampling_params: Any, request_id: str, **_: Any) -> Any:
             budget = {"max_tokens": self.config.schedule.highest}
-            return await super().generate(prompt_ids, {**sampling_params, **budget}, request_id)
+            output = await super().generate(prompt_ids, {**sampling_params, **budget}, request_id)
+            self.answered += 1
+            if self.answered % 2:  # else no group would teach, and siri's side would skip the update
+                end = self.ends[tuple(prompt_ids)]
+                output.token_ids[-len(end) :] = end
+            return output
 
         def _in_order(self, asked: Any) -> Any:
             with Path(os.environ[TIMES]).open("a") as file:
