@@ -86,7 +86,7 @@ def differences(runs: dict[tuple[str, int], Run], arms: Sequence[str], seeds: Se
 
 def value(run: Run, snapshot: str, told: str) -> float:
     """Accuracy or mean length of a snapshot on the test problems."""
-    return Evaluation(run, snapshot, "test").report().metrics[told]
+    return Evaluation(run, snapshot, "test").report().metrics()[told]
 
 
 def mean_of_steps(run: Run, told: str) -> float:

@@ -74,11 +74,14 @@ class TorchServer:
             )
 
     def _in_order(self, asked: list[Request]) -> list[Request]:
-        """The requests in the order in which the local engine answers a step's problems."""
-        settings, tokenizer = self.config.problems, self.loaded.tokenizer
-        chosen = problems_of_step(self.problems, self.config.seed, self.step + 1, self.config.rollout.batch_size)
-        prompts = [encode_prompt(problem, tokenizer, settings.template, settings.suffix) for problem in chosen]
-        return sorted(asked, key=lambda request: prompts.index(request[0]))
+        """The requests in the order in which the local engine answers a step's problems, equal ones as they came."""
+        settings, rollout, tokenizer = self.config.problems, self.config.rollout, self.loaded.tokenizer
+        places: dict[tuple[int, ...], list[int]] = {}
+        chosen = problems_of_step(self.problems, self.config.seed, self.step + 1, rollout.batch_size)
+        for place, problem in enumerate(chosen):
+            prompt = tuple(encode_prompt(problem, tokenizer, settings.template, settings.suffix))
+            places[prompt] = places.get(prompt, []) + [place] * rollout.group_size
+        return sorted(asked, key=lambda request: places[tuple(request[0])].pop(0))
 
     async def update_weights(self, weights: dict[str, Tensor], step: int | None) -> None:
         load_tensors(self.loaded.model, weights)
