@@ -96,7 +96,7 @@ def mean_of_steps(run: Run, told: str) -> float:
 
 def show(apart: dict[str, list[float]], noise: dict[str, list[float]]) -> Iterator[str]:
     """A line per number: verl − local with its 95 % t interval, and the spread of the local engine against itself."""
-    yield f"{'':<28} {'verl − local':>30} {'per seed':>30} {'local − itself, sd':>20}"
+    yield f"{'':<28} {'verl − local':>30} {'per seed':>30} {'local − itself, rms':>20}"
     for name, values in apart.items():
         interval = t_interval(values)
         per_seed = " ".join(f"{one:+.3f}" for one in values)
