@@ -100,9 +100,20 @@ def test_children_inherit_the_work_folder_the_servers_and_no_telemetry(
 def test_no_password_is_on_a_command_line(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in PASSWORDS:
         monkeypatch.setenv(name, "user:hunter2hunter2")
+    for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_DATABASE_CONNECTION_URL", "SIRI_STUDY_URL"):
+        monkeypatch.setenv(name, "postgresql://siri:hunter2@db/x")
     settings = Settings(home)
     commands = [part.command for part in (*parts.servers(settings), *parts.workers(settings))]
     assert "hunter2" not in str(commands)
+
+
+def test_mlflows_log_in_without_a_secret_key_is_refused_before_anything_starts(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_AUTH_ADMIN_PASSWORD", "hunter2hunter2")
+    monkeypatch.delenv("MLFLOW_FLASK_SERVER_SECRET_KEY", raising=False)
+    with pytest.raises(InputError, match="MLFLOW_FLASK_SERVER_SECRET_KEY: not set"):
+        parts.check(Settings(home))
 
 
 def test_a_file_that_a_killed_supervisor_has_left_is_not_believed(home: Home) -> None:

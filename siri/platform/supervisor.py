@@ -36,7 +36,7 @@ class Child:
 
     def __init__(self, part: Part, environment: Mapping[str, str], logs: Path) -> None:
         self.part = part
-        self.environment = environment
+        self.environment = {**environment, **part.environment}
         self.log = logs / f"{part.name.replace(' ', '-')}.log"
         self.restarts = 0
         self.vain = 0
