@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-PASSWORD = "secret"
+PASSWORD = "hunter2-of-postgres"
 """Of its user `siri`, who may do everything; nobody gets in without one."""
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,7 +15,8 @@ import pytest
 from siri.config import RunConfig, field_paths, load
 from siri.errors import InputError
 from siri.home import Home
-from siri.platform import parts, running
+from siri.platform import alive, parts, running
+from siri.platform.alive import Sign
 from siri.platform.parts import Part, Settings
 from siri.platform.running import Running
 from siri.platform.supervisor import Child
@@ -121,6 +123,37 @@ def test_a_file_that_a_killed_supervisor_has_left_is_not_believed(home: Home) ->
     assert running.find(home) is None
     with running.claimed(home) as ours:
         assert ours
+
+
+SHOWN = """
+import sys
+from pathlib import Path
+from siri.home import Home
+from siri.platform import alive
+
+with alive.shown(Home(Path(sys.argv[1])), "run", 2):
+    print("shown", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_a_killed_process_is_told_from_one_that_lives_and_one_that_ended_in_order(home: Home) -> None:
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", SHOWN, str(home.root)]
+    for ending in ("in order", "killed"):
+        with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "shown\n"
+            assert alive.ended(home) == [], "it lives"
+            if ending == "killed":
+                process.kill()
+            process.communicate("end\n" if ending == "in order" else None, timeout=60)
+        expected = [] if ending == "in order" else [Sign("run", 2, socket.gethostname())]
+        assert alive.ended(home) == expected
+    alive.forget(home, expected[0])
+    assert alive.ended(home) == []
+    (running.folder(home) / "flows" / "run.1.another-machine.example").touch()
+    assert alive.ended(home) == [], "nothing is known of other machines' processes"
 
 
 def sleeper(*words: str) -> Part:

@@ -159,7 +159,7 @@ def _mlflow(settings: Settings) -> Part:
         store = f"sqlite:///{settings.home.root.resolve() / 'mlflow.db'}"
     artifacts = (settings.home.root.resolve() / "mlartifacts").as_uri()
     server = (sys.executable, "-m", "mlflow", "server", "--host", settings.host, "--port", str(settings.mlflow_port))
-    command = (*server, "--workers", "1", "--artifacts-destination", artifacts)
+    command: tuple[str, ...] = (*server, "--workers", "1", "--artifacts-destination", artifacts)
     own = {"MLFLOW_BACKEND_STORE_URI": store}
     if os.environ.get(MLFLOW_PASSWORD):
         command += ("--app-name", "basic-auth")
