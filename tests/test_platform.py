@@ -303,12 +303,13 @@ def kill_all(up: Platform) -> None:
     assert not psutil.wait_procs(found, timeout=60)[1]
 
 
+@pytest.mark.timeout(1800)
 def test_a_run_goes_on_after_a_power_cut_and_after_down_and_a_killed_supervisor_leaves_nothing(tmp_path: Path) -> None:
     home = tmp_path / "home"
     trained = 0
 
     def goes_on(up: Platform) -> None:
-        wait_until("the run to go on", lambda: len(up.steps(6)) > trained + 100)
+        wait_until("the run to go on", lambda: len(up.steps(6)) > trained + 60)
         assert up.steps(6) == list(range(1, len(up.steps(6)) + 1)), "no step lost, none twice"
 
     with bring_up(home) as up:
