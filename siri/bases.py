@@ -17,6 +17,7 @@ from siri.errors import InputError
 from siri.home import Home
 from siri.problems import load_splits
 from siri.remains import is_state
+from siri.shared import SharedStore, open_store
 from siri.snapshots import (
     MANIFEST,
     STATE,
@@ -42,7 +43,7 @@ def make_base(config: RunConfig, home: Home, stop: Event | None = None) -> Itera
 
     `stop`, once set, ends the warm-up after the step at hand and keeps its checkpoint; the base is not there then.
     """
-    store = Store(home.store)
+    store = open_store(home)
     with full_disk_explained(home.store), closing(open_engine(config, load_splits(config.problems).train)) as engine:
         numerics = base_numerics(config, engine.numerics())
         name = base_name(config, numerics)
@@ -100,8 +101,15 @@ def _warmup_keys(config: RunConfig, numerics: dict[str, Any]) -> list[str]:
 
 def find_base(store: Store, name: str) -> Entry | None:
     """The stored base of a name, verified; None when it is not there."""
-    path = store.root / "bases" / f"{name}.json"
+    path = _note(store, name)
+    if not path.exists() and isinstance(store, SharedStore) and (text := store.depot.text(path.name)) is not None:
+        write_atomically(path, text)
     return store.verified(json.loads(path.read_text())["key"]) if path.exists() else None
+
+
+def _note(store: Store, name: str) -> Path:
+    """The file that says under which key the base of a name is stored."""
+    return store.root / "bases" / f"{name}.json"
 
 
 def _warm_up(config: RunConfig, store: Store, numerics: dict[str, Any], stop: Event) -> Iterator[StepReport]:
@@ -183,4 +191,7 @@ def _adopt(store: Store, name: str, write: Callable[[Path], None], beside: Besid
         store.commit(folder, Manifest(key, 0, None, "base", weights, describe_files(folder), {"base": name}))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    write_atomically(store.root / "bases" / f"{name}.json", json.dumps({"key": key}))
+    text = json.dumps({"key": key})
+    if isinstance(store, SharedStore):
+        text = store.depot.offer(f"{name}.json", text)
+    write_atomically(_note(store, name), text)

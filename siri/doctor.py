@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 
 from siri.errors import InputError
 from siri.home import Home, check_writable
-from siri.snapshots import Store
+from siri.shared import open_store
 
 LEAST_FREE = 2 * 1024**3
 """Bytes below which the disk is worth a warning: a laptop run with its evaluations takes some 50 MB."""
@@ -91,7 +91,7 @@ def _check_store(home: Home) -> Finding:
     if not home.store.exists():
         return Finding("store", "ok", f"{home.store} is made by the first run")
     try:
-        entries = list(Store(home.store).entries())
+        entries = list(open_store(home).entries())
     except InputError as error:
         return Finding(
             "store", "wrong", str(error), "name another work folder with --home, or use the SIRI that made it"

@@ -11,7 +11,8 @@ from siri.config import RunConfig, ShapeSettings
 from siri.folders import list_runs
 from siri.home import Home
 from siri.problems.laptop import VOCABULARY
-from siri.snapshots import Entry, Store
+from siri.shared import open_store
+from siri.snapshots import Entry
 
 NEWEST = 20
 """Runs that are looked at, the newest ones; more would tell little more."""
@@ -68,7 +69,7 @@ def _measured_bytes(home: Home, config: RunConfig) -> int | None:
     """Size of the newest full snapshot of a run with the config's model and engine settings."""
     if not home.store.exists():
         return None
-    store, engine = Store(home.store), config.engine.model_dump(mode="json")
+    store, engine = open_store(home), config.engine.model_dump(mode="json")
     for described in islice(reversed(list_runs(home)), NEWEST):
         if not _is_alike(described, config) or described["config"]["engine"] != engine:
             continue
@@ -91,7 +92,7 @@ def _entries(home: Home, config: RunConfig, numerics: dict[str, Any]) -> Iterato
     """The stored snapshots of runs alike, each once."""
     if not home.store.exists():
         return
-    store, seen = Store(home.store), set[str]()
+    store, seen = open_store(home), set[str]()
     for described in islice(_alike(home, config, numerics), NEWEST):
         for key in described["snapshots"].values():
             entry = None if key in seen else store.find(key)

@@ -18,6 +18,7 @@ from siri.errors import InputError
 from siri.evaluate import EvalReport, report_from_json, summarise, tabulate
 from siri.problems import ProblemSet, load_benchmark
 from siri.run import Run
+from siri.shared import open_store
 from siri.snapshots import Entry, Manifest, Store, describe_files, full_disk_explained
 
 REPORT = "report.json"
@@ -73,7 +74,7 @@ class Evaluation:
     @cached_property
     def store(self) -> Store:
         """Evaluations lie beside the snapshots, in a store of their own."""
-        return Store(self.run.home.store / "evaluations")
+        return open_store(self.run.home, "evaluations")
 
     def find(self) -> Entry | None:
         """The stored evaluation, verified; None when it has not been made."""

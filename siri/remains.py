@@ -37,7 +37,7 @@ def drop_unnamed(entry: Entry) -> None:
 def bury(store: Store, entry: Entry) -> None:
     """Remove an entry; the lines of a snapshot stay, since those of later ones go on from them."""
     lines = {name: sha for name, sha in entry.manifest.files.items() if name.endswith(".jsonl")}
-    place = store.root / "removed" / entry.manifest.key
+    place = store.remains(entry.manifest.key)
     if lines and entry.manifest.role != "rolling" and not place.exists():
         folder = store.scratch()
         for name in lines:
@@ -50,5 +50,5 @@ def bury(store: Store, entry: Entry) -> None:
 
 def recall(store: Store, key: str) -> Entry | None:
     """What a removed snapshot has left: its manifest and lines; None when it never was one."""
-    path = store.root / "removed" / key / MANIFEST
+    path = store.remains(key) / MANIFEST
     return Entry(path.parent, Manifest(**json.loads(path.read_text()))) if path.exists() else None

@@ -230,7 +230,8 @@ def collect(home: Home, queued: Collection[str] = frozenset(), unneeded: Unneede
     """Carry out what `plan` says right now; returns what was done. What another process has taken up meanwhile stays.
 
     Evaluations stay readable, lines of removed snapshots stay in the runs that stand on them, and a snapshot that is
-    asked for later is made again, with the same weights where the engine promises so.
+    asked for later is made again, with the same weights where the engine promises so. A store that machines share is
+    left as it is: what is removed here is brought from there again.
     """
     if not home.store.exists():
         return Plan((), 0)

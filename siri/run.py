@@ -21,6 +21,7 @@ from siri.folders import kept_names, labels_of, read_description
 from siri.folders import list_runs as list_runs
 from siri.home import Home
 from siri.problems import BENCHMARKS, ProblemSet, Splits, load_benchmark, load_splits
+from siri.shared import open_store
 from siri.snapshots import Entry, Store, full_disk_explained, write_atomically
 from siri.trail import Chain, Train, travel
 
@@ -56,7 +57,7 @@ class Run:
     @cached_property
     def store(self) -> Store:
         """The store of the run's home."""
-        return Store(self.home.store)
+        return open_store(self.home)
 
     @cached_property
     def keys(self) -> list[str]:
@@ -89,11 +90,11 @@ def open_run(config: RunConfig, home: Home) -> Run:
     problems = load_splits(config.problems)
     with closing(open_engine(config, problems.train)) as engine:
         numerics = engine.numerics()
-    found = find_base(Store(home.store), base_name(config, numerics))
+    found = find_base(open_store(home), base_name(config, numerics))
     if found is None:
         raise InputError(f"model.base={config.model.base}: not in the store {home.store} yet; `siri train` makes it")
     if config.fork.key:
-        make_fork(Store(home.store), config.fork)
+        make_fork(open_store(home), config.fork)
     run = Run(config, home, problems, found.manifest.key, numerics)
     return _named_as_before(run, config.recipe)
 
@@ -272,7 +273,7 @@ def snapshot_rows(home: Home) -> list[dict[str, Any]]:
     runs = list_runs(home)
     if not runs:
         return []  # and no store is made, in a place that may be a slip of the keyboard
-    store, rows = Store(home.store), []
+    store, rows = open_store(home), []
     for described in runs:
         for name, key in described["snapshots"].items():
             entry = store.find(key)

@@ -45,6 +45,11 @@ class BusyError(Exception):
 _WAITS = ContextVar("waits", default=True)
 
 
+def waits() -> bool:
+    """Whether a lease that is held elsewhere is waited for here."""
+    return _WAITS.get()
+
+
 @contextmanager
 def without_waiting() -> Iterator[None]:
     """In this block a lease that another process holds raises BusyError at once: a place among few is not idled in."""
@@ -135,6 +140,14 @@ class Store:
             self._quarantine(key, "its manifest cannot be read")
             return None
 
+    def fetch(self, key: str) -> Entry | None:
+        """As `find`; a store that others share looks at theirs too."""
+        return self.find(key)
+
+    def remains(self, key: str) -> Path:
+        """Where the lines of a snapshot are kept that is not here itself."""
+        return self.root / "removed" / key
+
     def nearest(self, keys: list[str]) -> Entry | None:
         """The last stored entry among `keys`, which are in step order; its files unverified."""
         for key in reversed(keys):
@@ -152,7 +165,7 @@ class Store:
 
     def verified(self, key: str) -> Entry | None:
         """The entry of a key, its files checked; a corrupt one is moved aside with a warning and None is returned."""
-        entry = self.find(key)
+        entry = self.find(key) or self.fetch(key)
         if entry is None:
             return None
         try:
@@ -247,9 +260,11 @@ class Store:
             if entry is not None and entry.manifest.role == "rolling":
                 self.remove(key)
 
-    def _role_lock(self, key: str) -> FileLock:
+    @contextmanager
+    def _role_lock(self, key: str) -> Iterator[None]:
         """Held while it is decided whether a checkpoint stays: for moments only, unlike a lease."""
-        return FileLock(self.root / "leases" / f"{key}.role")
+        with FileLock(self.root / "leases" / f"{key}.role"):
+            yield
 
     def remove(self, key: str) -> None:
         """Remove an entry, at once for all who look, then its files."""
@@ -288,7 +303,7 @@ class Store:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            if not _WAITS.get():
+            if not waits():
                 raise BusyError(key) from None
             log.warning("waiting: another process is making %s", key[:12])
             lock.acquire()

@@ -80,7 +80,7 @@ def _nearest_start(chain: Chain, last: int, end: int) -> Entry | None:
     """The last stored entry up to `end` that training to `last` can go on from; at `last` itself a model will do."""
     thinned: Entry | None = None
     for key in reversed(chain.keys[: end + 1]):
-        entry = chain.store.find(key)
+        entry = chain.store.fetch(key)
         if entry is None:
             continue
         if entry.full or entry.manifest.step == last:

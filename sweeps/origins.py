@@ -10,7 +10,7 @@ from siri.engines import ENGINES, open_engine
 from siri.forecast import Measured, measure_store
 from siri.home import Home
 from siri.problems import load_splits
-from siri.snapshots import Store
+from siri.shared import open_store
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def _resolve(config: RunConfig, home: Home) -> Origin:
     numerics = engine.numerics()
     engine.close()
     name = bases.base_name(config, numerics)
-    found = bases.find_base(Store(home.store), name) if home.store.exists() else None
+    found = bases.find_base(open_store(home), name) if home.store.exists() else None
     return Origin(found.manifest.key if found else name, problems.digest, numerics)
 
 

@@ -12,7 +12,8 @@ from siri.engine import StepReport
 from siri.forecast import Measured, snapshot_bytes
 from siri.home import Home
 from siri.run import Run, advance
-from siri.snapshots import Entry, Store
+from siri.shared import open_store
+from siri.snapshots import Entry
 from sweeps.origins import Origins
 from sweeps.spaces import draw
 from sweeps.spec import SizeName, Sweep, Trial
@@ -159,7 +160,7 @@ def make_unit(plan: Plan, unit: Unit, run: Run, stop: Event | None = None) -> It
 
 def _missing(chains: list[list[str]], wanted: list[list[int]], home: Home) -> set[str]:
     """Keys that have to be made: back from every snapshot that is wanted to the nearest key that is stored."""
-    store = Store(home.store) if home.store.exists() else None
+    store = open_store(home) if home.store.exists() else None
     stored: dict[str, Entry | None] = {}
 
     def find(key: str) -> Entry | None:

@@ -12,11 +12,16 @@ def sync(
     runs: Annotated[list[str] | None, typer.Argument(help="Runs or recipes; none: all.")] = None,
     home: HomeOption = None,
 ) -> None:
-    """Bring MLflow up to date with the runs' folders, without doubles: after a tracking server was down, say."""
+    """Bring MLflow and a shared store up to date with this folder, without doubles: after one of them was down, say."""
     from siri import tracking
     from siri.run import list_runs, reopen_run
+    from siri.shared import SharedStore, open_store
 
     place = open_home(home)
+    for part in ("", "evaluations"):
+        store = open_store(place, part)
+        if isinstance(store, SharedStore):
+            print(f"{store.depot.shown}: {store.share()} entries sent")
     names = runs or [described["id"] for described in list_runs(place)]
     if not names:
         print(f"no runs yet in {place.root}")

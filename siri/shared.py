@@ -1,0 +1,169 @@
+"""The store of a machine that shares its snapshots with others: a folder here, a depot behind it."""
+
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from siri.depot import Claim, Depot, UnreachableError, open_depot
+from siri.home import Home
+from siri.snapshots import MANIFEST, BusyError, Entry, Manifest, Role, Store, describe_files, waits
+
+STORE_URL = "SIRI_STORE"
+"""Environment variable: where machines share their snapshots, any fsspec URL with exclusive create; unset, nowhere."""
+WAIT_SECONDS = 2.0
+"""Between two looks whether another machine has given a lease back."""
+SHARED: tuple[Role, ...] = ("base", "snapshot", "evaluation")
+"""What `share` sends; rolling checkpoints are sent when they are made, or not at all."""
+
+log = logging.getLogger("siri")
+
+
+def open_store(home: Home, part: str = "") -> Store:
+    """The store of a work folder, or a part of it; shared where SIRI_STORE is set. Raises InputError as they do."""
+    url = os.environ.get(STORE_URL)
+    if not url:
+        return Store(home.store / part)
+    return SharedStore(home.store / part, open_depot(f"{url.rstrip('/')}/{part}".rstrip("/")))
+
+
+class SharedStore(Store):
+    """What is committed here is sent to the depot; what `fetch` and `verified` miss is brought from there.
+
+    Leases and roles hold on all machines that share it. The other methods look at the folder alone.
+    """
+
+    def __init__(self, root: Path, depot: Depot) -> None:
+        super().__init__(root)
+        self.depot = depot
+
+    def fetch(self, key: str) -> Entry | None:
+        """The entry of a key, brought here when only the depot has it, or has it in full; its files unverified."""
+        found = self.find(key)
+        return found if found is not None and found.full else self._bring(key) or found
+
+    def _bring(self, key: str) -> Entry | None:
+        manifest = self._told(key) if key in self.depot.known() else None
+        if manifest is None:
+            return None
+        folder = self.scratch()
+        if not self.depot.get(key, manifest.files, folder):  # replaced meanwhile by a later one
+            return None
+        if describe_files(folder) != manifest.files:
+            self.depot.remove(key)
+            log.warning("snapshot %s is corrupt in %s: removed, it will be made again", key[:12], self.depot.shown)
+            return None
+        self._bring_lines(manifest.parent)
+        return super().commit(folder, manifest)
+
+    def _told(self, key: str) -> Manifest | None:
+        """What the depot says of an entry."""
+        text = self.depot.manifest(key)
+        return None if text is None else Manifest(**json.loads(text))
+
+    def _bring_lines(self, key: str | None) -> None:
+        """Bring the lines of the snapshots before one that was brought: metrics are read along the chain."""
+        while key is not None and self.find(key) is None and not self.remains(key).exists():
+            manifest = self._told(key)
+            if manifest is None:
+                return
+            lines = {name: sha for name, sha in manifest.files.items() if name.endswith(".jsonl")}
+            folder = self.scratch()
+            if lines and self.depot.get(key, lines, folder):
+                (folder / MANIFEST).write_text(json.dumps(asdict(replace(manifest, files=lines)), indent=1))
+                self.remains(key).parent.mkdir(exist_ok=True)
+                with suppress(OSError):  # another process was first
+                    os.rename(folder, self.remains(key))
+            key = manifest.parent
+
+    def commit(self, folder: Path, manifest: Manifest) -> Entry:
+        """As Store does, and send it; where the depot cannot be reached that is said, and `share` does it later."""
+        return self._send(super().commit(folder, manifest))
+
+    def _send(self, entry: Entry) -> Entry:
+        """Send an entry; one of other weights that is in the depot already takes its place here."""
+        key, manifest = entry.manifest.key, entry.manifest
+        try:
+            if self.depot.put(entry.folder, key, manifest.files, _text(manifest)):
+                return entry
+            theirs = self._told(key)
+            if theirs is not None and theirs.weights_sha256 != manifest.weights_sha256:
+                self.remove(key)
+                return self._bring(key) or entry
+            if manifest.role == "snapshot":
+                self.promote(key)
+        except UnreachableError as error:
+            log.warning("%s: not shared, `siri sync` does it later: %s", key[:12], error)
+        except FileNotFoundError:
+            pass  # a later checkpoint has taken its place meanwhile
+        return entry
+
+    def share(self) -> int:
+        """Send every entry that is here and not in the depot, rolling checkpoints aside; how many that were."""
+        known = self.depot.known()
+        entries = [entry for entry in self.entries() if entry.manifest.role in SHARED]
+        missing = [entry for entry in entries if entry.manifest.key not in known]
+        for entry in missing:
+            self._send(entry)
+        return len(missing)
+
+    def promote(self, key: str) -> Entry | None:
+        """Keep a rolling checkpoint as a snapshot, here and in the depot; None when it is gone."""
+        with self._role_lock(key):
+            there = self._told(key)
+            if there is not None and there.role == "rolling":
+                self.depot.rewrite(key, _text(replace(there, role="snapshot")))
+            entry = self.find(key)
+            return None if entry is None else self._promoted(entry)
+
+    def remove_rolling(self, key: str) -> None:
+        """Remove a checkpoint here and in the depot, unless it is a snapshot by now on any machine."""
+        if self.find(key) is None and key not in self.depot.known():
+            return
+        with self._role_lock(key):
+            there = self._told(key)
+            if there is not None and there.role != "rolling":
+                return
+            if there is not None:
+                self.depot.remove(key)
+            entry = self.find(key)
+            if entry is not None and entry.manifest.role == "rolling":
+                self.remove(key)
+
+    @contextmanager
+    def _role_lock(self, key: str) -> Iterator[None]:
+        with super()._role_lock(key):
+            claim = self._claim(f"{key}.role")
+            try:
+                yield
+            finally:
+                claim.release()
+
+    @contextmanager
+    def lease(self, key: str) -> Iterator[None]:
+        """As Store's, against the processes of this machine and of all others; a dead one's is free after a minute."""
+        with super().lease(key):
+            claim = self._claim(key)
+            try:
+                yield
+            finally:
+                claim.release()
+
+    def _claim(self, name: str) -> Claim:
+        told = False
+        while (claim := self.depot.claim(name)) is None:
+            if not waits():
+                raise BusyError(name)
+            if not told:
+                log.warning("waiting: another machine is making %s", name[:12])
+            told = True
+            time.sleep(WAIT_SECONDS)
+        return claim
+
+
+def _text(manifest: Manifest) -> str:
+    return json.dumps(asdict(manifest), indent=1)
