@@ -303,6 +303,10 @@ def kill_all(up: Platform) -> None:
     assert not psutil.wait_procs(found, timeout=60)[1]
 
 
+SELDOM = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "600"}
+"""Half an hour before missing heartbeats tell: whoever sees sooner that a run was killed has looked for itself."""
+
+
 @pytest.mark.timeout(1800)
 def test_a_run_goes_on_after_a_power_cut_and_after_down_and_a_killed_supervisor_leaves_nothing(tmp_path: Path) -> None:
     home = tmp_path / "home"
@@ -312,14 +316,14 @@ def test_a_run_goes_on_after_a_power_cut_and_after_down_and_a_killed_supervisor_
         wait_until("the run to go on", lambda: len(up.steps(6)) > trained + 60)
         assert up.steps(6) == list(range(1, len(up.steps(6)) + 1)), "no step lost, none twice"
 
-    with bring_up(home) as up:
+    with bring_up(home, **SELDOM) as up:
         overrides = [*LONG, "engine.name=scripted-process", "seed=6"]
         run = up.start("train-recipe", recipe="laptop", overrides=overrides)
         goes_on(up)
         kill_all(up)
         assert not processes_of(home)
         trained = len(up.steps(6))
-    with bring_up(home) as up:
+    with bring_up(home, **SELDOM) as up:
         goes_on(up)
         states = up.call(f"/flow_run_states/?flow_run_id={run}")
         assert [state["message"] for state in states if state["type"] == "CRASHED"] == [
@@ -329,7 +333,7 @@ def test_a_run_goes_on_after_a_power_cut_and_after_down_and_a_killed_supervisor_
         assert up.process.wait(timeout=60) == 0
         assert not processes_of(home)
         trained = len(up.steps(6))
-    with bring_up(home) as up:
+    with bring_up(home, **SELDOM) as up:
         goes_on(up)
         assert len(list(home.glob("runs/*/run.json"))) == 1, "the same run"
         up.set_state(run, "CANCELLING")
