@@ -61,7 +61,7 @@ def unleash(up: Platform, kinds: Sequence[str], steps: int, rng: random.Random) 
     run = up.start("train-recipe", recipe="laptop", overrides=overrides)
     for kind in kinds:
         seen = len(up.steps(seed))
-        wait_until("some steps", _went_on(up, seed, seen, rng.randint(5, 40)), PATIENCE)
+        wait_until("some steps", _went_on(up, seed, seen, rng.randint(5, steps // (4 * len(kinds)))), PATIENCE)
         assert len(up.steps(seed)) < steps, "the run is too short for so many kills"
         _kill(up, run, kind)
         print(f"{time.monotonic() - began:.0f} s, step {len(up.steps(seed))}: killed the {kind}", file=sys.stderr)
@@ -153,7 +153,7 @@ def main() -> None:
     """Run chaos; exits 1 if anything was lost."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--steps", type=int, default=8000)
+    parser.add_argument("--steps", type=int, default=12000)
     parser.add_argument("--seed", type=int, default=1)
     options: Any = parser.parse_args()
     rng = random.Random(options.seed)
