@@ -5,9 +5,11 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 VERL := .venv-verl
 VERL_STAMP := $(VERL)/.installed
+VLLM := .venv-vllm
+VLLM_STAMP := $(VLLM)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo test test-verl check format sweep-paper bench chaos clean
+.PHONY: help install demo test test-verl test-vllm check format sweep-paper bench chaos clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -37,6 +39,16 @@ $(VERL_STAMP): constraints-verl.txt
 
 test-verl: $(VERL_STAMP)  ## The verl engine for real, on the CPU, in an environment of its own (2 GB, about ten minutes)
 	PYTHONPATH=. $(VERL)/bin/pytest -q -W default tests/test_verl_launch.py tests/verl
+
+# Without what its packages ask for beyond the list: torchvision, torchaudio and torchcodec need CUDA's torch.
+$(VLLM_STAMP): constraints-vllm.txt
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/pip install -q -c constraints-vllm.txt torch==2.13.0
+	$(VLLM)/bin/pip install -q --no-deps -r constraints-vllm.txt
+	touch $(VLLM_STAMP)
+
+test-vllm: $(VLLM_STAMP)  ## vLLM's CPU build as verl's rollout and as the sampler of evaluations, in an environment of its own (4.3 GB)
+	PYTHONPATH=. $(VLLM)/bin/pytest -q -W default tests/verl/test_vllm.py
 
 check: install  ## Format, lint, types, import contracts
 	$(BIN)/ruff format --check .

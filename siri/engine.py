@@ -78,12 +78,24 @@ class SampleRequest:
     seed: int
 
 
-class Engine(Protocol):
-    """Trains stages and samples from snapshots; whoever opens one closes it: nothing of it outlives its stage."""
+class Sampler(Protocol):
+    """Samples from snapshots; whoever opens one closes it, and nothing of it is left."""
 
     def numerics(self) -> dict[str, Any]:
         """What decides the bits that come out: name, version, device, number format, threads, batching rule."""
         ...
+
+    def sample(self, model: Path, request: SampleRequest) -> Iterator[RolloutBatch]:
+        """Answer the request's problems in order, in batches of whole groups, from a checkpoint's folder."""
+        ...
+
+    def close(self) -> None:
+        """End everything that was started."""
+        ...
+
+
+class Engine(Sampler, Protocol):
+    """Trains stages, and samples from what it trained."""
 
     def train(self, plan: StagePlan) -> Iterator[StepReport]:
         """Train the plan's steps, one report each, in order."""
@@ -93,14 +105,6 @@ class Engine(Protocol):
         """Why this engine cannot go on from a checkpoint of its own making in full; empty when it can."""
         ...
 
-    def sample(self, model: Path, request: SampleRequest) -> Iterator[RolloutBatch]:
-        """Answer the request's problems in order, in batches of whole groups, from a checkpoint's folder."""
-        ...
-
     def make_base(self, folder: Path) -> None:
         """Write the policy before RL, as `model.base` names it, into an empty folder."""
-        ...
-
-    def close(self) -> None:
-        """End everything that the engine started."""
         ...

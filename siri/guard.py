@@ -3,15 +3,19 @@
 import os
 import subprocess
 import sys
+import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 import psutil
 
 MARK = "SIRI_GUARD"
 """Environment variable that all descendants of a guarded process inherit."""
+KEEP = {"SPT_NOENV": "1"}
+"""Has processes that give themselves titles, as vLLM's do, not write these over the environment that bears the mark."""
 _guards: list[subprocess.Popen[bytes]] = []
 """Kept, or the pipe of a forgotten guard would be closed and the guard act while this process lives."""
 
@@ -23,7 +27,7 @@ def guard() -> None:
     """
     mark = new_mark()
     _guards.append(watch(mark))
-    os.environ[MARK] = mark
+    os.environ |= {MARK: mark, **KEEP}
 
 
 def new_mark() -> str:
@@ -84,6 +88,44 @@ def end(processes: Sequence[psutil.Process]) -> None:
     for process in psutil.wait_procs(processes, timeout=5)[1]:
         with suppress(psutil.NoSuchProcess):
             process.kill()
+
+
+class Family:
+    """A child process and all that it starts: ended together, by `close` or by this process's end, however it comes."""
+
+    def __init__(self, command: Sequence[str], env: Mapping[str, str], out: int | IO[bytes], log: IO[bytes]) -> None:
+        """Start the command; its stdin is a pipe that is never written to, and ends when this process does."""
+        self.mark = new_mark()
+        self._guard = watch(self.mark)
+        self.child = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=out,
+            stderr=log,
+            env={**env, MARK: self.mark, **KEEP},
+            start_new_session=True,  # Ctrl-C is for the parent, which passes it on as it sees fit
+        )
+
+    def close(self) -> None:
+        """End the child and everything it started."""
+        self.child.kill()
+        self.child.wait()
+        while left := marked(self.mark):
+            end(left)
+        for pipe in (self.child.stdin, self.child.stdout, self._guard.stdin):
+            if pipe is not None:
+                pipe.close()
+        self._guard.wait()
+
+
+def end_with_parent() -> None:
+    """In a family's child: end at once when stdin ends, which it does when the parent ends, also by kill -9."""
+
+    def wait() -> None:
+        os.read(sys.stdin.fileno(), 1)  # nothing is ever written; a buffered read would hold a lock at the exit
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def main() -> None:

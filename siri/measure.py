@@ -13,7 +13,7 @@ import pandas as pd
 
 from siri import keys
 from siri.engine import SampleRequest
-from siri.engines import open_engine
+from siri.engines import open_engine, open_sampler
 from siri.errors import InputError
 from siri.evaluate import EvalReport, report_from_json, summarise, tabulate
 from siri.problems import ProblemSet, load_benchmark
@@ -48,7 +48,7 @@ class Evaluation:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Everything that decides the samples, apart from the snapshot."""
+        """Everything that decides the samples, apart from the snapshot and the sampler's version, which is recorded."""
         evaluation, problems = self.run.config.evaluation, self.run.config.problems
         return {
             "benchmark": self.problems.digest,
@@ -59,7 +59,7 @@ class Evaluation:
             "prompt": [problems.template, problems.suffix],
             "grader": problems.grader,
             "numerics": self.run.numerics,
-        }
+        } | ({} if evaluation.sampler == "torch" else {"sampler": evaluation.sampler})
 
     @cached_property
     def snapshot_key(self) -> str:
@@ -116,14 +116,15 @@ def measure(evaluation: Evaluation) -> Generator[int, None, EvalReport]:
             raise InputError(
                 f"snapshot={evaluation.snapshot}: not in the store; `siri train` with the same recipe makes it"
             )
-        rows = yield from _sample(evaluation, snapshot)
+        rows, sampler = yield from _sample(evaluation, snapshot)
         settings = evaluation.run.config.evaluation
         report = summarise(rows, evaluation.problems.name, evaluation.budget, settings.temperature, settings.seed)
-        _commit(evaluation, snapshot, rows, report)
+        _commit(evaluation, snapshot, rows, report, sampler)
         return report
 
 
-def _sample(evaluation: Evaluation, snapshot: Entry) -> Generator[int, None, pd.DataFrame]:
+def _sample(evaluation: Evaluation, snapshot: Entry) -> Generator[int, None, tuple[pd.DataFrame, dict[str, Any]]]:
+    """The samples, and the numerics of what wrote them."""
     run, settings, batches = evaluation.run, evaluation.run.config.evaluation, []
     request = SampleRequest(
         problems=evaluation.problems.problems,
@@ -135,11 +136,12 @@ def _sample(evaluation: Evaluation, snapshot: Entry) -> Generator[int, None, pd.
     done = 0
     with closing(open_engine(run.config, run.problems.train)) as engine:
         _require_same(engine.numerics(), run)
-        for batch in engine.sample(snapshot.folder, request):
-            batches.append(batch)
-            done += len(batch.texts)
-            yield done
-    return tabulate(batches)
+        with closing(open_sampler(run.config, engine)) as sampler:
+            for batch in sampler.sample(snapshot.folder, request):
+                batches.append(batch)
+                done += len(batch.texts)
+                yield done
+            return tabulate(batches), sampler.numerics()
 
 
 def _require_same(numerics: dict[str, Any], run: Run) -> None:
@@ -153,7 +155,9 @@ def _require_same(numerics: dict[str, Any], run: Run) -> None:
         )
 
 
-def _commit(evaluation: Evaluation, snapshot: Entry, rows: pd.DataFrame, report: EvalReport) -> None:
+def _commit(
+    evaluation: Evaluation, snapshot: Entry, rows: pd.DataFrame, report: EvalReport, sampler: dict[str, Any]
+) -> None:
     folder = evaluation.store.scratch()
     try:
         rows.to_parquet(folder / SAMPLES, index=False)
@@ -165,7 +169,7 @@ def _commit(evaluation: Evaluation, snapshot: Entry, rows: pd.DataFrame, report:
             role="evaluation",
             weights_sha256=snapshot.manifest.weights_sha256,
             files=describe_files(folder),
-            facts=evaluation.settings,
+            facts=evaluation.settings | {"sampler": sampler},
         )
         evaluation.store.commit(folder, manifest)
     finally:

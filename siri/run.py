@@ -15,7 +15,7 @@ from siri import keys, records
 from siri.bases import base_name, find_base, make_fork, model_files
 from siri.config import RunConfig, validate
 from siri.engine import StepReport
-from siri.engines import open_engine, require_engine
+from siri.engines import open_engine, require_engine, require_sampler
 from siri.errors import InputError
 from siri.folders import kept_names, labels_of, read_description
 from siri.folders import list_runs as list_runs
@@ -139,6 +139,7 @@ def find_snapshot(home: Home, reference: str) -> tuple[Run, str]:
 def check(config: RunConfig) -> None:
     """Find what is wrong with a config before anything is trained. Raises InputError, which names all mistakes."""
     require_engine(config)
+    require_sampler(config)
     looks = (lambda: load_splits(config.problems), lambda: _check_model(config), lambda: _check_benchmarks(config))
     mistakes = [mistake for look in looks if (mistake := _mistake(look)) is not None]
     if mistakes:

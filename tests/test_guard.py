@@ -2,8 +2,10 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
+import pytest
 
 from siri import guard
 
@@ -43,3 +45,36 @@ def test_closing_the_watch_ends_what_bears_its_mark_and_nothing_else() -> None:
         assert marked.wait(60) != 0
         assert other.poll() is None
         other.kill()
+
+
+FAMILY = """
+import os, subprocess, sys
+from siri import guard
+if "child" in sys.argv:
+    guard.end_with_parent()
+    command = [sys.executable, "-c", "import time; time.sleep(600)"]
+    print(subprocess.Popen(command, start_new_session=True).pid, os.getpid(), flush=True)
+    subprocess.Popen(command).wait()
+family = guard.Family([sys.executable, __file__, "child"], os.environ, subprocess.PIPE, sys.stderr.buffer)
+print(family.child.stdout.readline().decode(), end="", flush=True)
+sys.stdin.readline()
+family.close()
+"""
+
+
+@pytest.mark.parametrize("end", ["closed", "killed"])
+def test_a_family_ends_whole_when_it_is_closed_and_when_its_parent_is_killed(end: str, tmp_path: Path) -> None:
+    script = tmp_path / "family.py"
+    script.write_text(FAMILY)
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, str(script)], stdin=pipe, stdout=pipe, text=True) as parent:
+        assert parent.stdin is not None
+        assert parent.stdout is not None
+        family = [psutil.Process(int(pid)) for pid in parent.stdout.readline().split()]
+        if end == "killed":
+            parent.kill()
+        else:
+            parent.stdin.write("\n")
+            parent.stdin.flush()
+            assert parent.wait(60) == 0
+    assert psutil.wait_procs(family, timeout=60)[1] == []

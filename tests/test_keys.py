@@ -89,6 +89,7 @@ OUT_OF_KEY = {
     "evaluation.temperature": ["evaluation.temperature=1.0"],
     "evaluation.budget": ["evaluation.budget=50"],
     "evaluation.seed": ["evaluation.seed=3"],
+    "evaluation.sampler": ["evaluation.sampler=vllm"],
     "guards.no_reward": ["guards.no_reward=stop"],
     "guards.length": ["guards.length=stop"],
     "guards.entropy": ["guards.entropy=stop"],

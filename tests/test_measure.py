@@ -1,5 +1,6 @@
 """Evaluations: made once, kept with every sample, and equal to what can be worked out from the samples by hand."""
 
+from importlib.util import find_spec
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean
@@ -13,7 +14,7 @@ from siri.evaluate import EvalReport, compare, report_from_json, summarise, tabu
 from siri.home import Home
 from siri.measure import REPORT, SAMPLES, Evaluation, measure
 from siri.metrics import EVALUATION_METRICS
-from siri.run import Run, open_run
+from siri.run import Run, check, open_run
 from tests.conftest import make_batch, prepare, settle, tiny
 
 
@@ -112,6 +113,7 @@ def test_a_damaged_evaluation_is_made_again_the_same(
         "evaluation.temperature=1.0",
         "evaluation.seed=1",
         "evaluation.budget=30",
+        "evaluation.sampler=vllm",
         "problems.dev_size=31",
     ],
 )
@@ -126,6 +128,29 @@ def test_snapshot_and_benchmark_are_in_the_name_and_labels_are_not(made: Evaluat
     names = {Evaluation(made.run, name, split).key for name in ("base", "c1-high") for split in ("dev", "test")}
     assert len(names) == 4
     assert Evaluation(under(made.run, "recipe=mine", "evaluation.final=[dev]"), "c1-high", "dev").key == made.key
+
+
+def test_the_engine_s_own_sampler_leaves_no_word_in_the_name_and_a_record_of_itself(made: Evaluation) -> None:
+    """Names of evaluations made before there was a choice still hold."""
+    entry = made.find()
+    assert entry is not None
+    assert "sampler" not in made.settings
+    assert entry.manifest.facts == made.settings | {"sampler": made.run.numerics}
+
+
+def test_a_sampler_that_is_not_there_is_one_line_before_anything_starts(made: Evaluation) -> None:
+    run = under(made.run, "evaluation.sampler=vllm")
+    for ask in (lambda: check(run.config), lambda: list(measure(Evaluation(run, "c1-high", "dev")))):
+        with pytest.raises(
+            InputError, match=r"^evaluation.sampler=vllm: engine.name=scripted has no model; use torch$"
+        ):
+            ask()
+
+
+@pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed here")
+def test_without_vllm_its_choice_says_how_to_get_it() -> None:
+    with pytest.raises(InputError, match=r"^evaluation.sampler=vllm: vLLM is not installed here; `pip install vllm==0"):
+        check(tiny("engine.name=local", "evaluation.sampler=vllm"))
 
 
 def test_a_budget_of_its_own_is_kept_to(made: Evaluation) -> None:

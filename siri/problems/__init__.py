@@ -11,7 +11,7 @@ from siri.problems import laptop
 from siri.problems.files import load_problems
 from siri.problems.order import deal, problems_of_step
 from siri.problems.problem import SPLITS, Problem, ProblemSet, Split, Splits, split_of
-from siri.problems.prompts import TemplateName, encode_prompt
+from siri.problems.prompts import Prompt, TemplateName, encode_prompt, make_prompt
 from siri.settings import Settings
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Problem",
     "ProblemSet",
     "ProblemSettings",
+    "Prompt",
     "Split",
     "Splits",
     "deal",
@@ -26,6 +27,7 @@ __all__ = [
     "load_benchmark",
     "load_problems",
     "load_splits",
+    "make_prompt",
     "problems_of_step",
     "split_of",
 ]

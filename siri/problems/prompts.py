@@ -1,7 +1,7 @@
 """The one way from a problem to token ids; every engine calls it, so all of them train on the same prompts."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from siri.errors import InputError
 from siri.problems.problem import Problem
@@ -10,6 +10,23 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 TemplateName = Literal["chat", "plain"]
+
+
+class Prompt(NamedTuple):
+    """A problem as the policy sees it."""
+
+    ids: list[int]
+    opening: str
+    """`<think>` where the template opens the thought: the grader must see it open, or a box in it might count."""
+
+
+def make_prompt(
+    problem: Problem, tokenizer: "PreTrainedTokenizerBase", template: TemplateName, suffix: str = ""
+) -> Prompt:
+    """The prompt of a problem, ready for generation. Raises InputError (see `encode_prompt`)."""
+    ids = encode_prompt(problem, tokenizer, template, suffix)
+    opens = tokenizer.decode(ids[-8:]).rstrip().endswith("<think>")
+    return Prompt(ids, "<think>" if opens else "")
 
 
 def encode_prompt(

@@ -1,7 +1,11 @@
 """Test support: verl on this machine's CPU, its rollout in torch; a tiny run of two stages of three steps."""
 
 import os
+import time
+from collections.abc import Sequence
 from pathlib import Path
+
+import psutil
 
 from siri.config import RunConfig, load
 from tests.verl.torch_rollout import BUDGETS
@@ -12,7 +16,6 @@ ON_CPU = (
     "+actor_rollout_ref.model.override_config.attn_implementation=sdpa",
     "actor_rollout_ref.actor.use_torch_compile=False",
     "actor_rollout_ref.actor.fsdp_config.use_torch_compile=False",
-    "actor_rollout_ref.rollout.name=torch",
     "actor_rollout_ref.rollout.agent.num_workers=1",
     "reward.num_workers=1",
     "transfer_queue.backend.SimpleStorage.num_data_storage_units=1",
@@ -20,6 +23,7 @@ ON_CPU = (
     "+ray_kwargs.ray_init.num_gpus=1",
     "+ray_kwargs.ray_init.object_store_memory=200000000",
 )
+TORCH = ("actor_rollout_ref.rollout.name=torch",)
 TINY = (
     "problems.train_size=64",
     "problems.dev_size=16",
@@ -43,15 +47,15 @@ def tiny(*overrides: str) -> RunConfig:
     return load("laptop", [*TINY, *overrides])
 
 
-def on_verl() -> tuple[str, ...]:
-    """The overrides that put a laptop recipe on verl, on one CPU."""
-    extra = "engine.verl.extra=[" + ", ".join(f"'{setting}'" for setting in ON_CPU) + "]"
+def on_verl(rollout: Sequence[str] = TORCH) -> tuple[str, ...]:
+    """The overrides that put a laptop recipe on verl, on one CPU; `rollout` are verl's settings of what samples."""
+    extra = "engine.verl.extra=[" + ", ".join(f"'{setting}'" for setting in (*ON_CPU, *rollout)) + "]"
     return "engine.name=verl", "engine.verl.gpus_per_node=1", "engine.verl.prompt_tokens=64", extra
 
 
-def tiny_verl(*overrides: str) -> RunConfig:
-    """The same run on verl, on one CPU."""
-    return tiny(*on_verl(), *overrides)
+def tiny_verl(*overrides: str, rollout: Sequence[str] = TORCH) -> RunConfig:
+    """The same run on verl, on one CPU; `rollout` are verl's settings of what samples."""
+    return tiny(*on_verl(rollout), *overrides)
 
 
 def use_cpu(budgets: Path) -> None:
@@ -66,3 +70,22 @@ def use_cpu(budgets: Path) -> None:
         "HF_HUB_OFFLINE": "1",
         BUDGETS: str(budgets),
     }
+
+
+def left() -> list[str]:
+    """Command lines of processes, other than this one and its grading children, that verl, vLLM or a driver left."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(BUDGETS) == os.environ[BUDGETS]:
+                found.append(" ".join(process.cmdline()))
+        except psutil.Error:  # gone, or another user's
+            continue
+    return [line for line in found if "siri.grading" not in line]
+
+
+def wait_until_nothing_is_left() -> None:
+    end = time.monotonic() + 120
+    while left() and time.monotonic() < end:
+        time.sleep(0.5)
+    assert left() == []

@@ -5,12 +5,10 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from itertools import islice
 from threading import Event
 
-import psutil
 import pytest
 import torch
 
@@ -28,8 +26,7 @@ from siri.records import read_lines
 from siri.run import Run, advance
 from siri.snapshots import WEIGHTS
 from tests.conftest import prepare, wait_for
-from tests.verl.support import tiny, tiny_verl, use_cpu
-from tests.verl.torch_rollout import BUDGETS
+from tests.verl.support import left, tiny, tiny_verl, use_cpu, wait_until_nothing_is_left
 
 pytestmark = pytest.mark.timeout(1500)
 
@@ -48,25 +45,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
 @pytest.fixture(scope="module")
 def run(home: Home) -> Run:
     return prepare(tiny_verl(), home)
-
-
-def left() -> list[str]:
-    """Command lines of processes, other than this one and its grading children, that verl or its driver left."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get(BUDGETS) == os.environ[BUDGETS]:
-                found.append(" ".join(process.cmdline()))
-        except psutil.Error:  # gone, or another user's
-            continue
-    return [line for line in found if "siri.grading" not in line]
-
-
-def wait_until_nothing_is_left() -> None:
-    end = time.monotonic() + 120
-    while left() and time.monotonic() < end:
-        time.sleep(0.5)
-    assert left() == []
 
 
 def told(home: Home) -> list[tuple[int, int]]:

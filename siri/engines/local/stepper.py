@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from siri.config import RunConfig
 from siri.engines.local.forward import micro_batches, score
@@ -15,7 +15,7 @@ from siri.engines.local.sampler import Sampled, sample
 from siri.grading import grade_many
 from siri.methods import METHODS
 from siri.methods.aggregation import token_weights
-from siri.problems import Problem, deal, encode_prompt
+from siri.problems import Problem, ProblemSettings, Prompt, deal, make_prompt
 from siri.rollouts import RolloutBatch
 from siri.seeding import seed_for
 
@@ -42,14 +42,6 @@ class UpdateTotals:
             "update/kl": self.kl / max(self.trained, 1),
             "update/learning_rate": learning_rate,
         }
-
-
-class Prompt(NamedTuple):
-    """A problem as the policy sees it."""
-
-    ids: list[int]
-    opening: str
-    """`<think>` where the template opens the thought: the grader must see it open, or a box in it might count."""
 
 
 class LocalStepper:
@@ -98,47 +90,14 @@ class LocalStepper:
                 pad_id=loaded.pad_id,
                 rows_at_once=self.config.engine.sample_rows,
             )
-        return self._grade(problems, budgets, prompts, sampled, group_size)
+        return graded(problems, budgets, prompts, sampled, loaded.tokenizer, self.config.problems)
 
     def _encode(self, problem: Problem) -> Prompt:
         """The problem's prompt; kept, since a problem comes back every epoch and in every evaluation."""
         if problem.question not in self._prompts:
             settings, tokenizer = self.config.problems, self.policy.loaded.tokenizer
-            ids = encode_prompt(problem, tokenizer, settings.template, settings.suffix)
-            opens = tokenizer.decode(ids[-8:]).rstrip().endswith("<think>")
-            self._prompts[problem.question] = Prompt(ids, "<think>" if opens else "")
+            self._prompts[problem.question] = make_prompt(problem, tokenizer, settings.template, settings.suffix)
         return self._prompts[problem.question]
-
-    def _grade(
-        self,
-        problems: Sequence[Problem],
-        budgets: Sequence[int],
-        prompts: Sequence[Prompt],
-        sampled: Sampled,
-        group_size: int,
-    ) -> RolloutBatch:
-        """The batch with its texts and verdicts, on the CPU."""
-        rows = [index for index in range(len(problems)) for _ in range(group_size)]
-        lengths = sampled.lengths.cpu()
-        tokens = sampled.tokens.cpu()
-        finished = sampled.finished.cpu()
-        written = [row[:length] for row, length in zip(tokens.tolist(), lengths.tolist(), strict=True)]
-        texts = self.policy.loaded.tokenizer.batch_decode(written, skip_special_tokens=True)
-        answers = [problems[index].answer for index in rows]
-        read = [prompts[index].opening + text for index, text in zip(rows, texts, strict=True)]
-        return RolloutBatch(
-            problem_ids=tuple(problems[index].id for index in rows),
-            group_size=group_size,
-            prompts=tuple(tuple(prompts[index].ids) for index in rows),
-            tokens=tokens,
-            logprobs=sampled.logprobs.cpu(),
-            entropies=sampled.entropies.cpu(),
-            lengths=lengths,
-            budgets=torch.tensor([budgets[index] for index in rows]),
-            finished=finished,
-            texts=tuple(texts),
-            verdicts=tuple(grade_many(read, answers, self.config.problems.grader, finished.tolist())),
-        )
 
     def update(self, batch: RolloutBatch, advantages: Tensor, step: int) -> dict[str, float]:
         """One optimizer step per minibatch; groups without advantage skip the forward pass.
@@ -191,3 +150,36 @@ class LocalStepper:
         totals.clipped += float((clipped * mask).sum())
         totals.kl -= float((log_ratio * mask).sum())
         totals.trained += float(mask.sum())
+
+
+def graded(
+    problems: Sequence[Problem],
+    budgets: Sequence[int],
+    prompts: Sequence[Prompt],
+    sampled: Sampled,
+    tokenizer: PreTrainedTokenizerBase,
+    settings: ProblemSettings,
+) -> RolloutBatch:
+    """The batch of what was sampled, with texts and verdicts, on the CPU; a problem, budget and prompt per group."""
+    group_size = len(sampled.lengths) // len(problems)
+    rows = [index for index in range(len(problems)) for _ in range(group_size)]
+    lengths = sampled.lengths.cpu()
+    tokens = sampled.tokens.cpu()
+    finished = sampled.finished.cpu()
+    written = [row[:length] for row, length in zip(tokens.tolist(), lengths.tolist(), strict=True)]
+    texts = tokenizer.batch_decode(written, skip_special_tokens=True)
+    answers = [problems[index].answer for index in rows]
+    read = [prompts[index].opening + text for index, text in zip(rows, texts, strict=True)]
+    return RolloutBatch(
+        problem_ids=tuple(problems[index].id for index in rows),
+        group_size=group_size,
+        prompts=tuple(tuple(prompts[index].ids) for index in rows),
+        tokens=tokens,
+        logprobs=sampled.logprobs.cpu(),
+        entropies=sampled.entropies.cpu(),
+        lengths=lengths,
+        budgets=torch.tensor([budgets[index] for index in rows]),
+        finished=finished,
+        texts=tuple(texts),
+        verdicts=tuple(grade_many(read, answers, settings.grader, finished.tolist())),
+    )

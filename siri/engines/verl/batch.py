@@ -11,7 +11,7 @@ from siri.config import RunConfig
 from siri.errors import InputError
 from siri.methods import METHODS
 from siri.methods.method import State
-from siri.problems import Problem, ProblemSet, encode_prompt, problems_of_step
+from siri.problems import Problem, ProblemSet, make_prompt, problems_of_step
 from siri.rollouts import RolloutBatch, pad_rows
 
 
@@ -37,13 +37,12 @@ def ask(
     asked = []
     for problem, question, budget in zip(chosen, questions, budgets, strict=True):
         put = Problem(problem.id, question, problem.answer)
-        ids = encode_prompt(put, tokenizer, settings.template, settings.suffix)
+        ids, opening = make_prompt(put, tokenizer, settings.template, settings.suffix)
         if len(ids) > config.engine.verl.prompt_tokens:
             raise InputError(
                 f"engine.verl.prompt_tokens={config.engine.verl.prompt_tokens}: problem {problem.id} has {len(ids)}"
             )
-        opens = tokenizer.decode(ids[-8:]).rstrip().endswith("<think>")
-        asked.append(Asked(put, budget, ids, "<think>" if opens else ""))
+        asked.append(Asked(put, budget, ids, opening))
     return asked
 
 

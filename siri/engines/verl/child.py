@@ -2,7 +2,6 @@
 
 import os
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from siri.engines.verl.launch import overrides
 from siri.engines.verl.order import VARIABLE, Order, read_order
+from siri.guard import end_with_parent
 
 PLUGIN = "siri.engines.verl.algorithms"
 FORWARDED = ("PYTHONPATH", "VERL_USE_EXTERNAL_MODULES", VARIABLE)
@@ -66,16 +66,10 @@ def run_trainer(config: DictConfig) -> None:
         tq.close()
 
 
-def end_with_parent() -> None:
-    """Wait for the end of stdin, which comes when the parent ends, also by kill −9; then end at once."""
-    os.read(sys.stdin.fileno(), 1)  # nothing is ever written; a buffered read would hold a lock at the exit
-    os._exit(1)
-
-
 def main() -> None:
     """Train the order that argv names; argv's second word is Ray's private folder."""
     path, folder = Path(sys.argv[1]), Path(sys.argv[2])
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    end_with_parent()
     os.environ[VARIABLE] = str(path)
     modules = [os.environ.get("VERL_USE_EXTERNAL_MODULES", ""), PLUGIN]
     os.environ["VERL_USE_EXTERNAL_MODULES"] = ",".join(filter(None, modules))

@@ -3,7 +3,6 @@
 import os
 import secrets
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,6 +26,8 @@ QUIET = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 """Nothing that runs here reports to anybody."""
+ALONE = {"VLLM_HOST_IP": "127.0.0.1", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""Without a cluster all of it is on this machine, and its servers, vLLM's among them, listen on loopback."""
 
 
 class VerlProcess:
@@ -36,25 +37,18 @@ class VerlProcess:
         self.order = order
         self.folder = _private_folder()
         self.log = self.folder / "log.txt"
-        self.mark = guard.new_mark()
-        self._guard = guard.watch(self.mark)
         own = {"RAY_AUTH_TOKEN": secrets.token_hex(32)}  # else Ray keeps one in the user's home
+        if "RAY_ADDRESS" not in os.environ:
+            own |= ALONE
         command = [sys.executable, "-m", "siri.engines.verl.child", str(order.path), str(self.folder)]
         with self.log.open("wb") as log:
-            self._child = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**own, **os.environ, **QUIET, guard.MARK: self.mark},
-                start_new_session=True,  # Ctrl-C is for the parent, which passes it on as a stop
-            )
+            self._family = guard.Family(command, {**own, **os.environ, **QUIET}, log, log)
 
     def lines(self, stop: Event) -> Iterator[str]:
         """The report of each step as it is written, until the child ends; a stop is passed on when it comes."""
         place = 0
         while True:
-            ended = self._child.poll() is not None
+            ended = self.code is not None
             if stop.is_set():
                 self.order.stop.touch()
             whole = self._written_since(place)
@@ -76,7 +70,7 @@ class VerlProcess:
     @property
     def code(self) -> int | None:
         """The child's exit code."""
-        return self._child.poll()
+        return self._family.child.poll()
 
     def last_words(self, count: int = 20) -> str:
         """The end of the log."""
@@ -84,14 +78,7 @@ class VerlProcess:
 
     def close(self) -> None:
         """End the child and everything it started, and remove Ray's folder."""
-        self._child.kill()
-        self._child.wait()
-        while left := guard.marked(self.mark):
-            guard.end(left)
-        for process in (self._child, self._guard):
-            assert process.stdin is not None
-            process.stdin.close()
-        self._guard.wait()
+        self._family.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

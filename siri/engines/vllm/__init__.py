@@ -1,0 +1,1 @@
+"""vLLM as the sampler of evaluations, whichever engine trained the snapshot."""
