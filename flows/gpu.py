@@ -27,9 +27,9 @@ def needs_gpu(config: RunConfig) -> bool:
 
 
 def in_turn(config: RunConfig, body: Callable[[], None]) -> None:
-    """Run a body that trains, in its turn if it needs a GPU and a server orders turns (see `turn`).
+    """Run a body that trains or samples, in its turn if it needs a GPU and a server orders turns (see `turn`).
 
-    A stage that another run is making is waited for without the slot.
+    What another process is making is waited for without the slot.
     """
     while True:
         try:

@@ -17,7 +17,7 @@ from prefect.states import Cancelled, Crashed
 from siri import guard, interrupt
 from siri.errors import LostEngineError, StoppedError
 from siri.home import find_home
-from siri.platform import running
+from siri.platform import alive, running
 
 LIMIT_SECONDS = 8.0
 """What a flow run gets to finish its step once it is asked to stop; a cancelled one is gone after ten."""
@@ -43,12 +43,13 @@ def live(body: Callable[[], str]) -> str:
     attempt = _read().run_count
     done = Event()
     Thread(target=_heed, args=(UUID(flow_run.id), attempt, done), name="heed", daemon=True).start()
-    try:
-        return body()
-    except (StoppedError, LostEngineError, httpx.TransportError) as ended:
-        return _end(ended, attempt)  # type: ignore[return-value]
-    finally:
-        done.set()
+    with alive.shown(find_home(), str(flow_run.id), attempt):
+        try:
+            return body()
+        except (StoppedError, LostEngineError, httpx.TransportError) as ended:
+            return _end(ended, attempt)  # type: ignore[return-value]
+        finally:
+            done.set()
 
 
 def _write_to_file() -> None:

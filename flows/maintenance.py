@@ -1,7 +1,10 @@
 """The flow that keeps the house: takes up crashed runs, sets states right, ends processes that nobody guards."""
 
+import sys
+import time
 from datetime import datetime, timedelta
 from typing import Annotated
+from uuid import UUID
 
 from filelock import FileLock, Timeout
 from prefect import flow
@@ -15,7 +18,8 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import FlowRun, StateType
-from prefect.states import AwaitingRetry, Crashed, Failed
+from prefect.exceptions import ObjectNotFound
+from prefect.states import AwaitingRetry, Cancelled, Crashed, Failed
 from prefect.types._datetime import now
 from pydantic import Field
 
@@ -23,6 +27,8 @@ from siri import guard, tracking
 from siri.config import RunConfig, load, validate
 from siri.errors import InputError
 from siri.home import Home, find_home
+from siri.platform import alive
+from siri.platform.alive import Sign
 from siri.run import open_run, reopen_run
 from siri.snapshots import MANIFEST
 
@@ -32,6 +38,7 @@ SETTLE = timedelta(seconds=15)
 """What the worker's own report of a crash takes; a run that is rescheduled before it is called crashed again."""
 PENDING = timedelta(minutes=10)
 """A worker that has taken a run for so long without starting it has died over it."""
+BUSY = "another process is at it"
 RECENT = timedelta(days=7)
 """Runs that crashed before are left alone."""
 
@@ -48,7 +55,7 @@ def maintain(restarts: Annotated[int, Field(ge=0)] = 3) -> list[str]:
         with FileLock(home.root / "maintenance.lock", timeout=0):
             done = _maintain(home, restarts)
     except Timeout:
-        return ["another process is at it"]
+        return [BUSY]
     create_table_artifact(table=[{"done": line} for line in done], key="maintenance", description="Maintenance")
     return done
 
@@ -58,6 +65,7 @@ def _maintain(home: Home, restarts: int) -> list[str]:
     with get_client(sync_client=True) as client:
         for run in _runs(client, StateType.PENDING):
             done += _crash_pending(client, run)
+        done += _end_lost(client, home)
         for run in _runs(client, StateType.CRASHED):
             done += _take_up(client, run, home, restarts)
     for name in tracking.running(home):
@@ -80,6 +88,33 @@ def _crash_pending(client: SyncPrefectClient, run: FlowRun) -> list[str]:
     message = "taken by a worker, and never started"
     client.set_flow_run_state(run.id, Crashed(message=message))
     return [f"{run.name}: {message}, so crashed"]
+
+
+def _end_lost(client: SyncPrefectClient, home: Home) -> list[str]:
+    """Set the states of runs whose processes ended without a word; a worker that lives is given time to say it."""
+    lost = alive.ended(home)
+    if any(_find_open(client, sign) for sign in lost):
+        time.sleep(SETTLE.total_seconds())
+    return [line for sign in lost for line in _end(client, home, sign)]
+
+
+def _find_open(client: SyncPrefectClient, sign: Sign) -> FlowRun | None:
+    """The run of a sign, if the server still takes it for going on."""
+    try:
+        run = client.read_flow_run(UUID(sign.run))
+    except ObjectNotFound:
+        return None
+    going_on = run.state is not None and run.state.type in (StateType.RUNNING, StateType.CANCELLING)
+    return run if going_on and run.run_count == sign.attempt else None
+
+
+def _end(client: SyncPrefectClient, home: Home, sign: Sign) -> list[str]:
+    run, message = _find_open(client, sign), f"its process on {sign.host} was killed, or the machine went down"
+    if run is not None and run.state is not None:
+        ended = Cancelled if run.state.is_cancelling() else Crashed
+        client.set_flow_run_state(run.id, ended(message=message))
+    alive.forget(home, sign)
+    return [f"{run.name}: {message}"] if run is not None else []
 
 
 def _take_up(client: SyncPrefectClient, run: FlowRun, home: Home, restarts: int) -> list[str]:
@@ -122,5 +157,5 @@ def _config_of(run: FlowRun, flow_name: str) -> RunConfig | None:
     return None
 
 
-if __name__ == "__main__":  # what `siri up` runs when it finds crashed runs
-    maintain()
+if __name__ == "__main__":  # what `siri up` runs when it finds crashed runs; it asks again where that was in vain
+    sys.exit(1 if maintain() == [BUSY] else 0)

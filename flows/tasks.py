@@ -74,9 +74,13 @@ def evaluate_snapshot(run_id: str, config: RunConfig, snapshot: str, benchmark: 
     run = replace(reopen_run(find_home(), run_id), config=config)
     evaluation = Evaluation(run, snapshot, benchmark)
     total = len(evaluation.problems) * config.evaluation.samples
-    for _ in progress.count(measure(evaluation), f"{snapshot} on {benchmark}", total):
-        if interrupt.STOP.is_set():
-            raise StoppedError(f"the evaluation of {snapshot}")
+
+    def sample() -> None:
+        for _ in progress.count(measure(evaluation), f"{snapshot} on {benchmark}", total):
+            if interrupt.STOP.is_set():
+                raise StoppedError(f"the evaluation of {snapshot}")
+
+    in_turn(config, sample)
     return evaluation.key
 
 

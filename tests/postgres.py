@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+PASSWORD = "hunter2-of-postgres"
+"""Of its user `siri`, who may do everything; nobody gets in without one."""
+
 
 def find_binaries() -> Path | None:
     """The folder with initdb and pg_ctl; Debian keeps them off the path."""
@@ -44,11 +47,13 @@ def server() -> Iterator[str]:
 
     port = _free_port()
     data = str(folder / "data")
-    run(str(binaries / "initdb"), "-D", data, "-U", "siri", "--auth=trust", "--no-sync")
+    (folder / "password").write_text(PASSWORD)
+    login = (f"--pwfile={folder / 'password'}", "--auth=scram-sha-256")
+    run(str(binaries / "initdb"), "-D", data, "-U", "siri", *login, "--no-sync")
     options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
     run(str(binaries / "pg_ctl"), "-D", data, "-o", options, "-l", str(folder / "log"), "-w", "start")
     try:
-        yield f"postgresql://siri:secret@127.0.0.1:{port}/postgres"
+        yield f"postgresql://siri:{PASSWORD}@127.0.0.1:{port}/postgres"
     finally:
         run(str(binaries / "pg_ctl"), "-D", data, "-m", "immediate", "-w", "stop")
         shutil.rmtree(folder, ignore_errors=True)

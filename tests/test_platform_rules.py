@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,7 +15,8 @@ import pytest
 from siri.config import RunConfig, field_paths, load
 from siri.errors import InputError
 from siri.home import Home
-from siri.platform import parts, running
+from siri.platform import alive, parts, running
+from siri.platform.alive import Sign
 from siri.platform.parts import Part, Settings
 from siri.platform.running import Running
 from siri.platform.supervisor import Child
@@ -100,9 +102,20 @@ def test_children_inherit_the_work_folder_the_servers_and_no_telemetry(
 def test_no_password_is_on_a_command_line(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in PASSWORDS:
         monkeypatch.setenv(name, "user:hunter2hunter2")
+    for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_DATABASE_CONNECTION_URL", "SIRI_STUDY_URL"):
+        monkeypatch.setenv(name, "postgresql://siri:hunter2@db/x")
     settings = Settings(home)
     commands = [part.command for part in (*parts.servers(settings), *parts.workers(settings))]
     assert "hunter2" not in str(commands)
+
+
+def test_mlflows_log_in_without_a_secret_key_is_refused_before_anything_starts(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_AUTH_ADMIN_PASSWORD", "hunter2hunter2")
+    monkeypatch.delenv("MLFLOW_FLASK_SERVER_SECRET_KEY", raising=False)
+    with pytest.raises(InputError, match="MLFLOW_FLASK_SERVER_SECRET_KEY: not set"):
+        parts.check(Settings(home))
 
 
 def test_a_file_that_a_killed_supervisor_has_left_is_not_believed(home: Home) -> None:
@@ -110,6 +123,37 @@ def test_a_file_that_a_killed_supervisor_has_left_is_not_believed(home: Home) ->
     assert running.find(home) is None
     with running.claimed(home) as ours:
         assert ours
+
+
+SHOWN = """
+import sys
+from pathlib import Path
+from siri.home import Home
+from siri.platform import alive
+
+with alive.shown(Home(Path(sys.argv[1])), "run", 2):
+    print("shown", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_a_killed_process_is_told_from_one_that_lives_and_one_that_ended_in_order(home: Home) -> None:
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", SHOWN, str(home.root)]
+    for ending in ("in order", "killed"):
+        with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "shown\n"
+            assert alive.ended(home) == [], "it lives"
+            if ending == "killed":
+                process.kill()
+            process.communicate("end\n" if ending == "in order" else None, timeout=60)
+        expected = [] if ending == "in order" else [Sign("run", 2, socket.gethostname())]
+        assert alive.ended(home) == expected
+    alive.forget(home, expected[0])
+    assert alive.ended(home) == []
+    (running.folder(home) / "flows" / "run.1.another-machine.example").touch()
+    assert alive.ended(home) == [], "nothing is known of other machines' processes"
 
 
 def sleeper(*words: str) -> Part:

@@ -68,11 +68,14 @@ class Platform:
     home: Path
     prefect: str
     mlflow: str
+    dashboard: str
     process: "subprocess.Popen[bytes]"
     output: Path
     seconds: float
     """From the command to all parts being well."""
     auth: str = ""
+    """User and password for Prefect, as in user:password; empty where it asks for none."""
+    mlflow_auth: str = ""
 
     def call(self, path: str, body: Any = None, method: str | None = None) -> Any:
         """Ask the Prefect server."""
@@ -121,9 +124,10 @@ class Platform:
 
     def mlflow_runs(self) -> list[dict[str, Any]]:
         """All runs that the MLflow server has."""
-        experiment = ask(f"{self.mlflow}/api/2.0/mlflow/experiments/get-by-name?experiment_name=siri")["experiment"]
+        api = f"{self.mlflow}/api/2.0/mlflow"
+        experiment = ask(f"{api}/experiments/get-by-name?experiment_name=siri", auth=self.mlflow_auth)["experiment"]
         body = {"experiment_ids": [experiment["experiment_id"]]}
-        return list(ask(f"{self.mlflow}/api/2.0/mlflow/runs/search", body).get("runs", []))
+        return list(ask(f"{api}/runs/search", body, auth=self.mlflow_auth).get("runs", []))
 
     def mlflow_status(self, seed: int) -> str | None:
         """The status in MLflow of the run of a seed."""
@@ -197,9 +201,11 @@ def bring_up(home: Path, ignoring: tuple[signal.Signals, ...] = (), **environmen
     try:
         wait_until("siri up", lambda: "\nup;" in output.read_text() or process.poll() is not None, UP_SECONDS)
         assert process.poll() is None, output.read_text()
-        addresses = [f"http://127.0.0.1:{ports[name]}" for name in ("prefect", "mlflow")]
+        addresses = [f"http://127.0.0.1:{ports[name]}" for name in ("prefect", "mlflow", "dashboard")]
         auth = environment.get("PREFECT_SERVER_API_AUTH_STRING", "")
-        yield Platform(home, *addresses, process, output, time.monotonic() - began, auth)
+        password = environment.get("MLFLOW_AUTH_ADMIN_PASSWORD")
+        mlflow_auth = f"admin:{password}" if password else ""
+        yield Platform(home, *addresses, process, output, time.monotonic() - began, auth, mlflow_auth)
     finally:
         if process.poll() is None:
             process.terminate()

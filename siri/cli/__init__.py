@@ -27,6 +27,7 @@ for command in (
     platform.down,
     platform.status,
     platform.deploy,
+    platform.databases,
 ):
     app.command()(command)
 

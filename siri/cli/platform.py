@@ -1,4 +1,4 @@
-"""Commands of the platform: up, down, status, deploy."""
+"""Commands of the platform: up, down, status, deploy, databases."""
 
 import json
 import os
@@ -101,3 +101,23 @@ def deploy(
 
     run(file or FILE)
     print(f"deployed to {os.environ['PREFECT_API_URL']}")
+
+
+def databases(
+    url: Annotated[str, typer.Argument(help="Administrator's: postgresql://USER@HOST:PORT; password: PGPASSWORD.")],
+    prefix: Annotated[str, typer.Option(help="Put before the databases' names, as in siri_.")] = "",
+) -> None:
+    """Make the databases of Prefect, MLflow and Optuna on a PostgreSQL server, and print the lines that name them.
+
+    What is there already stays. The lines hold no password: PGPASSWORD or ~/.pgpass bring it. `eval "$(siri databases
+    URL)"` reads them.
+    """
+    from siri.platform.databases import VARIABLES, make, parse
+
+    server = parse(url)
+    for name, new in make(server, prefix).items():
+        print(f"# {name} on {server.host}:{server.port}: {'made' if new else 'there already'}")
+    for name in VARIABLES:
+        print(server.export(name, prefix + name))
+    if server.password is not None:
+        print("# and export PGPASSWORD, the password of the URL: the lines do not show it")

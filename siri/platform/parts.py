@@ -3,10 +3,12 @@
 import os
 import socket
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from siri.errors import InputError
 from siri.home import Home
+from siri.snapshots import write_atomically
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 POOL = "siri"
@@ -25,6 +27,15 @@ DEFAULTS = {
     "PREFECT_WORKER_QUERY_SECONDS": "2",  # a run from the UI starts soon; the default is 10
 }
 """What children find in their environment unless the user has set it."""
+MLFLOW_PASSWORD = "MLFLOW_AUTH_ADMIN_PASSWORD"
+MLFLOW_SECRET = "MLFLOW_FLASK_SERVER_SECRET_KEY"
+LOG_IN = """[mlflow]
+default_permission = READ
+database_uri = sqlite:///{users}
+admin_username = admin
+authorization_function = mlflow.server.auth:authenticate_request_basic_auth
+"""
+"""As in MLflow's own file, but for the place of the users."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +80,16 @@ class Part:
     """What people open."""
     health: str | None = None
     """URL that answers 200 when the part is well; workers are asked for at the Prefect server."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """What it alone finds there; anybody may read a command line, so addresses with passwords are not on it."""
 
 
 def check(settings: Settings) -> None:
     """Find what stands against starting. Raises InputError."""
     if settings.host not in LOOPBACK:
         _check_passwords(settings.host)
+    if os.environ.get(MLFLOW_PASSWORD) and not os.environ.get(MLFLOW_SECRET):
+        raise InputError(f"{MLFLOW_SECRET}: not set; MLflow's log-in, which {MLFLOW_PASSWORD} asks for, needs it")
     chosen = {
         "prefect-port": (settings.host, settings.prefect_port),
         "mlflow-port": (settings.host, settings.mlflow_port),
@@ -94,8 +109,8 @@ def _check_passwords(host: str) -> None:
     refused = f"host={host}: others could reach servers that ask for no password; "
     if not os.environ.get("PREFECT_SERVER_API_AUTH_STRING"):
         raise InputError(refused + "set PREFECT_SERVER_API_AUTH_STRING=user:password, and the same on every client as PREFECT_API_AUTH_STRING")  # fmt: skip # noqa: E501
-    if not os.environ.get("MLFLOW_AUTH_ADMIN_PASSWORD"):
-        raise InputError(refused + "set MLFLOW_AUTH_ADMIN_PASSWORD (12 characters or more) and MLFLOW_FLASK_SERVER_SECRET_KEY")  # fmt: skip # noqa: E501
+    if not os.environ.get(MLFLOW_PASSWORD):
+        raise InputError(refused + f"set {MLFLOW_PASSWORD} (12 characters or more) and {MLFLOW_SECRET}")
 
 
 def _check_free(option: str, host: str, port: int) -> None:
@@ -117,11 +132,12 @@ def environment(settings: Settings) -> dict[str, str]:
         **TELEMETRY_OFF,
     }
     auth = os.environ.get("PREFECT_SERVER_API_AUTH_STRING")
-    password = os.environ.get("MLFLOW_AUTH_ADMIN_PASSWORD")
+    password = os.environ.get(MLFLOW_PASSWORD)
     if auth:
         own["PREFECT_API_AUTH_STRING"] = auth
     if password:
-        own |= {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": password}
+        user = os.environ.get("MLFLOW_AUTH_ADMIN_USERNAME") or "admin"
+        own |= {"MLFLOW_TRACKING_USERNAME": user, "MLFLOW_TRACKING_PASSWORD": password}
     return {"PREFECT_HOME": str(settings.home.prefect.resolve()), **DEFAULTS, **os.environ, **own}
 
 
@@ -142,12 +158,21 @@ def _mlflow(settings: Settings) -> Part:
     if store.startswith("http"):
         store = f"sqlite:///{settings.home.root.resolve() / 'mlflow.db'}"
     artifacts = (settings.home.root.resolve() / "mlartifacts").as_uri()
-    command = ("mlflow", "server", "--host", settings.host, "--port", str(settings.mlflow_port), "--workers", "1")
-    stores = ("--backend-store-uri", store, "--artifacts-destination", artifacts)
-    log_in = ("--app-name", "basic-auth") if os.environ.get("MLFLOW_AUTH_ADMIN_PASSWORD") else ()
-    return Part(
-        "mlflow", (sys.executable, "-m", *command, *stores, *log_in), settings.mlflow, f"{settings.mlflow}/health"
-    )
+    server = (sys.executable, "-m", "mlflow", "server", "--host", settings.host, "--port", str(settings.mlflow_port))
+    command: tuple[str, ...] = (*server, "--workers", "1", "--artifacts-destination", artifacts)
+    own = {"MLFLOW_BACKEND_STORE_URI": store}
+    if os.environ.get(MLFLOW_PASSWORD):
+        command += ("--app-name", "basic-auth")
+        own |= {"MLFLOW_AUTH_CONFIG_PATH": os.environ.get("MLFLOW_AUTH_CONFIG_PATH") or _write_log_in(settings.home)}
+    return Part("mlflow", command, settings.mlflow, f"{settings.mlflow}/health", own)
+
+
+def _write_log_in(home: Home) -> str:
+    """MLflow's settings for users: hashes of their passwords lie in the work folder, not where `siri up` was typed."""
+    folder = home.root.resolve() / "platform"
+    users = str(folder / "mlflow-users.db").replace("%", "%%")  # as its reader wants it
+    write_atomically(folder / "mlflow-users.ini", LOG_IN.format(users=users))
+    return str(folder / "mlflow-users.ini")
 
 
 def _dashboard(settings: Settings) -> Part:

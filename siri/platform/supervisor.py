@@ -15,7 +15,7 @@ import psutil
 
 from siri import guard
 from siri.errors import InputError
-from siri.platform import parts, running
+from siri.platform import alive, parts, running
 from siri.platform.parts import Part, Settings
 from siri.platform.running import Member, Running
 
@@ -36,7 +36,7 @@ class Child:
 
     def __init__(self, part: Part, environment: Mapping[str, str], logs: Path) -> None:
         self.part = part
-        self.environment = environment
+        self.environment = {**environment, **part.environment}
         self.log = logs / f"{part.name.replace(' ', '-')}.log"
         self.restarts = 0
         self.vain = 0
@@ -99,7 +99,7 @@ class Supervisor:
         self.ready = False
         self.upkeep: subprocess.Popen[bytes] | None = None
         self.crashes: set[str] = set()
-        """Those that upkeep has been started for."""
+        """Those that upkeep has been started for: ids of states, names of signs."""
         self.looked = 0.0
         self.logs = running.folder(settings.home) / "logs"
         self.logs.mkdir(parents=True, exist_ok=True)
@@ -179,7 +179,7 @@ class Supervisor:
             self._write([*self.servers, *self.workers])
 
     def _take_up(self) -> None:
-        """Have crashed runs taken up now: a trigger's event can be lost with a killed server, a schedule comes late."""
+        """Have crashed and killed runs taken up now: an event can be lost with its server, a schedule comes late."""
         if self.upkeep is not None:
             if self.upkeep.poll() is None:
                 return
@@ -189,7 +189,7 @@ class Supervisor:
         if time.monotonic() - self.looked < LOOK_SECONDS:
             return
         self.looked = time.monotonic()
-        found = running.crashes(self.settings.prefect)
+        found = running.crashes(self.settings.prefect) | {sign.name for sign in alive.ended(self.settings.home)}
         if found - self.crashes:
             self.crashes |= found
             command = [sys.executable, "-m", "flows.maintenance"]

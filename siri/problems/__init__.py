@@ -9,7 +9,7 @@ from siri.errors import InputError
 from siri.grading import GraderName
 from siri.problems import laptop
 from siri.problems.files import load_problems
-from siri.problems.order import problems_of_step
+from siri.problems.order import deal, problems_of_step
 from siri.problems.problem import SPLITS, Problem, ProblemSet, Split, Splits, split_of
 from siri.problems.prompts import Prompt, TemplateName, encode_prompt, make_prompt
 from siri.settings import Settings
@@ -22,6 +22,7 @@ __all__ = [
     "Prompt",
     "Split",
     "Splits",
+    "deal",
     "encode_prompt",
     "load_benchmark",
     "load_problems",

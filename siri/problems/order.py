@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
 
 from siri.errors import InputError
 from siri.problems.problem import Problem, ProblemSet
@@ -22,6 +23,17 @@ def problems_of_step(problems: ProblemSet | Sequence[Problem], seed: int, step: 
         )
     places = range((step - 1) * batch_size, step * batch_size)
     return [members[_permutation(seed, place // len(members), len(members))[place % len(members)]] for place in places]
+
+
+def deal(count: int, minibatches: int, seed: int, step: int) -> list[list[int]]:
+    """Which of a step's `count` problems stand in each of its minibatches: shuffled and dealt out evenly.
+
+    There are no more minibatches than problems.
+    """
+    places = list(range(count))
+    random.Random(seed_for(seed, "minibatches", step)).shuffle(places)
+    cuts = [index * count // min(minibatches, count) for index in range(min(minibatches, count) + 1)]
+    return [sorted(places[first:end]) for first, end in pairwise(cuts)]
 
 
 @lru_cache(maxsize=8)

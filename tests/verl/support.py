@@ -23,6 +23,7 @@ ON_CPU = (
     "+ray_kwargs.ray_init.num_gpus=1",
     "+ray_kwargs.ray_init.object_store_memory=200000000",
 )
+TORCH = ("actor_rollout_ref.rollout.name=torch",)
 TINY = (
     "problems.train_size=64",
     "problems.dev_size=16",
@@ -34,7 +35,7 @@ TINY = (
     "schedule.cycles=1",
     "rollout.batch_size=8",
     "rollout.group_size=4",
-    "method.minibatches=1",
+    "method.minibatches=2",
     "optimizer.warmup_steps=0",
     "evaluation.samples=2",
     "checkpoint_every=2",
@@ -46,10 +47,15 @@ def tiny(*overrides: str) -> RunConfig:
     return load("laptop", [*TINY, *overrides])
 
 
-def tiny_verl(*overrides: str, rollout: Sequence[str] = ("actor_rollout_ref.rollout.name=torch",)) -> RunConfig:
-    """The same run on verl, on one CPU; `rollout` are verl's settings of what samples."""
+def on_verl(rollout: Sequence[str] = TORCH) -> tuple[str, ...]:
+    """The overrides that put a laptop recipe on verl, on one CPU; `rollout` are verl's settings of what samples."""
     extra = "engine.verl.extra=[" + ", ".join(f"'{setting}'" for setting in (*ON_CPU, *rollout)) + "]"
-    return tiny("engine.name=verl", "engine.verl.gpus_per_node=1", "engine.verl.prompt_tokens=64", extra, *overrides)
+    return "engine.name=verl", "engine.verl.gpus_per_node=1", "engine.verl.prompt_tokens=64", extra
+
+
+def tiny_verl(*overrides: str, rollout: Sequence[str] = TORCH) -> RunConfig:
+    """The same run on verl, on one CPU; `rollout` are verl's settings of what samples."""
+    return tiny(*on_verl(rollout), *overrides)
 
 
 def use_cpu(budgets: Path) -> None:

@@ -10,6 +10,7 @@ from itertools import islice
 from threading import Event
 
 import pytest
+import torch
 
 pytest.importorskip("verl", reason="verl is not installed here: `make test-verl` runs this")
 
@@ -21,6 +22,7 @@ from siri.engines.verl.engine import VerlEngine
 from siri.home import Home
 from siri.metrics import METRICS
 from siri.problems import load_splits, problems_of_step
+from siri.records import read_lines
 from siri.run import Run, advance
 from siri.snapshots import WEIGHTS
 from tests.conftest import prepare, wait_for
@@ -127,17 +129,25 @@ def test_another_world_size_cannot_go_on_in_full_and_says_so(run: Run, first: li
     assert engine.obstacle(low.folder) == "its state is of 1 GPUs, here are 2"
 
 
-def test_a_local_stage_goes_on_in_verl_from_its_weights_alone_and_stops_when_told_to(home: Home) -> None:
+def test_a_local_stage_goes_on_in_verl_from_its_weights_which_stay_where_nothing_is_rewarded_until_a_stop(
+    home: Home,
+) -> None:
     local = prepare(tiny(), home)
     list(advance(local, 3))
-    forked = prepare(tiny_verl(f"fork.key={local.keys[3]}", "fork.step=3"), home)
+    too_short = ("schedule.max_budget=3", "schedule.min_budget=2")  # for an answer: nothing is rewarded
+    forked = prepare(tiny_verl(f"fork.key={local.keys[3]}", "fork.step=3", *too_short), home)
     stop, reports = Event(), []
     for report in advance(forked, 6, stop):
+        assert report.metrics["update/grad_norm"] == 0
         reports.append(report.step)
         stop.set()
     assert reports[0] == 4
     assert reports in ([4], [4, 5])
-    assert forked.store.find(forked.keys[reports[-1]]) is not None
+    before, after = local.snapshot("c1-low"), forked.store.find(forked.keys[reports[-1]])
+    assert before is not None
+    assert after is not None
+    started, ended = (load_file(entry.folder / WEIGHTS) for entry in (before, after))
+    assert all(torch.equal(started[name], ended[name]) for name in started)
     assert left() == []
 
 
@@ -146,3 +156,14 @@ def test_a_verl_snapshot_goes_on_in_the_local_engine(run: Run, home: Home, first
     [report] = list(islice(advance(forked, 6), 1))
     assert report.step == 4
     assert report.metrics["rollout/length"] > 1
+
+
+def test_the_same_random_numbers_make_the_local_engine_s_steps(run: Run, home: Home, first: list[StepReport]) -> None:
+    exact = [name for name in METRICS if name.startswith(("rollout/", "reward/", "update/"))]
+    rough = ["update/ppo_clip", "update/kl"]  # verl averages over micro-batches, whatever their size
+    local = prepare(tiny(), home)
+    list(advance(local, 3))
+    for ours, verls in zip(read_lines(local.folder / "metrics.jsonl"), first, strict=True):
+        for name in exact:
+            close = {"rel": 0.5, "abs": 1e-4} if name in rough else {"rel": 1e-3, "abs": 1e-6}
+            assert verls.metrics[name] == pytest.approx(ours[name], **close), (verls.step, name)

@@ -13,10 +13,11 @@ from verl.trainer.ppo import core_algos
 
 from siri.config import MethodSettings, RunConfig
 from siri.engines.verl.algorithms import aggregate, place_advantages
-from siri.engines.verl.batch import places
+from siri.engines.verl.batch import places, share_out
 from siri.engines.verl.child import compose_config
 from siri.engines.verl.order import Order
 from siri.methods import METHODS
+from siri.problems import deal
 from tests.conftest import make_batch
 from tests.verl.support import tiny_verl
 
@@ -73,6 +74,19 @@ def test_a_missing_or_doubled_response_is_an_error_and_never_another_group() -> 
     for rows in (["0_0_0", "0_1_0", "1_0_0"], ["0_0_0", "0_0_0"], ["0_0_0", "0_2_0"]):
         with pytest.raises(RuntimeError, match="not 2 of every problem"):
             places(rows, 2)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_a_minibatch_holds_the_problems_of_the_local_engine_s(ranks: int, random: torch.Generator) -> None:
+    """As verl cuts them: a piece of the rows per GPU, minibatches from each piece in order."""
+    named, deals = keys(random), deal(GROUPS, 2, seed=0, step=7)
+    lengths = torch.randint(1, WIDTH + 1, (ROWS,), generator=random).tolist()
+    order = torch.tensor(share_out(named, lengths, deals, ranks)).view(ranks, len(deals), -1)
+    for index, dealt in enumerate(deals):
+        seen = [int(named[row].split("_")[0]) for row in order[:, index].flatten()]
+        assert sorted(seen) == sorted(dealt * SIZE)
+        tokens = [sum(lengths[row] for row in share) for share in order[:, index].tolist()]
+        assert max(tokens) - min(tokens) <= WIDTH
 
 
 @pytest.mark.parametrize("method", METHODS)

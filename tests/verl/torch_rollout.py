@@ -15,32 +15,39 @@ from verl.workers.rollout.replica import RolloutReplica, TokenOutput
 
 from siri.engines.local.pretrained import load_pretrained, load_tensors
 from siri.engines.local.sampler import sample
+from siri.engines.verl.order import current_order
+from siri.problems import encode_prompt, load_splits, problems_of_step
+from siri.seeding import seed_for
 
 BUDGETS = "SIRI_TEST_BUDGETS"
 """Environment variable: a file that takes a line `[step of the weights, budget]` per response."""
 
 
+Request = tuple[list[int], dict[str, Any], asyncio.Future[TokenOutput]]
+
+
 class TorchServer:
-    """Answers verl's requests, those that wait together in one batch."""
+    """Answers the requests of a step in one batch, with the random numbers that the local engine would use."""
 
     def __init__(self, folder: str) -> None:
         torch.set_num_threads(1)
         self.loaded = load_pretrained(Path(folder), "cpu", torch.float32)
-        self.generator = torch.Generator().manual_seed(0)
-        self.step: int | None = None
-        self.waiting: list[tuple[list[int], dict[str, Any], asyncio.Future[TokenOutput]]] = []
+        self.config = current_order().config
+        self.problems = load_splits(self.config.problems).train
+        self.step = 0
+        self.waiting: list[Request] = []
 
     async def generate(
         self, prompt_ids: list[int], sampling_params: dict[str, Any], request_id: str, **_: Any
     ) -> TokenOutput:
         future = asyncio.get_running_loop().create_future()
         self.waiting.append((list(prompt_ids), sampling_params, future))
-        if len(self.waiting) == 1:
-            asyncio.get_running_loop().call_later(0.2, self._answer)
+        if len(self.waiting) == self.config.rollout.batch_size * self.config.rollout.group_size:
+            self._answer()
         return await future
 
     def _answer(self) -> None:
-        asked, self.waiting = self.waiting, []
+        asked, self.waiting = self._in_order(self.waiting), []
         budgets = [int(parameters["max_tokens"]) for _, parameters, _ in asked]
         with Path(os.environ[BUDGETS]).open("a") as file:
             file.writelines(json.dumps([self.step, budget]) + "\n" for budget in budgets)
@@ -50,7 +57,7 @@ class TorchServer:
             budgets,
             group_size=1,
             temperature=asked[0][1]["temperature"],
-            generator=self.generator,
+            generator=torch.Generator().manual_seed(seed_for(self.config.seed, "sample", self.step + 1)),
             eos_ids=self.loaded.eos_ids,
             pad_id=self.loaded.pad_id,
             rows_at_once=len(asked),
@@ -66,6 +73,16 @@ class TorchServer:
                 )
             )
 
+    def _in_order(self, asked: list[Request]) -> list[Request]:
+        """The requests in the order in which the local engine answers a step's problems, equal ones as they came."""
+        settings, rollout, tokenizer = self.config.problems, self.config.rollout, self.loaded.tokenizer
+        places: dict[tuple[int, ...], list[int]] = {}
+        chosen = problems_of_step(self.problems, self.config.seed, self.step + 1, rollout.batch_size)
+        for place, problem in enumerate(chosen):
+            prompt = tuple(encode_prompt(problem, tokenizer, settings.template, settings.suffix))
+            places[prompt] = places.get(prompt, []) + [place] * rollout.group_size
+        return sorted(asked, key=lambda request: places[tuple(request[0])].pop(0))
+
     async def update_weights(self, weights: dict[str, Tensor], step: int | None) -> None:
         load_tensors(self.loaded.model, weights)
         self.step = self.step if step is None else step
@@ -79,9 +96,11 @@ class TorchServer:
 class TorchReplica(RolloutReplica):
     """One server; it holds no accelerator."""
 
+    server = TorchServer
+
     async def launch_servers(self) -> None:
         name = f"torch-{self.replica_rank}"
-        server = ray.remote(TorchServer).options(name=name, num_cpus=0.1, max_concurrency=1000)
+        server = ray.remote(self.server).options(name=name, num_cpus=0.1, max_concurrency=1000)
         self._server_handle = server.remote(self.model_config.path)
         self._server_address = name
         self.servers = [self._server_handle]

@@ -1,9 +1,7 @@
 """The RL step in torch: sample a batch under its budgets, and update the policy on it."""
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -17,7 +15,7 @@ from siri.engines.local.sampler import Sampled, sample
 from siri.grading import grade_many
 from siri.methods import METHODS
 from siri.methods.aggregation import token_weights
-from siri.problems import Problem, ProblemSettings, Prompt, make_prompt
+from siri.problems import Problem, ProblemSettings, Prompt, deal, make_prompt
 from siri.rollouts import RolloutBatch
 from siri.seeding import seed_for
 
@@ -119,14 +117,10 @@ class LocalStepper:
         return totals.metrics(len(deals), rate)
 
     def _deal(self, batch: RolloutBatch, step: int) -> list[Tensor]:
-        """The rows of each minibatch: the step's problems, shuffled and dealt out evenly, groups kept together."""
-        groups = list(range(len(batch.texts) // batch.group_size))
-        random.Random(seed_for(self.config.seed, "minibatches", step)).shuffle(groups)
-        count = min(self.config.method.minibatches, len(groups))
-        members = torch.arange(batch.group_size)
-        cuts = [index * len(groups) // count for index in range(count + 1)]
-        deals = [sorted(groups[first:end]) for first, end in pairwise(cuts)]
-        return [torch.cat([group * batch.group_size + members for group in deal]) for deal in deals]
+        """The rows of each minibatch; groups stay together."""
+        groups, members = len(batch.texts) // batch.group_size, torch.arange(batch.group_size)
+        deals = deal(groups, self.config.method.minibatches, self.config.seed, step)
+        return [torch.cat([group * batch.group_size + members for group in dealt]) for dealt in deals]
 
     def _accumulate(
         self, batch: RolloutBatch, advantages: Tensor, rows: Tensor, weights: Tensor, totals: UpdateTotals

@@ -69,7 +69,10 @@ def aggregate(
     batch_info: dict[str, Any],
     weights: Tensor | None,
 ) -> Totals:
-    """The loss and what `update/ppo_clip` and `update/kl` are read from; tensors are [B, T]."""
+    """The loss, and sums over the tokens for `update/ppo_clip` and `update/kl`; tensors are [B, T].
+
+    verl averages what it is told over micro-batches of unlike sizes: sums and counts are told, and divided at the end.
+    """
     losses = METHODS[settings.name].loss(log_prob, old_log_prob, advantages, settings)
     if weights is not None:
         losses = losses * weights
@@ -78,5 +81,6 @@ def aggregate(
         log_ratio = log_prob - old_log_prob
         ratio, mask = log_ratio.exp(), response_mask.float()
         clipped = torch.where(advantages > 0, ratio > 1 + settings.clip_high, ratio < 1 - settings.clip_low)
-        told = {"actor/pg_clipfrac": clipped * mask, "actor/ppo_kl": -log_ratio * mask}
-        return loss, {name: float(values.sum() / mask.sum()) for name, values in told.items()}
+        trained = mask * (advantages != 0)
+        told = {"clipped": clipped * trained, "tokens": mask, "kl": -log_ratio * trained, "trained": trained}
+        return loss, {f"actor/{name}": float(values.sum()) for name, values in told.items()}

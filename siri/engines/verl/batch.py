@@ -59,6 +59,11 @@ def rows(asked: Sequence[Asked], eos_ids: Sequence[int]) -> dict[str, list[Any]]
     }
 
 
+def asked_at(key: str) -> int:
+    """Which problem of the step a row of verl's, named `uid_session_turn`, answers."""
+    return int(key.split("_")[0])
+
+
 def places(keys: Sequence[str], group_size: int) -> list[int]:
     """Where each of verl's rows, named `uid_session_turn` and balanced over the GPUs, stands in siri's order.
 
@@ -68,6 +73,21 @@ def places(keys: Sequence[str], group_size: int) -> list[int]:
     if sorted(found) != list(range(len(found))) or len(found) % group_size:
         raise RuntimeError(f"verl returned {len(found)} responses, not {group_size} of every problem: {keys[:3]} …")
     return found
+
+
+def share_out(keys: Sequence[str], lengths: Sequence[int], deals: Sequence[Sequence[int]], ranks: int) -> list[int]:
+    """verl's rows, a GPU's after the other's, so that each minibatch holds the problems of its deal.
+
+    verl cuts the rows into a piece per GPU, and each piece into minibatches, in order; long and short are balanced.
+    """
+    pieces: list[list[int]] = [[] for _ in range(ranks)]
+    for dealt in deals:
+        members = [row for row, key in enumerate(keys) if asked_at(key) in dealt]
+        members.sort(key=lengths.__getitem__, reverse=True)
+        for place, row in enumerate(members):
+            turn, seat = divmod(place, ranks)
+            pieces[seat if turn % 2 == 0 else ranks - 1 - seat].append(row)
+    return [row for piece in pieces for row in piece]
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from siri.errors import LostEngineError
 from siri.problems import ProblemSet
 from siri.rollouts import RolloutBatch
 
-NUMERICS = 1
+NUMERICS = 2
 """Raised by hand when the plug-in makes other steps of equal settings."""
 
 

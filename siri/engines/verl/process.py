@@ -51,13 +51,21 @@ class VerlProcess:
             ended = self.code is not None
             if stop.is_set():
                 self.order.stop.touch()
-            written = self.order.reports.read_text() if self.order.reports.exists() else ""
-            whole = written.rfind("\n") + 1
-            yield from written[place:whole].splitlines()
-            place = max(place, whole)
+            whole = self._written_since(place)
+            place += len(whole)
+            yield from whole.decode().splitlines()
             if ended:
                 return
             time.sleep(POLL_SECONDS)
+
+    def _written_since(self, place: int) -> bytes:
+        """The whole lines behind a place of the reports; opened anew, since on shared storage only that looks again."""
+        if not self.order.reports.exists():
+            return b""
+        with self.order.reports.open("rb") as reports:
+            reports.seek(place)
+            written = reports.read()
+        return written[: written.rfind(b"\n") + 1]
 
     @property
     def code(self) -> int | None:

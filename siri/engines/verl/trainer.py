@@ -3,6 +3,7 @@
 import json
 import time
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +18,21 @@ from verl.workers.utils.padding import response_to_nested
 
 from siri.engine import StepReport
 from siri.engines.verl.algorithms import place_advantages
-from siri.engines.verl.batch import Asked, Written, ask, places, rollout_batch, rows
+from siri.engines.verl.batch import Asked, Written, ask, asked_at, places, rollout_batch, rows, share_out
 from siri.engines.verl.order import current_order
 from siri.methods import METHODS
-from siri.problems import load_splits
+from siri.problems import deal, load_splits
 from siri.rollouts import RolloutBatch, pad_rows, read_metrics
 from siri.train import STATE_FILE, load_state, pick_responses
 
 UPDATE = {
     "update/loss": "actor/pg_loss",
     "update/grad_norm": "actor/grad_norm",
-    "update/ppo_clip": "actor/pg_clipfrac",
-    "update/kl": "actor/ppo_kl",
     "update/learning_rate": "actor/lr",
 }
 """siri's names of what verl's workers report of an update."""
+SHARES = {"update/ppo_clip": ("actor/clipped", "actor/tokens"), "update/kl": ("actor/kl", "actor/trained")}
+"""Sums over tokens that the policy loss tells, to be divided."""
 
 
 class NoLoader:
@@ -84,6 +85,15 @@ class SiriTrainer(PPOTrainerSync):
         tu.assign_non_tensor_data(batch, "global_steps", self.global_steps)
         return batch
 
+    def _balance_batch(self, batch: Any, metrics: Any, *arguments: Any, **named: Any) -> Any:
+        """The rows shared out among the GPUs so that each minibatch holds the problems it holds on every engine."""
+        batch = super()._balance_batch(batch, metrics, *arguments, **named)
+        ranks = max(self.actor_rollout_wg._dispatch_info["actor"]) + 1
+        count, minibatches = self.recipe.rollout.batch_size, self.recipe.method.minibatches
+        self.deals = deal(count, minibatches, self.recipe.seed, self.global_steps)
+        batch.reorder(share_out(batch.keys, [tag["seq_len"] for tag in batch.tags], self.deals, ranks))
+        return batch
+
     def _compute_advantage(self, batch: Any, metrics: dict[str, Any]) -> Any:
         """Rewards and advantages by the method, over the whole batch, before verl spreads them over the tokens."""
         order = places(batch.keys, self.recipe.rollout.group_size)
@@ -92,6 +102,8 @@ class SiriTrainer(PPOTrainerSync):
         sampled = rollout_batch(self.asked, read_rows(data), order, self.recipe.rollout.group_size)
         rewards, self.problem_state = self.method.rewards(sampled, self.problem_state)
         advantages = place_advantages(sampled, rewards, order, self.recipe.method)
+        taught = {asked_at(key) for key, value in zip(batch.keys, advantages.tolist(), strict=True) if value}
+        self.live = [dealt for dealt in self.deals if not taught.isdisjoint(dealt)]
         metrics |= read_metrics(sampled, rewards)
         self.sampled, self.rewards = sampled, rewards
         lengths = sampled.lengths[order].tolist()
@@ -100,6 +112,14 @@ class SiriTrainer(PPOTrainerSync):
         fields_out = TensorDict({"rm_scores": scores}, batch_size=len(batch))
         tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=fields_out)
         return super()._compute_advantage(batch, metrics)
+
+    def _update_actor(self, batch: Any, metrics: dict[str, Any]) -> Any:
+        """verl's, less the minibatches without any advantage: as on every engine they take no step at all."""
+        live = set(chain.from_iterable(self.live))
+        keys = [key for key in batch.keys if asked_at(key) in live]
+        if keys:
+            super()._update_actor(batch.select_keys(keys), metrics)
+        return batch
 
     def on_step_end(self) -> None:
         """Save where the stage asks for it, then give the rollout its new weights, as verl does."""
@@ -116,7 +136,7 @@ class SiriTrainer(PPOTrainerSync):
         assert self.sampled is not None
         told = {name: float(metrics[name]) for name in metrics if name.partition("/")[0] in ("rollout", "reward")}
         told = {name: value for name, value in told.items() if name in read_names()}
-        told |= {name: float(metrics[theirs]) for name, theirs in UPDATE.items()}
+        told |= self._read_update(metrics)
         told |= {"time/sample": timing_raw["gen"], "time/update": timing_raw["update_actor"]}
         checkpoint = self.order.state(global_steps) if self.saved else None
         report = StepReport(global_steps, time.time(), told, pick_responses(self.sampled, self.rewards), checkpoint)
@@ -124,6 +144,19 @@ class SiriTrainer(PPOTrainerSync):
             file.write(json.dumps(asdict(report), default=str) + "\n")
         if self.saved and self.order.stop.exists():
             self.total_training_steps = global_steps  # verl's loop ends here
+
+    def _read_update(self, metrics: Any) -> dict[str, float]:
+        """The `update/…` metrics; verl's are of the minibatches that took a step, siri's loss and clip of all."""
+        assert self.sampled is not None
+        rate = {"update/learning_rate": self.recipe.optimizer.learning_rate_at(self.global_steps)}
+        if not self.live:
+            return dict.fromkeys([*UPDATE, *SHARES], 0.0) | rate
+        told = {name: float(metrics[theirs]) for name, theirs in UPDATE.items()}
+        told |= {name: float(metrics[part]) / max(float(metrics[whole]), 1) for name, (part, whole) in SHARES.items()}
+        tokens = self.sampled.lengths.view(len(self.asked), -1).sum(1)
+        told["update/loss"] *= len(self.live) / len(self.deals)
+        told["update/ppo_clip"] *= float(tokens[list(chain.from_iterable(self.live))].sum() / tokens.sum())
+        return told
 
 
 def read_names() -> frozenset[str]:
