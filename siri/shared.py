@@ -31,6 +31,15 @@ def open_store(home: Home, part: str = "") -> Store:
     return SharedStore(home.store / part, open_depot(f"{url.rstrip('/')}/{part}".rstrip("/")))
 
 
+def share(home: Home) -> Iterator[str]:
+    """Send what a work folder has and the shared store does not; a line for each part. Nothing where none is shared."""
+    for part in ("", "evaluations"):
+        if os.environ.get(STORE_URL) and (home.store / part).exists():
+            store = open_store(home, part)
+            assert isinstance(store, SharedStore)
+            yield f"{store.depot.shown}: {store.share()} entries sent"
+
+
 class SharedStore(Store):
     """What is committed here is sent to the depot; what `fetch` and `verified` miss is brought from there.
 

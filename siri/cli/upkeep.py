@@ -15,13 +15,11 @@ def sync(
     """Bring MLflow and a shared store up to date with this folder, without doubles: after one of them was down, say."""
     from siri import tracking
     from siri.run import list_runs, reopen_run
-    from siri.shared import SharedStore, open_store
+    from siri.shared import share
 
     place = open_home(home)
-    for part in ("", "evaluations"):
-        store = open_store(place, part)
-        if isinstance(store, SharedStore):
-            print(f"{store.depot.shown}: {store.share()} entries sent")
+    for line in share(place):
+        print(line)
     names = runs or [described["id"] for described in list_runs(place)]
     if not names:
         print(f"no runs yet in {place.root}")
