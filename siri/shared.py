@@ -112,55 +112,61 @@ class SharedStore(Store):
         return entry
 
     def share(self) -> int:
-        """Send every entry that is here and not in the depot, rolling checkpoints aside; how many that were."""
+        """Send every entry that is here and not in the depot in its role, rolling checkpoints aside; how many."""
         known = self.depot.known()
         entries = [entry for entry in self.entries() if entry.manifest.role in SHARED]
-        missing = [entry for entry in entries if entry.manifest.key not in known]
+        missing = [entry for entry in entries if entry.manifest.key not in known or self._is_rolling(entry)]
         for entry in missing:
             self._send(entry)
         return len(missing)
 
+    def _is_rolling(self, entry: Entry) -> bool:
+        there = self._told(entry.manifest.key)
+        return there is not None and there.role == "rolling" != entry.manifest.role
+
     def promote(self, key: str) -> Entry | None:
         """Keep a rolling checkpoint as a snapshot, here and in the depot; None when it is gone."""
-        with self._role_lock(key):
-            there = self._told(key)
-            if there is not None and there.role == "rolling":
-                self.depot.rewrite(key, _text(replace(there, role="snapshot")))
-            entry = self.find(key)
-            return None if entry is None else self._promoted(entry)
+        try:
+            with self._claimed(f"{key}.role"):
+                there = self._told(key)
+                if there is not None and there.role == "rolling":
+                    self.depot.rewrite(key, _text(replace(there, role="snapshot")))
+                return super().promote(key)
+        except UnreachableError as error:
+            log.warning("%s: a snapshot here alone, `siri sync` tells the others: %s", key[:12], error)
+            return super().promote(key)
 
     def remove_rolling(self, key: str) -> None:
-        """Remove a checkpoint here and in the depot, unless it is a snapshot by now on any machine."""
-        if self.find(key) is None and key not in self.depot.known():
-            return
-        with self._role_lock(key):
+        """Remove a checkpoint here and in the depot, unless it is a snapshot by now on any machine.
+
+        Where the depot cannot be reached it stays; the end of its stage removes it.
+        """
+        with suppress(UnreachableError):
+            if self.find(key) is not None or key in self.depot.known():
+                self._remove_rolling(key)
+
+    def _remove_rolling(self, key: str) -> None:
+        with self._claimed(f"{key}.role"):
             there = self._told(key)
             if there is not None and there.role != "rolling":
                 return
             if there is not None:
                 self.depot.remove(key)
-            entry = self.find(key)
-            if entry is not None and entry.manifest.role == "rolling":
-                self.remove(key)
-
-    @contextmanager
-    def _role_lock(self, key: str) -> Iterator[None]:
-        with super()._role_lock(key):
-            claim = self._claim(f"{key}.role")
-            try:
-                yield
-            finally:
-                claim.release()
+            super().remove_rolling(key)
 
     @contextmanager
     def lease(self, key: str) -> Iterator[None]:
         """As Store's, against the processes of this machine and of all others; a dead one's is free after a minute."""
-        with super().lease(key):
-            claim = self._claim(key)
-            try:
-                yield
-            finally:
-                claim.release()
+        with super().lease(key), self._claimed(key):
+            yield
+
+    @contextmanager
+    def _claimed(self, name: str) -> Iterator[None]:
+        claim = self._claim(name)
+        try:
+            yield
+        finally:
+            claim.release()
 
     def _claim(self, name: str) -> Claim:
         told = False

@@ -187,6 +187,25 @@ def test_what_was_made_while_the_store_was_away_is_sent_later(
     assert open_depot(url).manifest(run.keys[8]) is not None
 
 
+def test_a_stage_is_trained_to_its_end_while_the_store_is_away(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = opened(Home(tmp_path / "one"), "checkpoint_every=1")
+    way = advance(run, 4)
+    next(way)
+    with monkeypatch.context() as away:
+        away.setattr(run.store.depot.fs, "pipe_file", _unplugged)
+        away.setattr(run.store.depot.fs, "put_file", _unplugged)
+        assert [report.step for report in way] == [2, 3, 4]
+    assert "not shared, `siri sync` does it later: store=s3://" in caplog.text
+    assert shared(run.home).share() == 1
+    assert open_depot(url).manifest(run.keys[4]) is not None
+
+
+def _unplugged(*words: object, **named: object) -> None:
+    raise ConnectionError("no cable")
+
+
 class Careless(MemoryFileSystem):
     """A backend that overwrites what is there, as many do."""
 
