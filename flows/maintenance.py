@@ -31,6 +31,7 @@ from siri.platform import alive
 from siri.platform.alive import Sign
 from siri.run import open_run, reopen_run
 from siri.snapshots import MANIFEST
+from sweeps.upkeep import free_abandoned
 
 TAG = "siri"
 """Of deployments whose runs are taken up again after a crash."""
@@ -45,7 +46,7 @@ RECENT = timedelta(days=7)
 
 @flow(name="maintain", flow_run_name="maintain")
 def maintain(restarts: Annotated[int, Field(ge=0)] = 3) -> list[str]:
-    """Take up crashed runs from their last checkpoints, set MLflow's states right, end orphaned processes.
+    """Take up crashed runs from their last checkpoints, set MLflow's and Optuna's states right, end orphans.
 
     Args:
         restarts: How often a crashed run is taken up again without a new checkpoint; 0: never.
@@ -68,6 +69,9 @@ def _maintain(home: Home, restarts: int) -> list[str]:
         done += _end_lost(client, home)
         for run in _runs(client, StateType.CRASHED):
             done += _take_up(client, run, home, restarts)
+    for freed in free_abandoned(home):
+        numbers = ", ".join(map(str, freed.trials))
+        done.append(f"study {freed.study}: nobody works on trial {numbers}; `siri sweep` or a sweep-worker goes on")
     for name in tracking.running(home):
         done.append(f"{name}: {tracking.sync(reopen_run(home, name))}")
     return done

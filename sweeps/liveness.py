@@ -9,12 +9,19 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any, Protocol
 
+import optuna
 import psutil
+import sqlalchemy
+
+from siri.home import Home
+from sweeps.storage import Kept
 
 STALE_SECONDS = 60.0
 """A trial whose time is older than this has been abandoned."""
 BEAT_SECONDS = 10.0
 """Between two renewals."""
+ALIVE = "siri.alive"
+"""Attribute of a trial in a database: when it was last worked on."""
 
 
 @dataclass(frozen=True)
@@ -127,3 +134,32 @@ def beating(renew: Callable[[], bool], lost: Event, seconds: float = BEAT_SECOND
     finally:
         done.set()
         thread.join()
+
+
+def pulse_of(kept: Kept, study: optuna.Study, home: Home) -> Pulse:
+    """When trials were last worked on."""
+    if kept.engine is None:
+        return FilePulse(home.root / "sweeps" / f"{study.study_name}.alive")
+    storage, engine, study_id = study._storage, kept.engine, study._study_id
+
+    def find(number: int) -> int:
+        return storage.get_trial_id_from_study_id_trial_number(study_id, number)
+
+    def read(number: int) -> float | None:
+        last: float | None = storage.get_trial(find(number)).user_attrs.get(ALIVE)
+        return last
+
+    def write(number: int, now: float) -> None:
+        storage.set_trial_user_attr(find(number), ALIVE, now)
+
+    clock = (
+        "extract(epoch FROM clock_timestamp())"
+        if engine.name == "postgresql"
+        else "(julianday('now') - 2440587.5) * 86400"
+    )
+
+    def now() -> float:
+        with engine.connect() as connection:
+            return float(connection.execute(sqlalchemy.text(f"SELECT {clock}")).scalar_one())
+
+    return StoredPulse(read, write, now)

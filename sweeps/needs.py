@@ -32,14 +32,14 @@ def queued_keys(home: Home) -> frozenset[str]:
 
 
 def _unfinished(home: Home) -> Iterator[RunConfig]:
-    for kept in _storages(home):
+    for kept in storages(home):
         with quiet():
             for study in kept.storage.get_all_studies():
                 if SUBJECT in study.user_attrs:
                     yield from _unfinished_of(home, kept.storage, study)
 
 
-def _storages(home: Home) -> Iterator[Kept]:
+def storages(home: Home) -> Iterator[Kept]:
     """The journals of a work folder and the database of the environment, whichever is used by now."""
     folder = home.root / "sweeps"
     for path in sorted(folder.glob("*.journal")):

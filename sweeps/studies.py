@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import optuna
-import sqlalchemy
 from optuna.exceptions import DuplicatedStudyError, StorageInternalError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -17,7 +16,7 @@ from siri.errors import InputError
 from siri.home import Home
 from siri.keys import digest
 from sweeps.liveness import STALE_SECONDS as STALE
-from sweeps.liveness import FilePulse, Pulse, StoredPulse, Worker, this_worker
+from sweeps.liveness import Pulse, Worker, pulse_of, this_worker
 from sweeps.storage import Kept, Lock, open_storage, quiet
 
 OBJECTIVES: dict[str, Literal["maximize", "minimize"]] = {"accuracy": "maximize", "length": "minimize"}
@@ -26,7 +25,7 @@ LAST_SEED = 2**31 - 1
 """The seed's range in a study; never the seeds of one sweep file, since a study may be given more."""
 MOST_DEATHS = 10
 """A trial whose process has died that often with nothing recorded between is failed: it ends whoever takes it up."""
-SUBJECT, ARMS, CLAIM, ALIVE, DEATHS = "siri.subject", "siri.arms", "siri.claim", "siri.alive", "siri.deaths"
+SUBJECT, ARMS, CLAIM, DEATHS = "siri.subject", "siri.arms", "siri.claim", "siri.deaths"
 ERROR, RETRY_OF, DECISION = "siri.error", "retry_of", "siri.decision."
 Sampler = Literal["grid", "tpe", "nsga2"]
 State = Literal["waiting", "running", "done", "failed"]
@@ -129,9 +128,13 @@ def open_study(subject: Subject, home: Home, sampler: Sampler = "grid") -> Study
         except (DuplicatedStudyError, StorageInternalError, SQLAlchemyError, OSError) as error:
             raise InputError(f"study={name} in {kept.shown}: cannot be opened: {error}") from None
         _check_subject(study, subject, kept.shown)
-    return Study(
-        name, study, study._storage, study._study_id, kept.lock, _pulse(kept, study, home), (*subject.arms,), kept.shown
-    )
+    return as_study(kept, study, home, (*subject.arms,))
+
+
+def as_study(kept: Kept, study: optuna.Study, home: Home, arms: tuple[str, ...] = ()) -> Study:
+    """An open study with what orders who owns what in it."""
+    place, pulse = kept.shown, pulse_of(kept, study, home)
+    return Study(study.study_name, study, study._storage, study._study_id, kept.lock, pulse, arms, place)
 
 
 def _sampler(name: Sampler) -> optuna.samplers.BaseSampler:
@@ -151,34 +154,6 @@ def _check_subject(study: optuna.Study, subject: Subject, place: str) -> None:
         study.set_user_attr(SUBJECT, mark)
     if not study.user_attrs.get(ARMS):  # by them a collection of snapshots knows what queued trials need
         study.set_user_attr(ARMS, dict(subject.arms))
-
-
-def _pulse(kept: Kept, study: optuna.Study, home: Home) -> Pulse:
-    if kept.engine is None:
-        return FilePulse(home.root / "sweeps" / f"{study.study_name}.alive")
-    storage, engine, study_id = study._storage, kept.engine, study._study_id
-
-    def find(number: int) -> int:
-        return storage.get_trial_id_from_study_id_trial_number(study_id, number)
-
-    def read(number: int) -> float | None:
-        last: float | None = storage.get_trial(find(number)).user_attrs.get(ALIVE)
-        return last
-
-    def write(number: int, now: float) -> None:
-        storage.set_trial_user_attr(find(number), ALIVE, now)
-
-    clock = (
-        "extract(epoch FROM clock_timestamp())"
-        if engine.name == "postgresql"
-        else "(julianday('now') - 2440587.5) * 86400"
-    )
-
-    def now() -> float:
-        with engine.connect() as connection:
-            return float(connection.execute(sqlalchemy.text(f"SELECT {clock}")).scalar_one())
-
-    return StoredPulse(read, write, now)
 
 
 def enqueue_grid(study: Study, trials: Sequence[tuple[str, int]]) -> int:
@@ -244,7 +219,7 @@ def claim(study: Study, read: Read | None = None, skip: Collection[int] = (), li
         for trial in study.storage.get_all_trials(
             study.id, deepcopy=False, states=(TrialState.WAITING, TrialState.RUNNING)
         ):
-            if trial.number not in skip and _is_free(study, trial):
+            if trial.number not in skip and is_free(study, trial):
                 return _take(study, trial, read or grid(study.arms))
         if read is not None and _count_made(study) < limit:
             made = study.study.ask()
@@ -258,7 +233,7 @@ def _count_made(study: Study) -> int:
     return sum(RETRY_OF not in trial.user_attrs for trial in trials)
 
 
-def _is_free(study: Study, trial: FrozenTrial) -> bool:
+def is_free(study: Study, trial: FrozenTrial) -> bool:
     """Whether nobody works on a trial; one whose process has died too often is failed here."""
     held = trial.user_attrs.get(CLAIM)
     if trial.state == TrialState.WAITING or held is None:

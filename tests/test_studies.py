@@ -34,6 +34,7 @@ from sweeps.studies import (
     retry_failed,
     rows,
 )
+from sweeps.upkeep import Freed, free_abandoned
 from tests import postgres
 
 ROOT = Path(__file__).parent.parent
@@ -170,7 +171,7 @@ def _age(study: Study, number: int, seconds: float) -> None:
         path = study.pulse.folder / str(number)
         os.utime(path, (time.time() - seconds, time.time() - seconds))
     else:
-        study.set(number, studies.ALIVE, study.attribute(number, studies.ALIVE) - seconds)
+        study.set(number, liveness.ALIVE, study.attribute(number, liveness.ALIVE) - seconds)
 
 
 @pytest.mark.parametrize(("seconds", "free"), [(50, False), (70, True)])
@@ -195,6 +196,21 @@ def test_a_renewed_trial_is_not_free(home: Home) -> None:
     _age(study, 0, 70)
     assert renew(study, held)
     assert claim(study) is None
+
+
+def test_a_trial_that_nobody_works_on_waits_after_maintenance_and_is_taken_up_under_its_number(home: Home) -> None:
+    study = filled(home, 2)
+    assert claim(study) is not None
+    mine = claim(study)
+    assert mine is not None
+    assert free_abandoned(home) == [], "both are worked on"
+    _age(study, 0, 61)
+    assert free_abandoned(home) == [Freed(study.name, (0,))]
+    assert [row.state for row in rows(study)] == ["waiting", "running"]
+    assert holds(study, mine)
+    again = claim(study)
+    assert again is not None
+    assert (again.number, again.parameters) == (0, {"arm": "cosine", "seed": 0})
 
 
 def test_a_released_trial_keeps_its_number_and_what_was_recorded(home: Home) -> None:
