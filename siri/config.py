@@ -152,9 +152,6 @@ class EngineSettings(Settings):
     """What the verl engine alone asks for."""
 
 
-SamplerName = Literal["torch", "vllm"]
-
-
 class EvaluationSettings(Settings):
     """How snapshots are measured; never part of a snapshot's key."""
 
@@ -170,7 +167,7 @@ class EvaluationSettings(Settings):
     """Most response tokens; left out, the schedule's highest budget."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the samples and of the bootstrap."""
-    sampler: SamplerName = "torch"
+    sampler: Literal["torch", "vllm"] = "torch"
     """What writes the responses: `torch`, the engine's own sampler, or `vllm`, in a process of its own."""
 
 
