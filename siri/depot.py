@@ -46,8 +46,8 @@ class Depot:
             self.fs, self.root = fsspec.url_to_fs(url, use_listings_cache=False)
         except ImportError as error:
             raise InputError(f"store={self.shown}: {error}; for S3: pip install 'siri-rl[s3]'") from None
-        except ValueError as error:
-            raise InputError(f"store={self.shown}: {error}") from None
+        except Exception as error:  # some backends connect here, each with errors of its own
+            raise InputError(f"store={self.shown}: {type(error).__name__}: {error}") from None
         self._known: tuple[float, set[str]] = (0.0, set())
         with self.explained():
             for name in ("manifests", "entries", "leases", "texts", "probes"):

@@ -223,7 +223,11 @@ def test_a_backend_without_exclusive_create_is_refused_in_one_line() -> None:
 
 @pytest.mark.parametrize(
     ("address", "said"),
-    [("nowhere://x", "Protocol not known"), ("s3://no-such-bucket/x", "store=s3://no-such-bucket/x: ")],
+    [
+        ("nowhere://x", "Protocol not known"),
+        ("s3://no-such-bucket/x", "store=s3://no-such-bucket/x: "),
+        ("ftp://127.0.0.1:1/x", "store=ftp://127.0.0.1:1/x: ConnectionRefused"),
+    ],
 )
 def test_a_place_that_is_none_is_one_line(url: str, address: str, said: str) -> None:
     with pytest.raises(InputError, match=said) as caught:
