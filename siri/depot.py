@@ -47,7 +47,7 @@ class Depot:
         except ImportError as error:
             raise InputError(f"store={self.shown}: {error}; for S3: pip install 'siri-rl[s3]'") from None
         except Exception as error:  # some backends connect here, each with errors of its own
-            raise InputError(f"store={self.shown}: {type(error).__name__}: {error}") from None
+            raise InputError(f"store={self.shown}: {type(error).__name__}: {error}") from error
         self._known: tuple[float, set[str]] = (0.0, set())
         with self.explained():
             for name in ("manifests", "entries", "leases", "texts", "probes"):
