@@ -18,7 +18,7 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled
 from pydantic import Field
 
-from flows.gpu import make_gpu_limit, turn
+from flows.gpu import make_gpu_limit, needs_gpu_to_measure, turn
 from flows.life import live
 from siri import run as runs
 from siri import tracking
@@ -199,7 +199,7 @@ def run_one(study: str, trial: int, arm: str, seed: int) -> dict[str, float]:
     """One trial of a sweep; returns its values. What is given back, to be gone on with later, ends as Cancelled."""
     job, opened, claim, run, stop = _AT_HAND.get()
     try:
-        with turn(run.config):
+        with turn(run.config, needs_gpu_to_measure):
             row = perform(job, opened, claim, run, stop, {"prefect.flow_run_id": str(flow_run.id)})
     except (BusyError, StoppedError) as error:
         _GIVEN_BACK.get().append(error)

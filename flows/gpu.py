@@ -22,33 +22,38 @@ POLL_SECONDS = 5.0
 
 
 def needs_gpu(config: RunConfig) -> bool:
-    """Whether a run computes on a GPU."""
+    """Whether a run trains on a GPU."""
     return config.engine.device == "cuda" or config.engine.name == "verl"
 
 
-def in_turn(config: RunConfig, body: Callable[[], None]) -> None:
+def needs_gpu_to_measure(config: RunConfig) -> bool:
+    """Whether its evaluations compute on one."""
+    return needs_gpu(config) or config.evaluation.sampler == "vllm"
+
+
+def in_turn(config: RunConfig, body: Callable[[], None], needs: Callable[[RunConfig], bool] = needs_gpu) -> None:
     """Run a body that trains or samples, in its turn if it needs a GPU and a server orders turns (see `turn`).
 
     What another process is making is waited for without the slot.
     """
     while True:
         try:
-            with turn(config):
+            with turn(config, needs):
                 return body()
         except BusyError:
-            if not _ordered(config):
+            if not _is_ordered(config, needs):
                 raise
         STOP.wait(POLL_SECONDS)
 
 
 @contextmanager
-def turn(config: RunConfig) -> Iterator[None]:
+def turn(config: RunConfig, needs: Callable[[RunConfig], bool] = needs_gpu) -> Iterator[None]:
     """Hold a slot of the GPU limit, if the config needs one and a server orders turns; no lease is waited for in it.
 
     Raises BusyError for what another process is making, InputError when the server has no limit, StoppedError when
     asked to stop while waiting.
     """
-    if not _ordered(config):
+    if not _is_ordered(config, needs):
         yield
         return
     with ExitStack() as held:
@@ -59,8 +64,8 @@ def turn(config: RunConfig) -> Iterator[None]:
             yield
 
 
-def _ordered(config: RunConfig) -> bool:
-    return needs_gpu(config) and bool(PREFECT_API_URL.value())
+def _is_ordered(config: RunConfig, needs: Callable[[RunConfig], bool]) -> bool:
+    return needs(config) and bool(PREFECT_API_URL.value())
 
 
 def _take_slot(held: ExitStack) -> bool:

@@ -11,7 +11,7 @@ from prefect import task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.exceptions import PrefectHTTPStatusError
 
-from flows.gpu import in_turn
+from flows.gpu import in_turn, needs_gpu_to_measure
 from flows.guards import train_guarded
 from siri import bases, interrupt, progress
 from siri.config import RunConfig
@@ -80,7 +80,7 @@ def evaluate_snapshot(run_id: str, config: RunConfig, snapshot: str, benchmark: 
             if interrupt.STOP.is_set():
                 raise StoppedError(f"the evaluation of {snapshot}")
 
-    in_turn(config, sample)
+    in_turn(config, sample, needs_gpu_to_measure)
     return evaluation.key
 
 

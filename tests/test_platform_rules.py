@@ -226,3 +226,14 @@ def test_no_setting_of_a_run_takes_a_secret_or_an_address() -> None:
     words = ("password", "secret", "token", "uri", "url", "credential", "api_key")
     leaves = [path.rpartition(".")[2] for path in field_paths(RunConfig)]
     assert not [leaf for leaf in leaves if any(word in leaf.split("_") for word in words)]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "trains", "measures"),
+    [((), False, False), (("engine.device=cuda",), True, True), (("evaluation.sampler=vllm",), False, True)],
+)
+def test_who_computes_on_a_gpu_takes_a_turn_at_it(overrides: tuple[str, ...], trains: bool, measures: bool) -> None:
+    from flows.gpu import needs_gpu, needs_gpu_to_measure
+
+    config = load("laptop", overrides)
+    assert (needs_gpu(config), needs_gpu_to_measure(config)) == (trains, measures)
