@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -60,19 +61,29 @@ class SharedStore(Store):
         if manifest is None:
             return None
         folder = self.scratch()
-        if not self.depot.get(key, manifest.files, folder):  # replaced meanwhile by a later one
-            return None
-        if describe_files(folder) != manifest.files:
-            self.depot.remove(key)
-            log.warning("snapshot %s is corrupt in %s: removed, it will be made again", key[:12], self.depot.shown)
-            return None
-        self._bring_lines(manifest.parent)
-        return super().commit(folder, manifest)
+        try:
+            if not self.depot.get(key, manifest.files, folder):  # replaced meanwhile by a later one
+                return None
+            if describe_files(folder) != manifest.files:
+                self._drop_corrupt(key)
+                return None
+            self._bring_lines(manifest.parent)
+            return super().commit(folder, manifest)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _told(self, key: str) -> Manifest | None:
-        """What the depot says of an entry."""
+        """What the depot says of an entry; None when there is none that can be read."""
         text = self.depot.manifest(key)
-        return None if text is None else Manifest(**json.loads(text))
+        try:
+            return None if text is None else Manifest(**json.loads(text))
+        except (ValueError, TypeError):  # no JSON, other fields, or files that would lie elsewhere
+            self._drop_corrupt(key)
+            return None
+
+    def _drop_corrupt(self, key: str) -> None:
+        self.depot.remove(key)
+        log.warning("snapshot %s is corrupt in %s: removed, it will be made again", key[:12], self.depot.shown)
 
     def _bring_lines(self, key: str | None) -> None:
         """Bring the lines of the snapshots before one that was brought: metrics are read along the chain."""
@@ -87,6 +98,7 @@ class SharedStore(Store):
                 self.remains(key).parent.mkdir(exist_ok=True)
                 with suppress(OSError):  # another process was first
                     os.rename(folder, self.remains(key))
+            shutil.rmtree(folder, ignore_errors=True)
             key = manifest.parent
 
     def commit(self, folder: Path, manifest: Manifest) -> Entry:
@@ -127,7 +139,7 @@ class SharedStore(Store):
     def promote(self, key: str) -> Entry | None:
         """Keep a rolling checkpoint as a snapshot, here and in the depot; None when it is gone."""
         try:
-            with self._claimed(f"{key}.role"):
+            with self._deciding(key):
                 there = self._told(key)
                 if there is not None and there.role == "rolling":
                     self.depot.rewrite(key, _text(replace(there, role="snapshot")))
@@ -146,7 +158,7 @@ class SharedStore(Store):
                 self._remove_rolling(key)
 
     def _remove_rolling(self, key: str) -> None:
-        with self._claimed(f"{key}.role"):
+        with self._deciding(key):
             there = self._told(key)
             if there is not None and there.role != "rolling":
                 return
@@ -157,25 +169,29 @@ class SharedStore(Store):
     @contextmanager
     def lease(self, key: str) -> Iterator[None]:
         """As Store's, against the processes of this machine and of all others; a dead one's is free after a minute."""
-        with super().lease(key), self._claimed(key):
-            yield
+        with super().lease(key):
+            claim = self.depot.claim(key)
+            if claim is None:
+                if not waits():
+                    raise BusyError(key)
+                log.warning("waiting: another machine is making %s", key[:12])
+                claim = self._wait_for(key)
+            try:
+                yield
+            finally:
+                claim.release()
 
     @contextmanager
-    def _claimed(self, name: str) -> Iterator[None]:
-        claim = self._claim(name)
+    def _deciding(self, key: str) -> Iterator[None]:
+        """Held on all machines while it is decided whether a checkpoint stays: for moments, so it is waited for."""
+        claim = self._wait_for(f"{key}.role")
         try:
             yield
         finally:
             claim.release()
 
-    def _claim(self, name: str) -> Claim:
-        told = False
+    def _wait_for(self, name: str) -> Claim:
         while (claim := self.depot.claim(name)) is None:
-            if not waits():
-                raise BusyError(name)
-            if not told:
-                log.warning("waiting: another machine is making %s", name[:12])
-            told = True
             time.sleep(WAIT_SECONDS)
         return claim
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Thread
+from threading import Thread, Timer
 
 import fsspec
 import pytest
@@ -171,6 +171,32 @@ def test_a_damaged_entry_is_made_again(url: str, tmp_path: Path, caplog: pytest.
     assert len(list(advance(second, 4))) > 0
     assert "is corrupt in s3://" in caplog.text
     assert depot.manifest(key) is not None
+
+
+@pytest.mark.parametrize("text", ["no JSON", "{}", '{"files": {"../../escaped": "0"}}'])
+def test_a_manifest_that_cannot_be_read_is_no_entry(
+    url: str, tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    depot, store = open_depot(url), shared(Home(tmp_path / "one"))
+    depot.rewrite("0123456789ab", text)
+    depot._known = (0.0, set())
+    assert store.fetch("0123456789ab") is None
+    assert "is corrupt in s3://" in caplog.text
+    assert depot.manifest("0123456789ab") is None
+
+
+def test_a_checkpoint_is_kept_also_where_leases_are_not_waited_for(url: str, tmp_path: Path) -> None:
+    run = opened(Home(tmp_path / "one"), "checkpoint_every=1")
+    next(way := advance(run, 4))
+    key = run.keys[1]
+    claim = open_depot(url).claim(f"{key}.role")
+    assert claim is not None
+    Timer(1.0, claim.release).start()
+    with without_waiting():
+        kept = run.store.promote(key)
+    assert kept is not None
+    assert kept.manifest.role == "snapshot"
+    way.close()
 
 
 def test_what_was_made_while_the_store_was_away_is_sent_later(
