@@ -62,8 +62,10 @@ class SharedStore(Store):
             return None
         folder = self.scratch()
         try:
-            if not self.depot.get(key, manifest.files, folder):  # replaced meanwhile by a later one
-                return None
+            if not self.depot.get(key, manifest.files, folder):
+                if self._told(key) is not None:  # it stands there without its files: nobody could ever bring it
+                    self._drop_corrupt(key)
+                return None  # else a later one has replaced it meanwhile
             if describe_files(folder) != manifest.files:
                 self._drop_corrupt(key)
                 return None

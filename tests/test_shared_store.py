@@ -173,6 +173,17 @@ def test_a_damaged_entry_is_made_again(url: str, tmp_path: Path, caplog: pytest.
     assert depot.manifest(key) is not None
 
 
+def test_an_entry_without_its_files_is_none_and_makes_room_for_one(url: str, tmp_path: Path) -> None:
+    first = opened(Home(tmp_path / "one"))
+    assert len(list(advance(first, 4))) == 4
+    depot, key = open_depot(url), first.keys[4]
+    depot.fs.rm(f"{depot.root}/entries/{key}", recursive=True)
+    second = opened(Home(tmp_path / "two"))
+    assert [report.step for report in advance(second, 4)][-1] == 4
+    shutil.rmtree(first.home.store)
+    assert SharedStore(first.home.store, depot).verified(key) is not None
+
+
 @pytest.mark.parametrize("text", ["no JSON", "{}", '{"files": {"../../escaped": "0"}}'])
 def test_a_manifest_that_cannot_be_read_is_no_entry(
     url: str, tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture

@@ -61,7 +61,7 @@ def _read(path: Path) -> Sign:
 def _is_free(path: Path) -> bool:
     try:
         with path.open() as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two who look at once do not take it for held
             return path.exists()  # a process that ends in order takes its sign away before it lets go of the lock
     except (BlockingIOError, FileNotFoundError):
         return False

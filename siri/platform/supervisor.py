@@ -29,6 +29,8 @@ STEADY_SECONDS = 60.0
 POLL_SECONDS = 0.5
 LOOK_SECONDS = 5.0
 """Between two looks for runs that have crashed."""
+VAIN_SECONDS = 15.0
+"""What is added to that after upkeep that failed, or found another one at it."""
 
 
 class Child:
@@ -184,7 +186,8 @@ class Supervisor:
             if self.upkeep.poll() is None:
                 return
             if self.upkeep.returncode != 0:
-                self.crashes.clear()  # in vain: again at the next look
+                self.crashes.clear()  # in vain: again, but not in a hurry, it may be in vain for long
+                self.looked = time.monotonic() + VAIN_SECONDS
             self.upkeep = None
         if time.monotonic() - self.looked < LOOK_SECONDS:
             return
