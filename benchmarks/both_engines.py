@@ -20,13 +20,13 @@ matplotlib.use("Agg")
 import numpy as np
 from matplotlib import pyplot
 
-from siri.bases import make_base
 from siri.config import RunConfig, load
+from siri.evaluation.evaluation import Evaluation, measure
+from siri.evaluation.statistics import t_interval
 from siri.home import Home
-from siri.measure import Evaluation, measure
-from siri.records import append_line, read_lines
-from siri.run import Run, advance, open_run
-from siri.statistics import t_interval
+from siri.runs.base_model import make_base
+from siri.runs.run import Run, advance, open_run
+from siri.runs.step_log import append_line, read_lines
 from tests.verl.support import on_verl, use_cpu
 
 CYCLE = ("schedule.cycles=1", "schedule.cycle_steps=20", "rollout.batch_size=16", "optimizer.warmup_steps=0")

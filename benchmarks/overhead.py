@@ -15,9 +15,9 @@ from typing import Any
 
 import psutil
 
-from siri import bases
 from siri.config import load
 from siri.home import Home
+from siri.runs import base_model
 
 BARE = """
 import sys
@@ -26,7 +26,7 @@ from siri import bases, run
 from siri.config import load
 from siri.engine import SampleRequest, StagePlan
 from siri.engines import open_engine
-from siri.evaluate import summarise, tabulate
+from siri.evaluation.report import summarise, tabulate
 from siri.home import Home
 from siri.train import train
 from siri.engines.local.stepper import LocalStepper
@@ -81,7 +81,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder) / "home"
         os.environ["OMP_NUM_THREADS"] = "1"
-        list(bases.make_base(load("laptop", overrides), Home(home)))
+        list(base_model.make_base(load("laptop", overrides), Home(home)))
         siri = [str(Path(sys.executable).parent / "siri"), "train", "laptop", *overrides, "--home", str(home)]
         # the first start on a fresh home migrates databases: reported apart, on the scripted engine
         first = watch([*siri, "engine.name=scripted", "schedule.cycles=1", "schedule.cycle_steps=2"])

@@ -18,9 +18,9 @@ from matplotlib import pyplot
 
 from dashboards.data import comparison_table, snapshot_table
 from siri.config import load
+from siri.evaluation.statistics import t_interval
 from siri.home import Home
-from siri.run import Run, open_run
-from siri.statistics import t_interval
+from siri.runs.run import Run, open_run
 
 ARMS = ("laptop", "laptop-constant")
 TRAIN = """
@@ -29,7 +29,7 @@ from pathlib import Path
 from siri import bases, run
 from siri.config import load
 from siri.home import Home
-from siri.measure import Evaluation, measure
+from siri.evaluation.evaluation import Evaluation, measure
 
 home = Home(Path(sys.argv[1]))
 for recipe in sys.argv[3:]:

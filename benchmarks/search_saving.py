@@ -16,12 +16,12 @@ from threading import Event
 
 import yaml
 
+from siri.evaluation.statistics import hypervolume, t_interval
 from siri.home import Home
-from siri.statistics import hypervolume, t_interval
 from sweeps import studies
-from sweeps.job import Job, find_front
+from sweeps.phase import Job, find_front
 from sweeps.studies import Row
-from sweeps.work import work
+from sweeps.worker import work
 
 ROOT = Path(__file__).parent.parent
 SCRIPTED = (

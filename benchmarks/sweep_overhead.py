@@ -17,14 +17,14 @@ from threading import Event
 import psutil
 import yaml
 
-from siri.bases import make_base
+from siri.evaluation.evaluation import Evaluation, measure
 from siri.home import Home
-from siri.measure import Evaluation, measure
-from siri.run import Run, advance, open_run
-from sweeps.job import Job
+from siri.runs.base_model import make_base
+from siri.runs.run import Run, advance, open_run
+from sweeps.phase import Job
 from sweeps.spec import Trial
 from sweeps.studies import Claim, Study
-from sweeps.work import perform_plainly, work
+from sweeps.worker import perform_plainly, work
 
 TINY = [
     "engine.name=scripted", "problems.train_size=16", "problems.dev_size=8", "problems.test_size=8",

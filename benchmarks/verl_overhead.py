@@ -20,14 +20,14 @@ import pandas as pd
 import psutil
 
 from benchmarks.verl_plain import SHARED, TIMES, stock
-from siri import guard
-from siri.bases import make_base
 from siri.config import RunConfig, load
 from siri.engines.verl.order import Order
 from siri.engines.verl.process import QUIET
 from siri.home import Home
 from siri.problems import load_splits
-from siri.run import advance, open_run
+from siri.processes import reaper
+from siri.runs.base_model import make_base
+from siri.runs.run import advance, open_run
 from tests.verl.support import ON_CPU, use_cpu
 
 CYCLE = ("schedule.shape=constant", "schedule.cycles=1", "rollout.batch_size=16", "optimizer.warmup_steps=0")
@@ -90,7 +90,7 @@ class Timed:
 
 def watch(command: list[str], folder: Path, steps: int) -> Timed:
     """Run a command to its end; its processes are those that inherit the folder's mark."""
-    times, phased, mark = folder / "times", folder / "verl.jsonl", guard.new_mark()
+    times, phased, mark = folder / "times", folder / "verl.jsonl", reaper.new_mark()
     own = {TIMES: str(times), "VERL_FILE_LOGGER_PATH": str(phased), "SIRI_BENCH": mark}
     own["VERL_USE_EXTERNAL_MODULES"] = "tests.verl.platform,benchmarks.verl_plain"
     began, start, used, loads = time.time(), 0.0, [], []
@@ -152,7 +152,7 @@ def cpu_seconds(mark: str) -> float:
 def end(mark: str) -> None:
     """End what is left of a run."""
     while left := marked(mark):
-        guard.end(left)
+        reaper.end(left)
 
 
 def phases(path: Path) -> dict[str, float]:

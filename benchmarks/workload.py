@@ -17,7 +17,7 @@ from siri.engines.local.warmup import write_initialisation
 from siri.home import Home
 from siri.problems import Problem, encode_prompt, problems_of_step
 from siri.problems.laptop import tokenizer
-from siri.run import open_run
+from siri.runs.run import open_run
 
 RECORDED = Path(__file__).parent / "recorded_batch.json"
 

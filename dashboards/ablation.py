@@ -13,8 +13,8 @@ from rich.text import Text
 
 from dashboards import ablation_figures, figures, report, wording
 from dashboards.data import interval_of
-from siri.snapshots import write_atomically
-from siri.statistics import Interval
+from siri.evaluation.statistics import Interval
+from siri.store.entries import write_atomically
 
 
 class Part(Protocol):

@@ -10,7 +10,7 @@ from plotly.subplots import make_subplots
 
 from dashboards import wording
 from dashboards.figures import COLOURS, GREY, SHADE, empty, faint
-from siri.statistics import Interval, t_interval
+from siri.evaluation.statistics import Interval, t_interval
 
 PALETTE = (*COLOURS, "#5b53b8", "#c4403f", "#4a8f2d")
 DASHES = ("solid", "dash", "dot")

@@ -7,14 +7,14 @@ from typing import Any
 
 import pandas as pd
 
-from siri import records
-from siri.behavior import WORDS
 from siri.errors import InputError
-from siri.evaluate import EvalReport, compare
-from siri.measure import Evaluation
-from siri.run import Run
+from siri.evaluation.behavior import WORDS
+from siri.evaluation.evaluation import Evaluation
+from siri.evaluation.report import EvalReport, compare
+from siri.evaluation.statistics import Interval, accuracy_cr
+from siri.runs import step_log
+from siri.runs.run import Run
 from siri.schedule import LengthSchedule
-from siri.statistics import Interval, accuracy_cr
 
 Row = dict[str, Any]
 BASE = "base"
@@ -190,7 +190,7 @@ def _differences(run: Run, baseline: Run, benchmark: str, step: int, name: str, 
 
 def curves(run: Run) -> pd.DataFrame:
     """A row per trained step with every metric of it; the names are those of siri.metrics."""
-    lines = records.read_lines(run.folder / records.METRICS)
+    lines = step_log.read_lines(run.folder / step_log.METRICS)
     return pd.DataFrame(lines) if lines else pd.DataFrame({"step": pd.Series(dtype=int)})
 
 
@@ -274,7 +274,7 @@ def training_responses(run: Run) -> Iterator[tuple[str, list[ProblemAnswers]]]:
                     questions[line["problem"]].answer,
                     (Answer(f"step {step}", step, line["text"], line["verdict"], line["length"], budget),),
                 )
-                for line in records.read_lines(entry.folder / records.RESPONSES)
+                for line in step_log.read_lines(entry.folder / step_log.RESPONSES)
                 if line["step"] == step
             ],
         )

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from siri.behavior import WORDS
+from siri.evaluation.behavior import WORDS
 from siri.schedule import LengthSchedule
 
 COLOURS = ("#2b7fc4", "#d9780b", "#0a9a75", "#b5609a", "#8c6d1f")

@@ -11,9 +11,9 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from dashboards import data, wording
-from siri.measure import Evaluation
-from siri.run import Run
-from siri.statistics import Interval
+from siri.evaluation.evaluation import Evaluation
+from siri.evaluation.statistics import Interval
+from siri.runs.run import Run
 
 Verdict = Literal["for it", "for it in part", "against it", "both ways", "undecided", "not tested here"]
 

@@ -20,12 +20,12 @@ from rich.text import Text
 
 from dashboards import data, figures, wording
 from dashboards.findings import Evidence, find_all
-from siri.behavior import WORDS
 from siri.errors import InputError
-from siri.evaluate import EvalReport
-from siri.measure import Evaluation
-from siri.run import Run
-from siri.snapshots import write_atomically
+from siri.evaluation.behavior import WORDS
+from siri.evaluation.evaluation import Evaluation
+from siri.evaluation.report import EvalReport
+from siri.runs.run import Run
+from siri.store.entries import write_atomically
 
 HERE = Path(__file__).parent
 _WORDS = re.compile(rf"\b({'|'.join(WORDS).replace('_', '(?:_|[ ]+)')})\b", re.IGNORECASE)

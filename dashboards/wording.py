@@ -2,7 +2,7 @@
 
 import math
 
-from siri.statistics import Interval
+from siri.evaluation.statistics import Interval
 
 MINUS = "−"
 

@@ -19,18 +19,18 @@ from prefect.states import Cancelled
 from pydantic import Field
 
 from flows.gpu import make_gpu_limit, needs_gpu_to_measure, turn
-from flows.life import live
-from siri import run as runs
+from flows.lifecycle import live
 from siri import tracking
 from siri.errors import InputError, StoppedError
 from siri.home import find_home
-from siri.interrupt import STOP
-from siri.run import Run
-from siri.snapshots import BusyError
+from siri.processes.stopping import STOP
+from siri.runs import run as runs
+from siri.runs.run import Run
+from siri.store.entries import BusyError
 from sweeps import studies
-from sweeps.job import Job
+from sweeps.phase import Job
 from sweeps.studies import Claim, Row, Study
-from sweeps.work import describe_job, perform, serve, work
+from sweeps.worker import describe_job, perform, serve, work
 
 WATCH_SECONDS = 1.0
 """Between two looks at the workers and the study."""
@@ -70,7 +70,7 @@ def _ablate(job: Job, workers: int, retry_failed: bool, more: int) -> str:
     for config in {trial.arm: trial.config for trial in job.trials}.values():
         runs.check(config)
     study = job.open_study()
-    from flows.outcome import publish  # pictures and pages: the workers, whose main this file is, do without
+    from flows.publish import publish  # pictures and pages: the workers, whose main this file is, do without
 
     try:
         for phase in job.phases:

@@ -2,12 +2,12 @@
 
 from prefect import flow
 
-from flows.life import live
+from flows.lifecycle import live
 from flows.tasks import evaluate_all
 from flows.train import publish
 from siri import tracking
 from siri.home import find_home
-from siri.run import reopen_run
+from siri.runs.run import reopen_run
 
 
 @flow(name="evaluate", flow_run_name="{run}")

@@ -12,8 +12,8 @@ from prefect.settings import PREFECT_API_URL
 
 from siri.config import RunConfig
 from siri.errors import InputError, StoppedError
-from siri.interrupt import STOP
-from siri.snapshots import BusyError, without_waiting
+from siri.processes.stopping import STOP
+from siri.store.entries import BusyError, without_waiting
 
 GPU = "gpu"
 """The concurrency limit; raise it where there are more GPUs."""

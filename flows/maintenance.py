@@ -23,15 +23,15 @@ from prefect.states import AwaitingRetry, Cancelled, Crashed, Failed
 from prefect.types._datetime import now
 from pydantic import Field
 
-from siri import guard, tracking
+from siri import tracking
 from siri.config import RunConfig, load, validate
 from siri.errors import InputError
 from siri.home import Home, find_home
-from siri.platform import alive
-from siri.platform.alive import Sign
-from siri.run import open_run, reopen_run
-from siri.snapshots import MANIFEST
-from sweeps.upkeep import free_abandoned
+from siri.processes import flow_lock, reaper
+from siri.processes.flow_lock import Sign
+from siri.runs.run import open_run, reopen_run
+from siri.store.entries import MANIFEST
+from sweeps.reap_trials import free_abandoned
 
 TAG = "siri"
 """Of deployments whose runs are taken up again after a crash."""
@@ -62,7 +62,7 @@ def maintain(restarts: Annotated[int, Field(ge=0)] = 3) -> list[str]:
 
 
 def _maintain(home: Home, restarts: int) -> list[str]:
-    done = [f"process {name}: nobody guarded it, ended" for name in guard.end_orphans(home.root)]
+    done = [f"process {name}: nobody guarded it, ended" for name in reaper.end_orphans(home.root)]
     with get_client(sync_client=True) as client:
         for run in _runs(client, StateType.PENDING):
             done += _crash_pending(client, run)
@@ -96,7 +96,7 @@ def _crash_pending(client: SyncPrefectClient, run: FlowRun) -> list[str]:
 
 def _end_lost(client: SyncPrefectClient, home: Home) -> list[str]:
     """Set the states of runs whose processes ended without a word; a worker that lives is given time to say it."""
-    lost = alive.ended(home)
+    lost = flow_lock.ended(home)
     if any(_find_open(client, sign) for sign in lost):
         time.sleep(SETTLE.total_seconds())
     return [line for sign in lost for line in _end(client, home, sign)]
@@ -117,7 +117,7 @@ def _end(client: SyncPrefectClient, home: Home, sign: Sign) -> list[str]:
     if run is not None and run.state is not None:
         ended = Cancelled if run.state.is_cancelling() else Crashed
         client.set_flow_run_state(run.id, ended(message=message))
-    alive.forget(home, sign)
+    flow_lock.forget(home, sign)
     return [f"{run.name}: {message}"] if run is not None else []
 
 

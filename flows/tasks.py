@@ -12,15 +12,17 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.exceptions import PrefectHTTPStatusError
 
 from flows.gpu import in_turn, needs_gpu_to_measure
-from flows.guards import train_guarded
-from siri import bases, interrupt, progress
+from flows.monitors import train_guarded
+from siri import progress
 from siri.config import RunConfig
 from siri.engine import StepReport
 from siri.errors import StoppedError
+from siri.evaluation.evaluation import Evaluation, measure
 from siri.home import find_home
-from siri.measure import Evaluation, measure
-from siri.retention import is_passed
-from siri.run import Run, open_run, reopen_run
+from siri.processes import stopping
+from siri.runs import base_model
+from siri.runs.retention import is_passed
+from siri.runs.run import Run, open_run, reopen_run
 
 ARTIFACT_SECONDS = 2.0
 """Most often that a progress artifact is updated."""
@@ -32,12 +34,12 @@ def make_base(config: RunConfig) -> str:
     last = config.model.warmup.steps
 
     def warm_up() -> None:
-        steps = bases.make_base(config, find_home(), interrupt.STOP)
+        steps = base_model.make_base(config, find_home(), stopping.STOP)
         for _ in _publish(progress.follow(steps, "base", 1, last), 1, last):
             pass
 
     in_turn(config, warm_up)
-    if interrupt.STOP.is_set():
+    if stopping.STOP.is_set():
         raise StoppedError("the warm-up of the base")
     return open_run(config, find_home()).base
 
@@ -59,7 +61,7 @@ def train_stage(config: RunConfig, stage: str) -> str:
             trained += 1
 
     in_turn(config, train)
-    if interrupt.STOP.is_set() and run.snapshot(stage) is None:
+    if stopping.STOP.is_set() and run.snapshot(stage) is None:
         raise StoppedError(stage)
     print(f"{stage}: {f'{trained} steps trained' if trained else 'in the store already, nothing to train'}", flush=True)
     return run.keys[steps.last]
@@ -77,7 +79,7 @@ def evaluate_snapshot(run_id: str, config: RunConfig, snapshot: str, benchmark: 
 
     def sample() -> None:
         for _ in progress.count(measure(evaluation), f"{snapshot} on {benchmark}", total):
-            if interrupt.STOP.is_set():
+            if stopping.STOP.is_set():
                 raise StoppedError(f"the evaluation of {snapshot}")
 
     in_turn(config, sample, needs_gpu_to_measure)

@@ -7,15 +7,15 @@ from prefect import flow
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from pydantic import Field
 
-from flows.guards import pause_if_asked
-from flows.life import live
+from flows.lifecycle import live
+from flows.monitors import pause_if_asked
 from flows.tasks import evaluate_all, make_base, train_stage
 from siri import tracking
 from siri.config import RunConfig, load, recipe_names
+from siri.evaluation.evaluation import Evaluation
 from siri.home import find_home
-from siri.measure import Evaluation
-from siri.retention import is_passed
-from siri.run import Run, open_run
+from siri.runs.retention import is_passed
+from siri.runs.run import Run, open_run
 
 LAPTOP = load("laptop")
 Recipe = Annotated[str, Field(json_schema_extra={"enum": [*recipe_names()]})]

@@ -30,6 +30,11 @@ class Home:
         return self.root / "prefect"
 
     @property
+    def platform(self) -> Path:
+        """Of `siri up`: its lock, its logs, what it says of itself."""
+        return self.root / "platform"
+
+    @property
     def reports(self) -> Path:
         """HTML reports."""
         return self.root / "reports"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from siri.grading import Verdict
+from siri.problems.grading import Verdict
 
 
 @dataclass(frozen=True)

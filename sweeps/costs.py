@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from siri import records
 from siri.home import Home
+from siri.runs import step_log
 
 COLUMNS = {
     "step": "step",
@@ -28,7 +28,7 @@ def read_steps(home: Home, runs: Mapping[str, str]) -> pd.DataFrame:
     rows = [
         {"run": run, "arm": arm} | {column: line[name] for column, name in COLUMNS.items()}
         for run, arm in runs.items()
-        for line in records.read_lines(home.runs / run / records.METRICS)
+        for line in step_log.read_lines(home.runs / run / step_log.METRICS)
     ]
     steps = pd.DataFrame(rows, columns=["run", "arm", *COLUMNS])
     steps["seconds"] = steps["sampling"] + steps["updating"]

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from siri.errors import InputError
-from siri.snapshots import write_atomically
+from siri.store.entries import write_atomically
 from sweeps.results import Result
 
 

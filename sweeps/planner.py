@@ -7,14 +7,14 @@ from functools import cached_property
 from itertools import pairwise
 from threading import Event
 
-from siri import keys
 from siri.engine import StepReport
-from siri.forecast import Measured, snapshot_bytes
 from siri.home import Home
-from siri.run import Run, advance
-from siri.shared import open_store
-from siri.snapshots import Entry
-from sweeps.origins import Origins
+from siri.runs import keys
+from siri.runs.forecast import Measured, snapshot_bytes
+from siri.runs.run import Run, advance
+from siri.store.entries import Entry
+from siri.store.replicated import open_store
+from sweeps.chain_roots import Origins
 from sweeps.spaces import draw
 from sweeps.spec import SizeName, Sweep, Trial
 

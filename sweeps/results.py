@@ -9,17 +9,17 @@ from typing import Any
 import pandas as pd
 
 from siri.errors import InputError
-from siri.statistics import Interval, accuracy_cr, hypervolume, pareto_front, t_interval
+from siri.evaluation.statistics import Interval, accuracy_cr, hypervolume, pareto_front, t_interval
 from sweeps import studies
 from sweeps.costs import common_steps, mean_curves, read_steps, split_costs
 from sweeps.importance import rank_parameters
-from sweeps.job import Job
+from sweeps.phase import Job
 from sweeps.pruning import decision_from_json, stopped_arms
 from sweeps.spec import Comparison
 from sweeps.storage import is_kept
 from sweeps.studies import Row, Study
 from sweeps.verdicts import Values, Verdict, judge
-from sweeps.work import LOOK
+from sweeps.worker import LOOK
 
 METRICS = ("accuracy", "length")
 TRIAL = ("phase", "number", "arm", "seed", "state", "run", "retry_of", "stopped_at", "feasible", "error")

@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from siri import keys
 from siri.config import RunConfig, first_mistake, load, parse_yaml
 from siri.errors import InputError
 from siri.methods import METHODS
+from siri.runs import keys
 from sweeps.spaces import SPACES, Bounds, Suggestion
 
 SizeName = Literal["laptop", "paper"]

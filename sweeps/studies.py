@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from siri.errors import InputError
 from siri.home import Home
-from siri.keys import digest
+from siri.runs.keys import digest
 from sweeps.liveness import STALE_SECONDS as STALE
 from sweeps.liveness import Pulse, Worker, pulse_of, this_worker
 from sweeps.storage import Kept, Lock, open_storage, quiet

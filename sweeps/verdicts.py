@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from siri.statistics import Interval, t_interval
+from siri.evaluation.statistics import Interval, t_interval
 from sweeps.spec import Claim, Part
 
 Outcome = Literal["holds", "reversed", "mixed", "undecided"]

@@ -20,7 +20,7 @@ import psutil
 
 from siri.config import RunConfig, load
 from siri.home import Home
-from siri.run import open_run
+from siri.runs.run import open_run
 from tests.upped import TINY_FLOW, Platform, ask, bring_up, processes_of, siri_command, wait_until
 
 KINDS = ("trainer", "flow", "worker", "mlflow", "prefect")

@@ -10,12 +10,12 @@ import pytest
 import torch
 from hypothesis import settings
 
-from siri import bases
 from siri.config import RunConfig, load
-from siri.grading import Verdict
 from siri.home import Home
+from siri.problems.grading import Verdict
 from siri.rollouts import RolloutBatch
-from siri.run import Run, advance, open_run
+from siri.runs import base_model
+from siri.runs.run import Run, advance, open_run
 from tests.upped import TINY_FLOW, Platform, bring_up, siri_command
 
 settings.register_profile("siri", deadline=None)
@@ -43,7 +43,7 @@ def tiny(*overrides: str) -> RunConfig:
 
 def prepare(config: RunConfig, home: Home) -> Run:
     """A run whose base is in the store and of which nothing is trained."""
-    list(bases.make_base(config, home))
+    list(base_model.make_base(config, home))
     return open_run(config, home)
 
 

@@ -3,10 +3,10 @@
 import sys
 from pathlib import Path
 
-from siri import bases, run
 from siri.config import load
 from siri.home import Home
 from siri.methods import METHODS
+from siri.runs import base_model, run
 from tests.odd import ODD
 
 
@@ -14,7 +14,7 @@ def main() -> None:
     """`python -m tests.drive_local HOME OVERRIDE…`."""
     METHODS["siri"] = ODD
     config, home = load("laptop", sys.argv[2:]), Home(Path(sys.argv[1]))
-    for report in bases.make_base(config, home):
+    for report in base_model.make_base(config, home):
         print("warmup", report.step, flush=True)
     opened = run.open_run(config, home)
     for report in run.advance(opened, config.schedule.total_steps):

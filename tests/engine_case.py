@@ -16,7 +16,7 @@ from siri.home import Home
 from siri.metrics import METRICS
 from siri.problems import load_splits
 from siri.rollouts import RolloutBatch
-from siri.snapshots import WEIGHTS, file_sha256
+from siri.store.entries import WEIGHTS, file_sha256
 from tests.conftest import prepare
 
 LAST = 6

@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from siri.guard import MARK
 from siri.home import Home
-from sweeps.job import Job
+from siri.processes.reaper import MARK
+from sweeps.phase import Job
 from sweeps.storage import STUDY_URL
 from tests.test_work import ARMS, LONG, ROOT, TINY, rows, steps_trained, wait_for, write_sweep
 
@@ -26,15 +26,15 @@ SWEEP = """
 import sys
 from pathlib import Path
 from flows.settings import start_server, use_home
-from siri import guard, interrupt
+from siri.processes import reaper, stopping
 from siri.errors import InputError, StoppedError
 from siri.home import find_home
 home = find_home()
 use_home(home)
 home.prefect.mkdir(parents=True, exist_ok=True)
-guard.guard()
+reaper.guard()
 from flows.ablation import ablate
-interrupt.stop_gently()
+stopping.stop_gently()
 start_server()
 try:
     print(ablate(sys.argv[1], "laptop", int(sys.argv[2])))

@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from siri import watching
-from siri.alarms import Alarm, Surroundings, watch
 from siri.config import GuardSettings
 from siri.engine import StagePlan, StepReport
 from siri.engines.scripted import ScriptedEngine
 from siri.errors import AlarmError
 from siri.home import Home
-from siri.run import Run
-from siri.watching import ALARMS, VERSIONS, advance_watched, read_alarms
+from siri.monitoring import monitored_run
+from siri.monitoring.monitored_run import ALARMS, VERSIONS, advance_watched, read_alarms
+from siri.monitoring.monitors import Alarm, Surroundings, watch
+from siri.runs.run import Run
 from tests.conftest import TOTAL, prepare, tiny, weights
 
 WELL = {
@@ -190,5 +190,5 @@ def test_the_scripted_run_is_well(home: Home) -> None:
     run = prepare(tiny("guards.disk=off"), home)
     list(advance_watched(run, TOTAL))
     assert not (run.folder / ALARMS).exists()
-    assert isinstance(watching.current_versions(run)["engine version"], int)
+    assert isinstance(monitored_run.current_versions(run)["engine version"], int)
     assert str(Alarm(3, 0.0, "disk", "warn", "full")) == "guard disk: full (step 3)"

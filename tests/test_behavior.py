@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from siri.behavior import WORDS, count_words
+from siri.evaluation.behavior import WORDS, count_words
 
 
 def test_the_words_are_those_of_the_papers_figure():

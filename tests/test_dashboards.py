@@ -15,15 +15,15 @@ from rich.console import Console
 from dashboards import data, findings, wording
 from dashboards.findings import Evidence, best_lag, find_all, judge, sign
 from dashboards.report import pieces, print_table, write_report
-from siri import records
-from siri.bases import make_base
 from siri.config import load
 from siri.errors import InputError
-from siri.evaluate import compare
+from siri.evaluation.evaluation import Evaluation, measure
+from siri.evaluation.report import compare
+from siri.evaluation.statistics import Interval, accuracy_cr
 from siri.home import Home
-from siri.measure import Evaluation, measure
-from siri.run import Run, advance, open_run
-from siri.statistics import Interval, accuracy_cr
+from siri.runs import step_log
+from siri.runs.base_model import make_base
+from siri.runs.run import Run, advance, open_run
 
 TINY = [
     "engine.name=scripted",
@@ -318,17 +318,17 @@ HOSTILE = "<script>document.title='owned'</script>\"'><img src=x onerror=alert(1
 
 def plant(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every model write HOSTILE, in evaluations and in training."""
-    samples, lines = Evaluation.samples, records.read_lines
+    samples, lines = Evaluation.samples, step_log.read_lines
 
     def hostile_samples(self: Evaluation) -> pd.DataFrame:
         return samples(self).assign(text=HOSTILE)
 
     def hostile_lines(path: Path) -> list[dict[str, Any]]:
         found = lines(path)
-        return [line | {"text": HOSTILE} for line in found] if path.name == records.RESPONSES else found
+        return [line | {"text": HOSTILE} for line in found] if path.name == step_log.RESPONSES else found
 
     monkeypatch.setattr(Evaluation, "samples", hostile_samples)
-    monkeypatch.setattr(records, "read_lines", hostile_lines)
+    monkeypatch.setattr(step_log, "read_lines", hostile_lines)
 
 
 def test_hostile_text_is_shown_and_not_run(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from siri import keys
 from siri.config import load, recipe_names
+from siri.runs import keys
 from siri.schedule import CycleShape, LengthSchedule
 
 IDS = {

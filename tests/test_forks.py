@@ -8,17 +8,17 @@ from threading import Event
 
 import pytest
 
-from siri import keys
-from siri.bases import model_files
 from siri.cli.training import fork_overrides
 from siri.config import RunConfig
 from siri.engines import open_engine
 from siri.errors import InputError
 from siri.home import Home
 from siri.problems import load_splits
-from siri.run import Run, advance
-from siri.snapshots import WEIGHTS
-from siri.trail import Chain, travel
+from siri.runs import keys
+from siri.runs.base_model import model_files
+from siri.runs.chain import Chain, travel
+from siri.runs.run import Run, advance
+from siri.store.entries import WEIGHTS
 from tests.conftest import prepare, settle, tiny, weights
 from tests.test_cli import run_cli
 

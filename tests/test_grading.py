@@ -11,10 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from siri import grading
 from siri.errors import InputError
-from siri.grading import GRADERS, grade, grade_many, read_number
-from siri.problems import load_problems
+from siri.problems import grading, load_problems
+from siri.problems.grading import GRADERS, grade, grade_many, read_number
 
 ENDLESS = ("9^{9^{9^9}}", "((9!)!)!")
 
@@ -303,14 +302,15 @@ def test_a_checker_that_died_is_replaced():
 
 
 def test_no_checker_is_started_for_what_needs_none():
-    code = "from siri import grading; grading.grade('</think> 3 7', '3 7', 'exact'); grading.grade('</think> 7', '8');"
+    code = "from siri.problems import grading; grading.grade('</think> 3 7', '3 7', 'exact');"
+    code += "grading.grade('</think> 7', '8');"
     code += "import sys; assert not grading._pool._idle and 'sympy' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_the_pool_prints_nothing_and_ends_with_its_parent():
     pairs = [("9^{9^{9^9}}", r"\sqrt{2}"), ("1+x", "x+1"), ("???", "x")]
-    code = f"from siri import grading; print(grading._pool.check({pairs}))"
+    code = f"from siri.problems import grading; print(grading._pool.check({pairs}))"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60)
     assert done.stdout == "['timeout', 'correct', 'unparsed']\n"
     assert done.stderr == ""
@@ -318,7 +318,7 @@ def test_the_pool_prints_nothing_and_ends_with_its_parent():
 
 def start_endless_parent() -> tuple[subprocess.Popen, list[psutil.Process]]:
     """A parent whose checker is stuck in sympy, and all its descendants."""
-    code = rf"from siri import grading; grading._pool.check([({ENDLESS[0]!r}, r'\sqrt{{2}}')])"
+    code = rf"from siri.problems import grading; grading._pool.check([({ENDLESS[0]!r}, r'\sqrt{{2}}')])"
     parent = subprocess.Popen([sys.executable, "-c", code])
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
@@ -340,7 +340,7 @@ def test_children_die_when_their_parent_is_killed_at_a_comparison():
 def test_a_forked_process_uses_checkers_of_its_own():
     code = """
 import os
-from siri import grading
+from siri.problems import grading
 grading._pool.check([("1+x", "x+1")])
 child = os.fork()
 if child == 0:

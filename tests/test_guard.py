@@ -7,12 +7,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from siri import guard
+from siri.processes import reaper
 
 PARENT = """
 import subprocess, sys
-from siri import guard
-guard.guard()
+from siri.processes import reaper
+reaper.guard()
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
 print(child.pid, flush=True)
 child.wait()
@@ -28,17 +28,17 @@ def test_what_a_guarded_process_started_ends_with_it_also_by_kill_9() -> None:
 
 
 def test_closing_the_watch_ends_what_bears_its_mark_and_nothing_else() -> None:
-    mark = guard.new_mark()
+    mark = reaper.new_mark()
     sleep = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
     with (
-        subprocess.Popen(sleep, stdout=subprocess.PIPE, env={guard.MARK: mark}) as marked,
+        subprocess.Popen(sleep, stdout=subprocess.PIPE, env={reaper.MARK: mark}) as marked,
         subprocess.Popen(sleep, stdout=subprocess.PIPE) as other,
     ):
         for process in (marked, other):
             assert process.stdout is not None
             process.stdout.readline()
-        assert [found.pid for found in guard.marked(mark)] == [marked.pid]
-        watch = guard.watch(mark)
+        assert [found.pid for found in reaper.marked(mark)] == [marked.pid]
+        watch = reaper.watch(mark)
         assert watch.stdin is not None
         watch.stdin.close()
         assert watch.wait(60) == 0
@@ -49,13 +49,13 @@ def test_closing_the_watch_ends_what_bears_its_mark_and_nothing_else() -> None:
 
 FAMILY = """
 import os, subprocess, sys
-from siri import guard
+from siri.processes import reaper
 if "child" in sys.argv:
-    guard.end_with_parent()
+    reaper.end_with_parent()
     command = [sys.executable, "-c", "import time; time.sleep(600)"]
     print(subprocess.Popen(command, start_new_session=True).pid, os.getpid(), flush=True)
     subprocess.Popen(command).wait()
-family = guard.Family([sys.executable, __file__, "child"], os.environ, subprocess.PIPE, sys.stderr.buffer)
+family = reaper.Family([sys.executable, __file__, "child"], os.environ, subprocess.PIPE, sys.stderr.buffer)
 print(family.child.stdout.readline().decode(), end="", flush=True)
 sys.stdin.readline()
 family.close()

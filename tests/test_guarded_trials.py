@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from siri import tracking
-from siri.run import list_runs, reopen_run
+from siri.monitoring.monitored_run import read_alarms
+from siri.runs.run import list_runs, reopen_run
 from siri.tracking.content import read_tags
-from siri.watching import read_alarms
-from sweeps.work import STOP as NEVER
-from sweeps.work import _train, prepare, work
+from sweeps.worker import STOP as NEVER
+from sweeps.worker import _train, prepare, work
 from tests.test_work import TINY, make_job, rows
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")  # MLflow 3.17's

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from siri import keys
-from siri.bases import base_name
 from siri.config import RunConfig, field_paths, load
 from siri.engines.local.engine import LocalEngine
 from siri.methods import METHODS
 from siri.problems import load_splits
+from siri.runs import keys
+from siri.runs.base_model import base_name
 from siri.seeding import seed_for
 from tests.conftest import tiny
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from siri.grading import grade
 from siri.problems import Problem, encode_prompt, laptop, split_of
+from siri.problems.grading import grade
 from siri.problems.laptop import Chain
 
 values = st.integers(0, 10)

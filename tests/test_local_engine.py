@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from siri import bases, run
 from siri.config import RunConfig, load
 from siri.engine import SampleRequest
 from siri.engines.local.engine import LocalEngine
@@ -22,6 +21,7 @@ from siri.errors import InputError
 from siri.home import Home
 from siri.methods import METHODS
 from siri.problems import load_splits, problems_of_step
+from siri.runs import base_model, run
 from tests.engine_case import EngineCase
 from tests.odd import ODD
 
@@ -55,7 +55,7 @@ def _every_step_teaches() -> Iterator[None]:
 def settle(home: Path, *overrides: str) -> run.Run:
     """Make a tiny run to its end, in this process."""
     config = load("laptop", [*TINY, *overrides])
-    list(bases.make_base(config, Home(home)))
+    list(base_model.make_base(config, Home(home)))
     opened = run.open_run(config, Home(home))
     list(run.advance(opened, config.schedule.total_steps))
     return opened
@@ -339,7 +339,7 @@ def test_which_library_wrote_a_base_does_not_name_it(straight: run.Run, tmp_path
 def opened_on(folder: Path, home: Path) -> run.Run:
     """A tiny run on a user's model folder, its base in the store."""
     config = load("laptop", [*TINY, f"model.base={folder}"])
-    list(bases.make_base(config, Home(home)))
+    list(base_model.make_base(config, Home(home)))
     return run.open_run(config, Home(home))
 
 

@@ -8,13 +8,13 @@ from statistics import fmean
 import pandas as pd
 import pytest
 
-from siri import behavior
 from siri.errors import InputError
-from siri.evaluate import EvalReport, compare, report_from_json, summarise, tabulate
+from siri.evaluation import behavior
+from siri.evaluation.evaluation import REPORT, SAMPLES, Evaluation, measure
+from siri.evaluation.report import EvalReport, compare, report_from_json, summarise, tabulate
 from siri.home import Home
-from siri.measure import REPORT, SAMPLES, Evaluation, measure
 from siri.metrics import EVALUATION_METRICS
-from siri.run import Run, check, open_run
+from siri.runs.run import Run, check, open_run
 from tests.conftest import make_batch, prepare, settle, tiny
 
 

@@ -6,19 +6,19 @@ from pathlib import Path
 import pytest
 import yaml
 
-from siri.bases import make_base
 from siri.errors import InputError
 from siri.home import Home
-from siri.retention import collect, plan
-from siri.run import open_run
-from siri.snapshots import Store
+from siri.runs.base_model import make_base
+from siri.runs.retention import collect, plan
+from siri.runs.run import open_run
+from siri.store.entries import Store
 from sweeps import studies
-from sweeps.job import Job
-from sweeps.needs import queued_keys
+from sweeps.phase import Job
+from sweeps.pinned_keys import queued_keys
 from sweeps.planner import make_unit, plan_trials
 from sweeps.storage import STUDY_URL
-from sweeps.work import STOP as NEVER
-from sweeps.work import perform_plainly, prepare
+from sweeps.worker import STOP as NEVER
+from sweeps.worker import perform_plainly, prepare
 from tests.test_work import ARMS, TINY
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")  # MLflow 3.17's

@@ -10,13 +10,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from siri.bases import make_base
 from siri.config import load
-from siri.forecast import count_parameters
 from siri.home import Home
-from siri.run import Run, advance, open_run
+from siri.runs.base_model import make_base
+from siri.runs.forecast import count_parameters
+from siri.runs.run import Run, advance, open_run
+from sweeps.plan_view import draw_plan, plan_json
 from sweeps.planner import Plan, make_unit, plan_sweep, plan_trials
-from sweeps.show import draw_plan, plan_json
 from sweeps.spec import SizeName, Trial, load_sweep, sweep_names
 
 TINY = ("engine.name=scripted", "problems.train_size=16", "problems.dev_size=4", "problems.test_size=4",

@@ -17,9 +17,9 @@ import pytest
 import yaml
 
 from siri.config import load
+from siri.evaluation.evaluation import Evaluation
 from siri.home import Home
-from siri.measure import Evaluation
-from siri.run import open_run
+from siri.runs.run import open_run
 from tests.upped import LONG, ROOT, TINY_FLOW, Platform, ask, bring_up, processes_of, siri_command, wait_until
 
 pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -143,7 +143,7 @@ TURN = """
 import sys, time
 from flows.gpu import in_turn
 from siri.config import load
-from siri.snapshots import BusyError
+from siri.store.entries import BusyError
 
 def body():
     global busy
@@ -294,7 +294,7 @@ def kill_all(up: Platform) -> None:
     """What a power cut does: nothing of a platform gets to see that another part of it has gone."""
     supervisor = psutil.Process(up.process.pid)
     found = {supervisor, *supervisor.children(recursive=True), *processes_of(up.home)}
-    guards = [process for process in found if "siri.guard" in process.cmdline()]
+    guards = [process for process in found if "siri.processes.reaper" in process.cmdline()]
     assert len(guards) >= 2, "the supervisor's and the flow's"
     for process in found:
         process.suspend()

@@ -15,12 +15,13 @@ import pytest
 from siri.config import RunConfig, field_paths, load
 from siri.errors import InputError
 from siri.home import Home
-from siri.platform import alive, parts, running
-from siri.platform.alive import Sign
+from siri.platform import parts, running
 from siri.platform.parts import Part, Settings
 from siri.platform.running import Running
 from siri.platform.supervisor import Child
-from siri.snapshots import Manifest, Store
+from siri.processes import flow_lock
+from siri.processes.flow_lock import Sign
+from siri.store.entries import Manifest, Store
 from tests.conftest import settle, tiny
 from tests.test_cli import run_cli
 
@@ -129,9 +130,9 @@ SHOWN = """
 import sys
 from pathlib import Path
 from siri.home import Home
-from siri.platform import alive
+from siri.processes import flow_lock
 
-with alive.shown(Home(Path(sys.argv[1])), "run", 2):
+with flow_lock.shown(Home(Path(sys.argv[1])), "run", 2):
     print("shown", flush=True)
     sys.stdin.readline()
 """
@@ -144,16 +145,16 @@ def test_a_killed_process_is_told_from_one_that_lives_and_one_that_ended_in_orde
         with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == "shown\n"
-            assert alive.ended(home) == [], "it lives"
+            assert flow_lock.ended(home) == [], "it lives"
             if ending == "killed":
                 process.kill()
             process.communicate("end\n" if ending == "in order" else None, timeout=60)
         expected = [] if ending == "in order" else [Sign("run", 2, socket.gethostname())]
-        assert alive.ended(home) == expected
-    alive.forget(home, expected[0])
-    assert alive.ended(home) == []
-    (running.folder(home) / "flows" / "run.1.another-machine.example").touch()
-    assert alive.ended(home) == [], "nothing is known of other machines' processes"
+        assert flow_lock.ended(home) == expected
+    flow_lock.forget(home, expected[0])
+    assert flow_lock.ended(home) == []
+    (home.platform / "flows" / "run.1.another-machine.example").touch()
+    assert flow_lock.ended(home) == [], "nothing is known of other machines' processes"
 
 
 def sleeper(*words: str) -> Part:

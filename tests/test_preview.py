@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from siri.cli.preview import draw_picture, draw_terminal, forecast, preview_json
 from siri.config import RunConfig, load
 from siri.errors import InputError
-from siri.forecast import count_parameters
 from siri.home import Home
-from siri.preview import draw_picture, draw_terminal, forecast, preview_json
+from siri.runs.forecast import count_parameters
 
 NOWHERE = Home(Path("/nowhere"))
 SHAPES = {

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from siri.errors import InputError
-from siri.grading import read_number
 from siri.problems import (
     Problem,
     ProblemSet,
@@ -23,6 +22,7 @@ from siri.problems import (
     split_of,
 )
 from siri.problems.files import normalize_answer
+from siri.problems.grading import read_number
 
 
 def write_json(path: Path, rows: object) -> str:

@@ -14,14 +14,14 @@ import pytest
 from dashboards.ablation import explain, print_result, write_markdown, write_page
 from dashboards.ablation_picture import draw_front
 from siri.errors import InputError
+from siri.evaluation.evaluation import Evaluation
+from siri.evaluation.statistics import Interval, hypervolume, t_interval
 from siri.home import Home
-from siri.measure import Evaluation
-from siri.run import reopen_run
-from siri.statistics import Interval, hypervolume, t_interval
-from sweeps import studies, work
-from sweeps.changes import find_changes, report_changes, summarise
+from siri.runs.run import reopen_run
+from sweeps import studies, worker
+from sweeps.diff import find_changes, report_changes, summarise
 from sweeps.export import find_table, results_json, write_tables
-from sweeps.job import Job
+from sweeps.phase import Job
 from sweeps.planner import plan_sweep
 from sweeps.results import Result, read_results, spread
 from sweeps.storage import STUDY_URL
@@ -41,7 +41,7 @@ def run(file: str, home: Home) -> Job:
         os.environ.pop(STUDY_URL, None)
         for phase in job.phases:
             phase.enqueue(phase.open_study())
-            work.work(phase, stop=Event())
+            worker.work(phase, stop=Event())
     return job
 
 
@@ -273,7 +273,7 @@ def test_a_stopped_arm_stays_in_the_table_where_it_was_stopped_and_is_compared_n
     job = Job(file, "laptop", Home(tmp_path / "home"), pruning="interval")
     with mock.patch.dict(os.environ, SIRI_HOME=str(job.home.root), **NO_MLFLOW):
         job.enqueue(job.open_study())
-        work.work(job, stop=Event())
+        worker.work(job, stop=Event())
     [result] = read_results(job)
     worse = result.arms.set_index("arm").loc["worse"]
     assert (worse["stopped_at"], worse["step"], worse["benchmark"]) == (12, 12, "dev")
@@ -320,10 +320,10 @@ def test_more_seeds_are_new_ones_and_what_is_unfinished_counts_as_new(paper: Job
     job.enqueue(study)
     assert job.extend(study, 2) == 0  # nothing has been finished yet
     with mock.patch.dict(os.environ, SIRI_HOME=str(job.home.root), **NO_MLFLOW):
-        work.work(job, stop=Event())
+        worker.work(job, stop=Event())
         assert job.extend(study, 1) == len(job.sweep.arms)
         assert job.extend(study, 1) == 0
-        work.work(job, stop=Event())
+        worker.work(job, stop=Event())
     [result] = read_results(job)
     assert set(result.arms["seeds"]) == {3}
     assert {row.parameters["seed"] for row in studies.rows(study)} == {0, 1, 2}

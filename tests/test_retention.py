@@ -13,16 +13,16 @@ from filelock import FileLock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from siri import keys, records
 from siri.config import RunConfig
 from siri.errors import InputError
-from siri.forecast import forecast_room
+from siri.evaluation.evaluation import Evaluation, measure
 from siri.home import Home
-from siri.measure import Evaluation, measure
-from siri.remains import drop_unnamed, recall, thin
-from siri.retention import Unneeded, apply_policy, collect, plan, promote
-from siri.run import Run, advance, reopen_run, snapshot_rows
-from siri.snapshots import MANIFEST, STATE, Entry, verify
+from siri.runs import keys, step_log
+from siri.runs.forecast import forecast_room
+from siri.runs.retention import Unneeded, apply_policy, collect, plan, promote
+from siri.runs.run import Run, advance, reopen_run, snapshot_rows
+from siri.store.entries import MANIFEST, STATE, Entry, verify
+from siri.store.tombstones import drop_unnamed, recall, thin
 from tests.conftest import TOTAL, drive, prepare, settle, tiny, wait_for, weights
 
 
@@ -43,7 +43,7 @@ def train_to(run: Run, step: int) -> None:
 
 
 def steps_of(run: Run) -> list[int]:
-    return [line["step"] for line in records.read_lines(run.folder / records.METRICS)]
+    return [line["step"] for line in step_log.read_lines(run.folder / step_log.METRICS)]
 
 
 @pytest.fixture
@@ -95,9 +95,9 @@ def test_a_branch_from_a_thinned_snapshot_says_what_it_costs_and_ends_the_same(
 
 
 def test_a_thinned_snapshot_that_is_made_again_keeps_the_lines_that_were_recorded(run: Run) -> None:
-    lines = records.read_lines(thin(entry_of(run, "c2-high")).folder / records.STEPS)
+    lines = step_log.read_lines(thin(entry_of(run, "c2-high")).folder / step_log.STEPS)
     list(advance(prepare(tiny("schedule.cycles=3"), run.home), 20))
-    assert records.read_lines(entry_of(run, "c2-high").folder / records.STEPS) == lines
+    assert step_log.read_lines(entry_of(run, "c2-high").folder / step_log.STEPS) == lines
 
 
 def test_a_run_whose_end_is_thinned_trains_nothing(run: Run) -> None:
@@ -178,7 +178,7 @@ def test_a_run_that_another_process_trains_loses_nothing(home: Home) -> None:
 
 
 def test_a_run_that_is_followed_or_measured_loses_nothing(run: Run) -> None:
-    with FileLock(run.folder / records.FOLLOWING):
+    with FileLock(run.folder / step_log.FOLLOWING):
         assert plan(run.home, unneeded="remove").items == ()
     evaluation = Evaluation(run, "c1-low", "dev")
     with evaluation.store.lease(evaluation.key):
@@ -197,9 +197,8 @@ def test_corrupt_entries_and_scratch_of_the_dead_go(run: Run) -> None:
     entry = entry_of(run, "c1-low")
     (entry.folder / "steps.jsonl").unlink()
     assert run.snapshot("c1-low") is None
-    script = (
-        f"from pathlib import Path; from siri.snapshots import Store; Store(Path({str(run.store.root)!r})).scratch()"
-    )
+    script = "from pathlib import Path; from siri.store.entries import Store\n"
+    script += f"Store(Path({str(run.store.root)!r})).scratch()"
     subprocess.run([sys.executable, "-c", script], check=True)
     assert [item.action for item in plan(run.home).items] == ["clear", "clear"]
     collect(run.home)
@@ -210,14 +209,14 @@ def test_corrupt_entries_and_scratch_of_the_dead_go(run: Run) -> None:
 def test_lines_and_evaluations_of_removed_snapshots_stay_readable(run: Run) -> None:
     evaluation = Evaluation(run, "c1-low", "dev")
     list(measure(evaluation))
-    report, said = evaluation.report(), (run.folder / records.METRICS).read_bytes()
+    report, said = evaluation.report(), (run.folder / step_log.METRICS).read_bytes()
     collect(run.home, unneeded="remove")
     opened = reopen_run(run.home, run.id)
     assert opened.snapshot("c1-low") is None
     assert Evaluation(opened, "c1-low", "dev").report() == report
-    (run.folder / records.METRICS).unlink()
+    (run.folder / step_log.METRICS).unlink()
     assert list(advance(opened, TOTAL)) == []
-    assert (run.folder / records.METRICS).read_bytes() == said
+    assert (run.folder / step_log.METRICS).read_bytes() == said
     left = recall(run.store, run.keys[4])
     assert left is not None
     assert sorted(left.manifest.files) == ["responses.jsonl", "steps.jsonl"]

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from siri.grading import Verdict
 from siri.metrics import METRICS
+from siri.problems.grading import Verdict
 from siri.rollouts import RolloutBatch, pad_rows, read_metrics
 from siri.train import pick_responses
 from tests.conftest import make_batch

@@ -14,15 +14,15 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from siri import depot as depots
-from siri.bases import make_base
 from siri.config import load
-from siri.depot import Depot, open_depot
 from siri.errors import InputError
 from siri.home import Home
-from siri.run import Run, advance, open_run
-from siri.shared import STORE_URL, SharedStore, open_store
-from siri.snapshots import BusyError, without_waiting
+from siri.runs.base_model import make_base
+from siri.runs.run import Run, advance, open_run
+from siri.store import remote as depots
+from siri.store.entries import BusyError, without_waiting
+from siri.store.remote import Depot, open_depot
+from siri.store.replicated import STORE_URL, SharedStore, open_store
 from tests.conftest import wait_for
 from tests.upped import TINY_FLOW, free_port, wait_until
 
@@ -142,7 +142,7 @@ def test_one_of_many_claims_is_granted(url: str) -> None:
 
 HOLD = """
 import sys, time
-from siri.depot import Depot
+from siri.store.remote import Depot
 claim = Depot(sys.argv[1]).claim("stage")
 print("held" if claim else "not held", flush=True)
 time.sleep(600)
@@ -281,10 +281,10 @@ def test_a_password_in_the_address_is_not_shown() -> None:
 MACHINE = """
 import sys, time
 from pathlib import Path
-from siri import depot
-depot.BEAT_SECONDS, depot.STALE_SECONDS = 0.3, 3.0
+from siri.store import remote
+remote.BEAT_SECONDS, remote.STALE_SECONDS = 0.3, 3.0
 from siri.home import Home
-from siri.run import advance
+from siri.runs.run import advance
 from tests.test_shared_store import opened
 run = opened(Home(Path(sys.argv[1])), "schedule.cycle_steps=40", "checkpoint_every=5")
 print("open", flush=True)

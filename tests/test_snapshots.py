@@ -17,12 +17,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from siri import records, snapshots
 from siri.errors import InputError
+from siri.evaluation.evaluation import Evaluation, measure
 from siri.home import Home
-from siri.measure import Evaluation, measure
-from siri.run import advance
-from siri.snapshots import (
+from siri.runs import step_log
+from siri.runs.run import advance
+from siri.store import entries
+from siri.store.entries import (
     FORMAT,
     MANIFEST,
     WEIGHTS,
@@ -163,7 +164,7 @@ def test_an_entry_removed_while_it_is_read_is_gone_and_not_corrupt(
         store.remove(KEY)
         return file_sha256(path)
 
-    monkeypatch.setattr(snapshots, "file_sha256", removed_meanwhile)
+    monkeypatch.setattr(entries, "file_sha256", removed_meanwhile)
     assert store.verified(KEY) is None
     assert list((store.root / "corrupt").iterdir()) == []
     assert caplog.text == ""
@@ -176,9 +177,8 @@ def test_folders_in_a_model_folder_are_passed_over(tmp_path: Path) -> None:
 
 
 def test_scratch_of_a_dead_process_is_cleared_and_that_of_a_living_one_is_not(store: Store) -> None:
-    script = (
-        f"from pathlib import Path; from siri.snapshots import Store; print(Store(Path({str(store.root)!r})).scratch())"
-    )
+    script = "from pathlib import Path; from siri.store.entries import Store\n"
+    script += f"print(Store(Path({str(store.root)!r})).scratch())"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert Path(done.stdout.strip()).is_dir()
     mine = store.scratch()
@@ -356,7 +356,7 @@ def test_a_disk_that_fills_up_in_training_is_one_line_and_nothing_half_written(d
         assert intact(run.store)
         list(advance(run, 8))
         assert weights(run) == straight
-        assert [line["step"] for line in records.read_lines(run.folder / records.METRICS)] == list(range(1, 9))
+        assert [line["step"] for line in step_log.read_lines(run.folder / step_log.METRICS)] == list(range(1, 9))
         shutil.rmtree(run.home.root)
         if not failed:
             break

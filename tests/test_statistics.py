@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from siri.errors import InputError
-from siri.seeding import seed_for
-from siri.statistics import (
+from siri.evaluation.statistics import (
     Interval,
     accuracy_cr,
     bootstrap_mean,
@@ -17,6 +16,7 @@ from siri.statistics import (
     pass_at_k,
     t_interval,
 )
+from siri.seeding import seed_for
 
 samples = st.lists(st.sampled_from([0.0, 1.0]), min_size=1, max_size=6)
 clusters = st.lists(samples, min_size=1, max_size=6)
@@ -88,7 +88,7 @@ def test_the_paired_bootstrap_equals_a_slow_one(pairs, seed):
 def test_how_much_is_drawn_at_once_changes_nothing(monkeypatch):
     rows = [[0, 1, 1], [1, 1, 1, 0], [0, 0]]
     whole = bootstrap_mean(rows, draws=301)
-    monkeypatch.setattr("siri.statistics._DRAWS_AT_ONCE", 40)
+    monkeypatch.setattr("siri.evaluation.statistics._DRAWS_AT_ONCE", 40)
     assert bootstrap_mean(rows, draws=301) == whole
 
 

@@ -17,6 +17,7 @@ import sqlalchemy
 from siri.errors import InputError
 from siri.home import Home
 from sweeps import liveness, studies
+from sweeps.reap_trials import Freed, free_abandoned
 from sweeps.storage import STUDY_URL
 from sweeps.studies import (
     LostClaimError,
@@ -34,7 +35,6 @@ from sweeps.studies import (
     retry_failed,
     rows,
 )
-from sweeps.upkeep import Freed, free_abandoned
 from tests import postgres
 
 ROOT = Path(__file__).parent.parent

@@ -16,7 +16,7 @@ from siri.cli import app
 from siri.errors import InputError
 from siri.home import Home
 from sweeps import studies
-from sweeps.job import Job
+from sweeps.phase import Job
 from sweeps.spaces import SPACES, Bounds, draw, suggest
 from sweeps.spec import SizeName, Sweep, load_sweep, make_sweep, size_name, sweep_names
 from sweeps.storage import STUDY_URL

@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from siri.home import Home
-from sweeps import studies, work
-from sweeps.job import Job
+from sweeps import studies, worker
+from sweeps.phase import Job
 from sweeps.results import read_results
 from sweeps.storage import STUDY_URL
 from tests.test_work import ARMS, ROOT, SEARCH, rows, write_sweep
@@ -63,7 +63,7 @@ def test_a_sweep_with_a_failed_trial_says_so_and_retry_failed_makes_up_for_it(
         raise RuntimeError("the engine broke")
 
     with pytest.raises(RuntimeError):
-        work.work(job, perform, Event())
+        worker.work(job, perform, Event())
     ended = siri(job.home, "sweep", job.file)
     assert ended.returncode == 1, ended.stderr
     assert "report: " in ended.stdout
@@ -129,7 +129,7 @@ def test_a_search_runs_through_prefect_and_a_scheduled_run_adds_suggestions(
     assert all(row.attributes["prefect.flow_run_id"] for row in found)
     added = search.extend(search.open_study(), 2)
     assert added == 2
-    work.work(search, stop=Event())
+    worker.work(search, stop=Event())
     assert [row.state for row in studies.rows(search.open_study())] == ["done"] * 6
 
 

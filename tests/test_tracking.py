@@ -17,14 +17,16 @@ from typing import Any
 
 import pytest
 
-from siri import bases, measure, records, tracking
-from siri.alarms import Alarm
+from siri import tracking
 from siri.config import load
 from siri.errors import StoppedError
+from siri.evaluation import evaluation
+from siri.evaluation.evaluation import Evaluation
 from siri.home import Home
-from siri.measure import Evaluation
-from siri.retention import promote
-from siri.run import Run, advance, open_run, reopen_run
+from siri.monitoring.monitors import Alarm
+from siri.runs import base_model, step_log
+from siri.runs.retention import promote
+from siri.runs.run import Run, advance, open_run, reopen_run
 from siri.tracking import content, server
 from siri.tracking.record import followed, open_record
 
@@ -41,7 +43,7 @@ EXTREMA = ["c1-low", "c1-high", "c2-low", "c2-high"]
 
 def make_run(root: Path, *overrides: str, recipe: str = "laptop") -> Run:
     config, home = load(recipe, [*SMALL, *overrides]), Home(root)
-    list(bases.make_base(config, home))
+    list(base_model.make_base(config, home))
     return open_run(config, home)
 
 
@@ -54,7 +56,7 @@ def train(run: Run, last: int) -> None:
 def evaluate(run: Run, *snapshots: str) -> None:
     for snapshot in snapshots:
         for benchmark in ("dev", "test"):
-            list(measure.measure(Evaluation(run, snapshot, benchmark)))
+            list(evaluation.measure(Evaluation(run, snapshot, benchmark)))
 
 
 def reopened(run: Run, **evaluation: Any) -> Run:
@@ -109,7 +111,7 @@ def everything(run: Run) -> dict[str, list[tuple[int, float, int]]]:
 
 
 def lines(run: Run) -> list[dict[str, Any]]:
-    return records.read_lines(run.folder / records.METRICS)
+    return step_log.read_lines(run.folder / step_log.METRICS)
 
 
 def expected(run: Run) -> dict[str, list[tuple[int, float, int]]]:
@@ -190,7 +192,7 @@ def test_a_process_killed_right_after_a_batch_doubles_nothing_and_loses_nothing(
 import os, signal, sys
 from pathlib import Path
 from siri.home import Home
-from siri.run import reopen_run
+from siri.runs.run import reopen_run
 from siri.tracking import content, record, sync
 content.BATCH = 100
 log = record.Record._log

@@ -15,22 +15,22 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from siri import records
 from siri.config import RunConfig
 from siri.engine import StagePlan, StepReport
 from siri.engines.scripted import ScriptedEngine
 from siri.errors import InputError
 from siri.home import Home
-from siri.run import Run, advance, describe_snapshot, export, open_run, reopen_run, snapshot_rows
-from siri.snapshots import Entry, Store, file_sha256
-from siri.trail import Chain, travel
+from siri.runs import step_log
+from siri.runs.chain import Chain, travel
+from siri.runs.run import Run, advance, describe_snapshot, export, open_run, reopen_run, snapshot_rows
+from siri.store.entries import Entry, Store, file_sha256
 from tests.conftest import TOTAL, drive, prepare, settle, tiny, wait_for, weights
 
 PROCESS = "engine.name=scripted-process"
 
 
 def metrics(run: Run) -> list[dict[str, Any]]:
-    return records.read_lines(run.folder / records.METRICS)
+    return step_log.read_lines(run.folder / step_log.METRICS)
 
 
 def without_times(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -133,18 +133,18 @@ def test_breaking_off_closes_the_child_and_the_next_time_goes_on(home: Home) -> 
 
 
 def test_a_run_repeated_trains_nothing_and_says_the_same(straight: Run) -> None:
-    said = (straight.folder / records.METRICS).read_bytes()
+    said = (straight.folder / step_log.METRICS).read_bytes()
     again = prepare(tiny(), straight.home)
     assert list(advance(again, TOTAL)) == []
-    assert (straight.folder / records.METRICS).read_bytes() == said
+    assert (straight.folder / step_log.METRICS).read_bytes() == said
     assert again.id == straight.id
 
 
 def test_lost_metrics_are_written_again_from_the_chain(straight: Run) -> None:
-    said = (straight.folder / records.METRICS).read_bytes()
-    (straight.folder / records.METRICS).unlink()
+    said = (straight.folder / step_log.METRICS).read_bytes()
+    (straight.folder / step_log.METRICS).unlink()
     assert list(advance(straight, TOTAL)) == []
-    assert (straight.folder / records.METRICS).read_bytes() == said
+    assert (straight.folder / step_log.METRICS).read_bytes() == said
 
 
 def test_a_longer_run_continues_a_shorter_one(home: Home, straight: Run) -> None:
@@ -232,7 +232,7 @@ def test_every_entry_carries_the_lines_since_its_parent(straight: Run) -> None:
     for name, first, last in (("c1-low", 1, 4), ("c1-high", 5, 8), ("c2-low", 9, 12), ("c2-high", 13, 16)):
         entry = straight.snapshot(name)
         assert entry is not None
-        assert [line["step"] for line in records.read_lines(entry.folder / records.STEPS)] == list(
+        assert [line["step"] for line in step_log.read_lines(entry.folder / step_log.STEPS)] == list(
             range(first, last + 1)
         )
         assert entry.manifest.parent == straight.keys[first - 1]
@@ -243,7 +243,7 @@ def test_every_entry_carries_the_lines_since_its_parent(straight: Run) -> None:
 def test_four_responses_a_step_are_kept(straight: Run) -> None:
     entry = straight.snapshot("c2-low")
     assert entry is not None
-    lines = list(records.history(straight.store, entry, records.RESPONSES))
+    lines = list(step_log.history(straight.store, entry, step_log.RESPONSES))
     assert [line["step"] for line in lines] == [step for step in range(1, 13) for _ in range(4)]
 
 
@@ -323,7 +323,7 @@ def test_metrics_on_the_way_end_at_the_last_report_whatever_a_crash_left(every: 
     run = prepare(tiny(f"checkpoint_every={every}"), home)
     with closing(advance(run, TOTAL)) as reports:
         assert next(report for report in reports if report.step == 7)
-    path = run.folder / records.METRICS
+    path = run.folder / step_log.METRICS
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(lines[:5]) + lines[5][:20])  # a crash lost two lines and cut one
     with closing(advance(run, TOTAL)) as reports:
@@ -500,15 +500,15 @@ def test_metrics_are_read_again_when_a_checkpoint_is_replaced_meanwhile(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = settle(tiny(), home)
-    read, calls = records.history, itertools.count()
+    read, calls = step_log.history, itertools.count()
 
     def history(store: Store, entry: Entry) -> Iterator[dict[str, Any]]:
         if next(calls) == 0:
             raise FileNotFoundError
         return read(store, entry)
 
-    (run.folder / records.METRICS).unlink()
-    monkeypatch.setattr(records, "history", history)
+    (run.folder / step_log.METRICS).unlink()
+    monkeypatch.setattr(step_log, "history", history)
     list(advance(run, TOTAL))
     assert [line["step"] for line in metrics(run)] == list(range(1, TOTAL + 1))
     assert next(calls) == 2
@@ -518,6 +518,6 @@ def test_a_history_with_a_hole_is_an_error_and_not_a_shorter_one(home: Home) -> 
     run = settle(tiny(), home)
     entry = run.snapshot("c1-high")
     assert entry is not None
-    (entry.folder / records.STEPS).unlink()
+    (entry.folder / step_log.STEPS).unlink()
     with pytest.raises(FileNotFoundError):
-        list(records.history(run.store, entry))
+        list(step_log.history(run.store, entry))

@@ -9,17 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from siri import records
 from siri.config import RunConfig
-from siri.folders import held_steps, kept_names
+from siri.evaluation.evaluation import Evaluation, measure
 from siri.home import Home
-from siri.measure import Evaluation, measure
-from siri.retention import collect
-from siri.run import Run, advance, snapshot_rows
+from siri.monitoring.length_extrema import Turn, find_turn, stage_before
+from siri.monitoring.monitored_run import advance_watched
+from siri.runs import step_log
+from siri.runs.catalog import held_steps, kept_names
+from siri.runs.retention import collect
+from siri.runs.run import Run, advance, snapshot_rows
 from siri.schedule import LengthSchedule
-from siri.snapshots import Entry
-from siri.turns import Turn, find_turn, stage_before
-from siri.watching import advance_watched
+from siri.store.entries import Entry
 from tests.conftest import prepare, tiny, weights
 
 SCHEDULE = LengthSchedule(max_budget=72, min_budget=36, cycle_steps=80, cycles=2)
@@ -133,7 +133,7 @@ def test_keeping_it_changes_no_step(observed: Run, tmp_path: Path) -> None:
     list(advance(plain, CYCLE))
     assert plain.id == observed.id
     assert {name: sha for name, sha in weights(observed).items() if "observed" not in name} == weights(plain)
-    assert [line["step"] for line in records.read_lines(observed.folder / records.METRICS)] == [*range(1, CYCLE + 1)]
+    assert [line["step"] for line in step_log.read_lines(observed.folder / step_log.METRICS)] == [*range(1, CYCLE + 1)]
 
 
 @pytest.mark.parametrize("step", [88, 95, 99, 104, 130])
@@ -148,7 +148,7 @@ def test_a_crash_on_the_way_finds_the_same_one(step: int, observed: Run, home: H
     assert kept_names(run.folder) == kept_names(observed.folder)
     assert roles(run) == roles(observed)
     assert weights(run) == weights(observed)
-    assert [line["step"] for line in records.read_lines(run.folder / records.METRICS)] == [*range(1, CYCLE + 1)]
+    assert [line["step"] for line in step_log.read_lines(run.folder / step_log.METRICS)] == [*range(1, CYCLE + 1)]
 
 
 def test_a_checkpoint_that_another_run_has_named_is_not_let_go(home: Home) -> None:

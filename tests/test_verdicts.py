@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from siri.statistics import t_interval
+from siri.evaluation.statistics import t_interval
 from sweeps.spec import Claim, load_sweep
 from sweeps.verdicts import MOST_SEEDS, Outcome, combine, judge, seeds_to_decide
 

@@ -19,10 +19,11 @@ import yaml
 
 from siri.errors import InputError
 from siri.home import Home
-from siri.run import advance, list_runs, open_run
-from siri.snapshots import BusyError, Store, without_waiting
-from sweeps import studies, work
-from sweeps.job import Job, find_front
+from siri.runs.run import advance, list_runs, open_run
+from siri.store.entries import BusyError, Store, without_waiting
+from sweeps import studies
+from sweeps import worker as work
+from sweeps.phase import Job, find_front
 from sweeps.storage import STUDY_URL
 from sweeps.studies import Row
 
@@ -82,7 +83,7 @@ def worker(job: Job, *more: str) -> Iterator["subprocess.Popen[str]"]:
     environment = os.environ | {"SIRI_HOME": str(job.home.root), "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
     with (job.home.root.parent / f"worker-{time.monotonic_ns()}.log").open("w") as log:
         child = subprocess.Popen(
-            [sys.executable, *(more or ("-m", "sweeps.work")), work.describe_job(job)],
+            [sys.executable, *(more or ("-m", "sweeps.worker")), work.describe_job(job)],
             stdout=log, stderr=subprocess.STDOUT, text=True, cwd=ROOT, env=environment,
         )  # fmt: skip
         try:
@@ -137,7 +138,7 @@ def test_a_worker_runs_a_grid_with_shared_trunks_and_every_trial_equals_itself_a
     assert sum(row.attributes["trained"] for row in found) == 2 * (8 + 4 + 8 + 8)
     alone = tmp_path / "alone"
     for trial in job.trials:
-        from siri.bases import make_base
+        from siri.runs.base_model import make_base
 
         assert [*make_base(trial.config, Home(alone / trial.arm / str(trial.seed)))] == []
         run = open_run(trial.config, Home(alone / trial.arm / str(trial.seed)))

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from siri.bases import make_base
 from siri.home import Home
 from siri.methods import METHODS
-from siri.run import advance, open_run
-from sweeps.job import Job
+from siri.runs.base_model import make_base
+from siri.runs.run import advance, open_run
+from sweeps.phase import Job
 from sweeps.planner import plan_sweep
 from sweeps.storage import STUDY_URL
 from tests.odd import ODD

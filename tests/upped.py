@@ -18,7 +18,7 @@ from typing import Any
 
 import psutil
 
-from siri.guard import MARK
+from siri.processes.reaper import MARK
 
 ROOT = Path(__file__).parent.parent
 TINY_FLOW = (

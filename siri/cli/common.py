@@ -32,28 +32,29 @@ def open_home(folder: Path | None) -> Any:
 def prepare_flow(home: Any) -> None:
     """A flow in this process brings a server, whose home must be there, and which must not outlive it."""
     from flows.settings import start_server
-    from siri import guard
     from siri.home import check_writable
+    from siri.processes import reaper
 
     check_writable(home)
     try:
         home.prefect.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"home={home.root}: cannot be written: {error.strerror}") from None
-    guard.guard()
+    reaper.guard()
     start_server()
 
 
 def print_run(run_id: str) -> None:
     """Print the table of a run that has ended, and a hint if there was little to learn in it."""
     from dashboards.report import print_table
-    from siri import progress, records
+    from siri import progress
     from siri.home import find_home
-    from siri.run import reopen_run
+    from siri.runs import step_log
+    from siri.runs.run import reopen_run
 
     run = reopen_run(find_home(), run_id)
     print_rich(print_table(run, []))
-    hint = progress.hint_of(records.read_lines(run.folder / records.METRICS))
+    hint = progress.hint_of(step_log.read_lines(run.folder / step_log.METRICS))
     if hint is not None:
         print(hint)
 

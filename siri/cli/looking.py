@@ -38,7 +38,7 @@ def compare(
     Examples: `siri compare laptop laptop-constant` · `siri compare paper` · `siri compare paper --csv paper.csv`
     """
     from siri.cli import results
-    from siri.run import reopen_run
+    from siri.runs.run import reopen_run
 
     place = open_home(home)
     job = results.find_sweep(place, runs, size)
@@ -63,7 +63,7 @@ def preview(
     Examples: `siri preview siri-7b` · `siri preview laptop schedule.shape=stair --picture stair.png`
     """
     from siri import config
-    from siri import preview as drawing
+    from siri.cli import preview as drawing
     from siri.home import find_home
 
     settings, home = config.load(recipe, overrides or []), find_home()
@@ -90,8 +90,8 @@ def show(
 
     Example: `siri show laptop:c3-low --problem 3`
     """
-    from siri.measure import Evaluation
-    from siri.run import find_snapshot
+    from siri.evaluation.evaluation import Evaluation
+    from siri.runs.run import find_snapshot
 
     run, name = find_snapshot(open_home(home), snapshot)
     evaluation = Evaluation(run, name, benchmark or run.config.evaluation.final[0])

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from siri.home import Home
-    from siri.run import Run
-    from sweeps.job import Job
+    from siri.runs.run import Run
+    from sweeps.phase import Job
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def find_sweep(home: "Home", names: Sequence[str], size: str | None) -> "Job | N
 
     A run of that name comes first, unless a size is given.
     """
-    from sweeps.job import Job
+    from sweeps.phase import Job
     from sweeps.spec import size_name, sweep_names
 
     first, *overrides = names
@@ -66,7 +66,7 @@ def find_sweep(home: "Home", names: Sequence[str], size: str | None) -> "Job | N
 
 
 def _is_run(home: "Home", name: str) -> bool:
-    from siri.folders import labels_of, list_runs
+    from siri.runs.catalog import labels_of, list_runs
 
     runs = list_runs(home)
     known = [(run["id"], run["name"], *labels_of(run)) for run in runs]

@@ -13,7 +13,7 @@ from siri.errors import InputError
 
 def list_snapshots(home: HomeOption = None, as_json: Json = False) -> None:
     """List the snapshots of all runs that are in the store."""
-    from siri.run import snapshot_rows
+    from siri.runs.run import snapshot_rows
 
     place = open_home(home)
     rows = snapshot_rows(place)
@@ -27,7 +27,7 @@ def list_snapshots(home: HomeOption = None, as_json: Json = False) -> None:
 
 def show_snapshot(snapshot: SnapshotName, home: HomeOption = None, as_json: Json = False) -> None:
     """Show where a snapshot comes from: its key, the snapshots before it, what made it, its files."""
-    from siri.run import describe_snapshot, find_snapshot
+    from siri.runs.run import describe_snapshot, find_snapshot
 
     described = describe_snapshot(*find_snapshot(open_home(home), snapshot))
     if as_json:
@@ -56,7 +56,7 @@ def export_snapshot(
 
     Example: `siri snapshots export laptop:c3-low ./siri-low`
     """
-    from siri.run import export, find_snapshot
+    from siri.runs.run import export, find_snapshot
 
     export(*find_snapshot(open_home(home), snapshot), folder)
     print(f"written: {folder}")
@@ -67,8 +67,8 @@ def promote_snapshot(snapshot: SnapshotName, home: HomeOption = None) -> None:
 
     Example: `siri snapshots promote laptop:step-30`
     """
-    from siri.retention import promote
-    from siri.run import reopen_run
+    from siri.runs.retention import promote
+    from siri.runs.run import reopen_run
 
     run, _, name = snapshot.rpartition(":")
     if not run:
@@ -97,9 +97,9 @@ def collect_garbage(
 
     Examples: `siri snapshots gc` · `siri snapshots gc --weights-only --yes`
     """
-    from siri import retention
-    from siri.forecast import bytes_in_words
-    from sweeps.needs import queued_keys
+    from siri.runs import retention
+    from siri.runs.forecast import bytes_in_words
+    from sweeps.pinned_keys import queued_keys
 
     if weights_only and unneeded:
         raise InputError("--weights-only --unneeded: choose one; the first keeps the models, the second does not")

@@ -45,8 +45,9 @@ def train(
 
     Examples: `siri train laptop` · `siri train laptop seed=1 schedule.cycles=4` · `siri train laptop --until c1-high`
     """
-    from siri import config, run
-    from siri.preview import describe_room
+    from siri import config
+    from siri.cli.preview import describe_room
+    from siri.runs import run
 
     overrides = [*(overrides or []), *fork_overrides(start, carry, home)]
     settings = config.load(recipe, overrides)
@@ -61,9 +62,9 @@ def train(
         print(f"{settings.recipe}: {room}", file=sys.stderr)
     prepare_flow(place)
     from flows.train import train as flow
-    from siri import interrupt
+    from siri.processes import stopping
 
-    interrupt.stop_gently()
+    stopping.stop_gently()
     try:
         run_id = flow(settings, until or "")
     except StoppedError as stopped:
@@ -84,7 +85,7 @@ def same_command(recipe: str, overrides: list[str], until: str | None, home: Pat
 def fork_overrides(start: str | None, carry: str | None, home: Path | None) -> list[str]:
     """The settings that `--from` and `--carry` stand for. Raises InputError unless both are there, or neither."""
     from siri.errors import InputError
-    from siri.run import find_snapshot
+    from siri.runs.run import find_snapshot
 
     if start is None and carry is None:
         return []
@@ -117,7 +118,7 @@ def evaluate(
 
     Examples: `siri evaluate laptop` · `siri evaluate laptop c3-low c3-high --benchmark my-problems.jsonl`
     """
-    from siri.run import check_benchmarks, reopen_run
+    from siri.runs.run import check_benchmarks, reopen_run
 
     opened = reopen_run(open_home(home), run)
     for name in snapshots or []:
@@ -127,7 +128,7 @@ def evaluate(
     print(f"starting the evaluation of {opened.name}, in {opened.home.root}", flush=True)
     prepare_flow(opened.home)
     from flows.evaluation import evaluate as flow
-    from siri.measure import Evaluation
+    from siri.evaluation.evaluation import Evaluation
 
     flow(opened.id, snapshots or [], benchmark or [])
     there = [name for name in opened.snapshot_steps if opened.snapshot(name) is not None]
@@ -160,18 +161,18 @@ def sweep(
 
     Examples: `siri sweep branches --plan` · `siri sweep shape --workers 2`
     """
-    from sweeps import show
-    from sweeps.job import Job
+    from sweeps import plan_view
+    from sweeps.phase import Job
     from sweeps.planner import plan_sweep
     from sweeps.spec import load_sweep, size_name
 
     place = open_home(home)
     planned = plan_sweep(load_sweep(sweep), size_name(size), place, overrides or [])
     if plan and as_json:
-        print(json.dumps(show.plan_json(planned)))
+        print(json.dumps(plan_view.plan_json(planned)))
         return
     if not as_json:
-        print_rich(show.draw_plan(planned))
+        print_rich(plan_view.draw_plan(planned))
     if not plan:
         job = Job(sweep, size_name(size), place, extra=tuple(overrides or []))
         _run_sweep(job, workers, retry_failed, more)
@@ -182,9 +183,9 @@ def _run_sweep(job: Any, workers: int, retry_failed: bool, more: int) -> None:
     job.open_study()  # storage that cannot be reached is told before a server starts
     prepare_flow(job.home)
     from flows.ablation import ablate
-    from siri import interrupt
+    from siri.processes import stopping
 
-    interrupt.stop_gently()
+    stopping.stop_gently()
     try:
         ablate(job.file, job.size, workers, [*job.extra], retry_failed, more)
     except StoppedError as stopped:

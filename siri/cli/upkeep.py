@@ -14,8 +14,8 @@ def sync(
 ) -> None:
     """Bring MLflow and a shared store up to date with this folder, without doubles: after one of them was down, say."""
     from siri import tracking
-    from siri.run import list_runs, reopen_run
-    from siri.shared import share
+    from siri.runs.run import list_runs, reopen_run
+    from siri.store.replicated import share
 
     place = open_home(home)
     for line in share(place):
@@ -30,7 +30,7 @@ def sync(
 
 def doctor(home: HomeOption = None, as_json: Json = False) -> None:
     """Check the installation, the work folder and the servers, and say how to mend them; exits 1 if one is wrong."""
-    from siri.doctor import diagnose
+    from siri.cli.doctor import diagnose
 
     findings = diagnose(open_home(home))
     if as_json:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from siri.errors import InputError
 from siri.home import Home
-from siri.snapshots import write_atomically
+from siri.store.entries import write_atomically
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 POOL = "siri"

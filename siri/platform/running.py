@@ -10,14 +10,13 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPException
-from pathlib import Path
 from typing import Any
 
 import psutil
 from filelock import FileLock, Timeout
 
 from siri.home import Home
-from siri.snapshots import write_atomically
+from siri.store.entries import write_atomically
 
 SECONDS = 3.0
 """Longest wait for a sign of health."""
@@ -47,25 +46,20 @@ class Running:
     members: tuple[Member, ...]
 
 
-def folder(home: Home) -> Path:
-    """Where the lock, the file and the logs lie."""
-    return home.root / "platform"
-
-
 def lock(home: Home) -> FileLock:
     """Held by the supervisor for as long as it lives."""
-    folder(home).mkdir(parents=True, exist_ok=True)
-    return FileLock(folder(home) / "lock")
+    home.platform.mkdir(parents=True, exist_ok=True)
+    return FileLock(home.platform / "lock")
 
 
 def write(home: Home, running: Running) -> None:
     """Say what runs."""
-    write_atomically(folder(home) / "running.json", json.dumps(asdict(running), indent=1))
+    write_atomically(home.platform / "running.json", json.dumps(asdict(running), indent=1))
 
 
 def find(home: Home) -> Running | None:
     """What `siri up` runs on a work folder; None when it does not run."""
-    path = folder(home) / "running.json"
+    path = home.platform / "running.json"
     if not path.exists() or not _is_locked(home):
         return None
     values = json.loads(path.read_text())
@@ -92,7 +86,7 @@ def claimed(home: Home) -> Iterator[bool]:
     try:
         yield True
     finally:
-        (folder(home) / "running.json").unlink(missing_ok=True)
+        (home.platform / "running.json").unlink(missing_ok=True)
         held.release()
 
 

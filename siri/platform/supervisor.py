@@ -13,11 +13,11 @@ from types import FrameType
 
 import psutil
 
-from siri import guard
 from siri.errors import InputError
-from siri.platform import alive, parts, running
+from siri.platform import parts, running
 from siri.platform.parts import Part, Settings
 from siri.platform.running import Member, Running
+from siri.processes import flow_lock, reaper
 
 HEALTHY_SECONDS = 300.0
 """What the parts get to become well; a first start migrates two databases."""
@@ -103,13 +103,13 @@ class Supervisor:
         self.crashes: set[str] = set()
         """Those that upkeep has been started for: ids of states, names of signs."""
         self.looked = 0.0
-        self.logs = running.folder(settings.home) / "logs"
+        self.logs = settings.home.platform / "logs"
         self.logs.mkdir(parents=True, exist_ok=True)
 
     def run(self) -> bool:
         """Start everything and tend it until asked to stop; False when it did not become well."""
         self._listen()
-        guard.guard()
+        reaper.guard()
         self.environment = parts.environment(self.settings)
         try:
             self.servers = self._start(parts.servers(self.settings))
@@ -192,7 +192,7 @@ class Supervisor:
         if time.monotonic() - self.looked < LOOK_SECONDS:
             return
         self.looked = time.monotonic()
-        found = running.crashes(self.settings.prefect) | {sign.name for sign in alive.ended(self.settings.home)}
+        found = running.crashes(self.settings.prefect) | {sign.name for sign in flow_lock.ended(self.settings.home)}
         if found - self.crashes:
             self.crashes |= found
             command = [sys.executable, "-m", "flows.maintenance"]
@@ -235,7 +235,7 @@ def _end_together(children: list[Child]) -> None:
 
 def _end_marked() -> None:
     """What workers have left: flow runs in sessions of their own, say."""
-    left = guard.marked(os.environ[guard.MARK])
+    left = reaper.marked(os.environ[reaper.MARK])
     left = [process for process in left if process.pid != os.getpid()]
     for process in left:
         with suppress(psutil.NoSuchProcess):

@@ -6,9 +6,9 @@ from typing import Annotated
 from pydantic import Field
 
 from siri.errors import InputError
-from siri.grading import GraderName
 from siri.problems import laptop
 from siri.problems.files import load_problems
+from siri.problems.grading import GraderName
 from siri.problems.order import deal, problems_of_step
 from siri.problems.problem import SPLITS, Problem, ProblemSet, Split, Splits, split_of
 from siri.problems.prompts import Prompt, TemplateName, encode_prompt, make_prompt

@@ -11,8 +11,8 @@ from filelock import FileLock, Timeout
 
 from siri.errors import StoppedError
 from siri.home import Home
-from siri.run import Run, list_runs
-from siri.snapshots import BusyError
+from siri.runs.run import Run, list_runs
+from siri.store.entries import BusyError
 from siri.tracking import record
 from siri.tracking.ablation import record_sweep
 from siri.tracking.content import tag, tag_alarm

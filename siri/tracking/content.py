@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 
 import psutil
 
-from siri import records
-from siri.alarms import Alarm
 from siri.errors import InputError
-from siri.evaluate import EvalReport
-from siri.measure import REPORT, Evaluation, read_report
-from siri.run import Run
-from siri.snapshots import Entry, write_atomically
+from siri.evaluation.evaluation import REPORT, Evaluation, read_report
+from siri.evaluation.report import EvalReport
+from siri.monitoring.monitors import Alarm
+from siri.runs import step_log
+from siri.runs.run import Run
+from siri.store.entries import Entry, write_atomically
 
 RUN_ID = "siri.run_id"
 """Tag by which a run's record is found."""
@@ -134,10 +134,10 @@ def settled_lines(run: Run) -> list[dict[str, Any]]:
     if entry is None:
         return []
     try:
-        kept = {(line["key"], line["time"]) for line in records.history(run.store, entry)}
+        kept = {(line["key"], line["time"]) for line in step_log.history(run.store, entry)}
     except FileNotFoundError:  # a newer checkpoint has just taken this one's place; the next time finds that
         return []
-    return [line for line in records.read_lines(run.folder / records.METRICS) if (line["key"], line["time"]) in kept]
+    return [line for line in step_log.read_lines(run.folder / step_log.METRICS) if (line["key"], line["time"]) in kept]
 
 
 def step_points(line: dict[str, Any]) -> list[Point]:

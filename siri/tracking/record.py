@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from siri import records
+from siri.evaluation.evaluation import Evaluation
 from siri.home import Home
-from siri.measure import Evaluation
-from siri.run import Run
-from siri.snapshots import Entry
+from siri.runs import step_log
+from siri.runs.run import Run
+from siri.store.entries import Entry
 from siri.tracking import content
 from siri.tracking.content import KEY, RUN_ID, Point
 from siri.tracking.server import write_note
@@ -74,7 +74,7 @@ def mlflow_errors() -> Iterator[None]:
 
 def followed(run: Run) -> FileLock:
     """The lock that a process holds for as long as it follows the run; the system's, so it dies with its holder."""
-    return FileLock(run.folder / records.FOLLOWING)
+    return FileLock(run.folder / step_log.FOLLOWING)
 
 
 def _is_followed(run: Run) -> bool:

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from http.client import HTTPException
 from urllib.parse import quote, urlsplit
 
-from siri.run import Run
-from siri.snapshots import write_atomically
+from siri.runs.run import Run
+from siri.store.entries import write_atomically
 
 NOTE = "mlflow.json"
 """In a run's folder: where its record is, so that a link to it needs no look-up."""

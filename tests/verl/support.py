@@ -81,7 +81,7 @@ def left() -> list[str]:
                 found.append(" ".join(process.cmdline()))
         except psutil.Error:  # gone, or another user's
             continue
-    return [line for line in found if "siri.grading" not in line]
+    return [line for line in found if "siri.problems.grading" not in line]
 
 
 def wait_until_nothing_is_left() -> None:

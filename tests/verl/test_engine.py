@@ -22,9 +22,9 @@ from siri.engines.verl.engine import VerlEngine
 from siri.home import Home
 from siri.metrics import METRICS
 from siri.problems import load_splits, problems_of_step
-from siri.records import read_lines
-from siri.run import Run, advance
-from siri.snapshots import WEIGHTS
+from siri.runs.run import Run, advance
+from siri.runs.step_log import read_lines
+from siri.store.entries import WEIGHTS
 from tests.conftest import prepare, wait_for
 from tests.verl.support import left, tiny, tiny_verl, use_cpu, wait_until_nothing_is_left
 

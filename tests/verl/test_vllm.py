@@ -23,12 +23,12 @@ from siri.engines.local import LocalEngine
 from siri.engines.local.forward import score
 from siri.engines.local.pretrained import load_pretrained
 from siri.engines.vllm.sampler import VllmSampler
+from siri.evaluation.evaluation import Evaluation, measure
 from siri.home import Home
-from siri.measure import Evaluation, measure
 from siri.problems import encode_prompt, load_splits, problems_of_step
 from siri.rollouts import RolloutBatch
-from siri.run import Run, advance
-from siri.snapshots import WEIGHTS
+from siri.runs.run import Run, advance
+from siri.store.entries import WEIGHTS
 from tests.conftest import prepare, wait_for
 from tests.engine_case import check_batch
 from tests.verl.support import left, tiny_verl, use_cpu, wait_until_nothing_is_left
@@ -224,8 +224,8 @@ EVALUATE = """
 import sys
 from pathlib import Path
 from siri.home import Home
-from siri.measure import Evaluation, measure
-from siri.run import reopen_run
+from siri.evaluation.evaluation import Evaluation, measure
+from siri.runs.run import reopen_run
 for done in measure(Evaluation(reopen_run(Home(Path(sys.argv[1])), sys.argv[2]), "c1-low", "test")):
     print("done", done, flush=True)
 """

@@ -12,10 +12,10 @@ from siri.config import RunConfig
 from siri.engines.local.forward import micro_batches, score
 from siri.engines.local.policy import AdamSettings, Policy
 from siri.engines.local.sampler import Sampled, sample
-from siri.grading import grade_many
 from siri.methods import METHODS
 from siri.methods.aggregation import token_weights
 from siri.problems import Problem, ProblemSettings, Prompt, deal, make_prompt
+from siri.problems.grading import grade_many
 from siri.rollouts import RolloutBatch
 from siri.seeding import seed_for
 

@@ -14,7 +14,7 @@ from siri.engine import StagePlan
 from siri.engines.scripted.engine import ScriptedEngine
 from siri.errors import InputError
 from siri.problems import load_splits
-from siri.snapshots import full_disk_explained
+from siri.store.entries import full_disk_explained
 
 
 def _plan_from_json(values: dict[str, Any]) -> StagePlan:

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from siri.config import RunConfig
 from siri.engine import SampleRequest
-from siri.grading import grade_many
 from siri.problems import Problem
+from siri.problems.grading import grade_many
 from siri.rollouts import RolloutBatch
 from siri.seeding import seed_for
-from siri.snapshots import WEIGHTS
+from siri.store.entries import WEIGHTS
 
 WORDS = ("so", "compute", "wait", "hmm")
 

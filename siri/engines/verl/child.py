@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from siri.engines.verl.launch import overrides
 from siri.engines.verl.order import VARIABLE, Order, read_order
-from siri.guard import end_with_parent
+from siri.processes.reaper import end_with_parent
 
 PLUGIN = "siri.engines.verl.algorithms"
 FORWARDED = ("PYTHONPATH", "VERL_USE_EXTERNAL_MODULES", VARIABLE)

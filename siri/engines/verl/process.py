@@ -12,8 +12,8 @@ from threading import Event
 
 import psutil
 
-from siri import guard
 from siri.engines.verl.order import Order
+from siri.processes import reaper
 
 POLL_SECONDS = 0.2
 QUIET = {
@@ -42,7 +42,7 @@ class VerlProcess:
             own |= ALONE
         command = [sys.executable, "-m", "siri.engines.verl.child", str(order.path), str(self.folder)]
         with self.log.open("wb") as log:
-            self._family = guard.Family(command, {**own, **os.environ, **QUIET}, log, log)
+            self._family = reaper.Family(command, {**own, **os.environ, **QUIET}, log, log)
 
     def lines(self, stop: Event) -> Iterator[str]:
         """The report of each step as it is written, until the child ends; a stop is passed on when it comes."""

@@ -6,11 +6,11 @@ from verl import DataProto
 from verl.experimental.reward_loop.reward_manager.base import RewardManagerBase
 
 from siri.engines.verl.order import current_order
-from siri.grading import grade
+from siri.problems.grading import grade
 
 
 class GradingRewardManager(RewardManagerBase):
-    """Says of a response what siri.grading says of it; text and verdict travel with the row."""
+    """Says of a response what siri.problems.grading says of it; text and verdict travel with the row."""
 
     def __init__(self, config: Any, tokenizer: Any, compute_score: Any, **_: Any) -> None:  # verl passes more
         super().__init__(config, tokenizer, compute_score)

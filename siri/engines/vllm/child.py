@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import IO, Any
 
-from siri.guard import end_with_parent
+from siri.processes.reaper import end_with_parent
 
 
 def keep_stdout() -> IO[str]:

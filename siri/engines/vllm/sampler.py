@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
-from siri import guard
 from siri.config import RunConfig
 from siri.engine import SampleRequest
 from siri.engines.local.policy import OPTIMIZER
@@ -21,6 +20,7 @@ from siri.engines.local.sampler import Sampled
 from siri.engines.local.stepper import graded
 from siri.errors import InputError, LostEngineError
 from siri.problems import Problem, Prompt, make_prompt
+from siri.processes import reaper
 from siri.rollouts import RolloutBatch, pad_rows
 from siri.seeding import seed_for
 
@@ -42,7 +42,7 @@ class VllmSampler:
     def __init__(self, config: RunConfig) -> None:
         self.config = config
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
-        self._family: guard.Family | None = None
+        self._family: reaper.Family | None = None
         self._told: dict[str, Any] = {}
 
     def numerics(self) -> dict[str, Any]:
@@ -105,7 +105,7 @@ class VllmSampler:
         command = [sys.executable, "-m", "siri.engines.vllm.child", str(order)]
         with log.open("wb") as file:
             environment = {**os.environ, **QUIET, "TMPDIR": str(order.parent)}  # for its sockets and what it leaves
-            self._family = guard.Family(command, environment, subprocess.PIPE, file)
+            self._family = reaper.Family(command, environment, subprocess.PIPE, file)
         child = self._family.child
         assert child.stdout is not None
         for line in child.stdout:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from siri.engine import StepReport
-from siri.remains import recall
-from siri.snapshots import Entry, Store, write_atomically
+from siri.store.entries import Entry, Store, write_atomically
+from siri.store.tombstones import recall
 
 STEPS = "steps.jsonl"
 RESPONSES = "responses.jsonl"

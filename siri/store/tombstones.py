@@ -5,7 +5,7 @@ import os
 import shutil
 from dataclasses import asdict, replace
 
-from siri.snapshots import MANIFEST, STATE, Entry, Manifest, Store, write_atomically
+from siri.store.entries import MANIFEST, STATE, Entry, Manifest, Store, write_atomically
 
 
 def is_state(file: str) -> bool:

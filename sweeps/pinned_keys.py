@@ -9,11 +9,11 @@ from optuna.storages import BaseStorage
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial
 
-from siri import keys
 from siri.config import RunConfig, validate
 from siri.errors import InputError
 from siri.home import Home
-from sweeps.origins import Origins
+from siri.runs import keys
+from sweeps.chain_roots import Origins
 from sweeps.storage import STUDY_URL, Kept, open_journal, open_storage, quiet
 from sweeps.studies import ARMS, SUBJECT
 

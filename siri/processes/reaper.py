@@ -37,7 +37,7 @@ def new_mark() -> str:
 
 def watch(mark: str) -> "subprocess.Popen[bytes]":
     """Start the process that ends all processes with a mark when this one ends, or closes the returned one's stdin."""
-    command = [sys.executable, "-m", "siri.guard", mark]
+    command = [sys.executable, "-m", "siri.processes.reaper", mark]
     # The pipe is never written to: it ends with this process, and that is what the guard waits for. It bears no mark,
     # or the guard of a process further up would end it before its work is done.
     unmarked = {name: value for name, value in os.environ.items() if name != MARK}
@@ -58,7 +58,7 @@ def marked(mark: str) -> list[psutil.Process]:
 
 def end_orphans(home: Path) -> list[str]:
     """End what guarded processes of a work folder have left whose guards were killed too; returns what it was."""
-    guards = {line[-1] for line in map(_command, psutil.process_iter()) if line[1:3] == ["-m", "siri.guard"]}
+    guards = {line[-1] for line in map(_command, psutil.process_iter()) if line[1:3] == ["-m", "siri.processes.reaper"]}
     orphans = [process for process in psutil.process_iter() if _is_orphan(process, guards, str(home.resolve()))]
     names = [f"{process.pid} ({' '.join(_command(process)[:4])})" for process in orphans]
     end(orphans)

@@ -8,13 +8,13 @@ from prefect.events import emit_event
 from prefect.settings import PREFECT_API_URL
 
 from siri import tracking
-from siri.alarms import Alarm
 from siri.engine import StepReport
 from siri.errors import AlarmError
-from siri.interrupt import STOP
-from siri.run import Run
+from siri.monitoring.monitored_run import advance_watched, read_alarms
+from siri.monitoring.monitors import Alarm
+from siri.processes.stopping import STOP
+from siri.runs.run import Run
 from siri.schedule import Stage
-from siri.watching import advance_watched, read_alarms
 
 PAUSE_SECONDS = 24 * 3600
 """How long a paused run waits for somebody; it fails then, and the same run started again goes on."""

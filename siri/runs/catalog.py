@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from siri.home import Home
-from siri.snapshots import write_atomically
+from siri.store.entries import write_atomically
 
 KEPT = "kept.json"
 """In a run's folder: checkpoints that were promoted, observed extrema."""

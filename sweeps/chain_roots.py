@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-from siri import bases, keys
 from siri.config import EngineName, RunConfig
 from siri.engines import ENGINES, open_engine
-from siri.forecast import Measured, measure_store
 from siri.home import Home
 from siri.problems import load_splits
-from siri.shared import open_store
+from siri.runs import base_model, keys
+from siri.runs.forecast import Measured, measure_store
+from siri.store.replicated import open_store
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ def _resolve(config: RunConfig, home: Home) -> Origin:
     engine = open_engine(config, problems)
     numerics = engine.numerics()
     engine.close()
-    name = bases.base_name(config, numerics)
-    found = bases.find_base(open_store(home), name) if home.store.exists() else None
+    name = base_model.base_name(config, numerics)
+    found = base_model.find_base(open_store(home), name) if home.store.exists() else None
     return Origin(found.manifest.key if found else name, problems.digest, numerics)
 
 

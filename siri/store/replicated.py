@@ -10,9 +10,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from siri.depot import Claim, Depot, UnreachableError, open_depot
 from siri.home import Home
-from siri.snapshots import MANIFEST, BusyError, Entry, Manifest, Role, Store, describe_files, waits
+from siri.store.entries import MANIFEST, BusyError, Entry, Manifest, Role, Store, describe_files, waits
+from siri.store.remote import Claim, Depot, UnreachableError, open_depot
 
 STORE_URL = "SIRI_STORE"
 """Environment variable: where machines share their snapshots, any fsspec URL with exclusive create; unset, nowhere."""

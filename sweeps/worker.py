@@ -10,18 +10,18 @@ from threading import Event
 from typing import Any
 
 from siri import tracking
-from siri.bases import make_base
 from siri.errors import AlarmError, InputError, StoppedError
+from siri.evaluation.evaluation import Evaluation, measure
 from siri.home import find_home
-from siri.interrupt import STOP, EitherStop, stop_gently
-from siri.measure import Evaluation, measure
-from siri.run import Run, open_run
+from siri.monitoring.monitored_run import advance_watched
+from siri.processes.stopping import STOP, EitherStop, stop_gently
+from siri.runs.base_model import make_base
+from siri.runs.run import Run, open_run
 from siri.schedule import LengthSchedule
-from siri.snapshots import BusyError, without_waiting
-from siri.watching import advance_watched
+from siri.store.entries import BusyError, without_waiting
 from sweeps import studies
-from sweeps.job import Job
 from sweeps.liveness import beating
+from sweeps.phase import Job
 from sweeps.pruning import Arms, Decision, Reading, decision_from_json, judge_arms, judge_suggestion, stopped_arms
 from sweeps.spec import Trial
 from sweeps.studies import Claim, LostClaimError, Row, Study

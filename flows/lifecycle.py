@@ -14,10 +14,9 @@ from prefect.exceptions import Abort, PrefectHTTPStatusError
 from prefect.runtime import deployment, flow_run
 from prefect.states import Cancelled, Crashed
 
-from siri import guard, interrupt
 from siri.errors import LostEngineError, StoppedError
 from siri.home import find_home
-from siri.platform import alive, running
+from siri.processes import flow_lock, reaper, stopping
 
 LIMIT_SECONDS = 8.0
 """What a flow run gets to finish its step once it is asked to stop; a cancelled one is gone after ten."""
@@ -34,16 +33,16 @@ def live(body: Callable[[], str]) -> str:
     from_worker = deployment.id is not None
     if current_thread() is main_thread():
         # Prefect has replaced our handler by one that ends the flow at once, without a checkpoint.
-        interrupt.stop_gently(LIMIT_SECONDS if from_worker else None)
+        stopping.stop_gently(LIMIT_SECONDS if from_worker else None)
     if not from_worker:
         return body()
-    if guard.MARK in os.environ:  # a worker of `siri up` has started this
+    if reaper.MARK in os.environ:  # a worker of `siri up` has started this
         _write_to_file()
-    guard.guard()
+    reaper.guard()
     attempt = _read().run_count
     done = Event()
     Thread(target=_heed, args=(UUID(flow_run.id), attempt, done), name="heed", daemon=True).start()
-    with alive.shown(find_home(), str(flow_run.id), attempt):
+    with flow_lock.shown(find_home(), str(flow_run.id), attempt):
         try:
             return body()
         except (StoppedError, LostEngineError, httpx.TransportError) as ended:
@@ -54,7 +53,7 @@ def live(body: Callable[[], str]) -> str:
 
 def _write_to_file() -> None:
     """Write to a log of our own: a killed worker takes its pipe along, and the next line would end this process."""
-    log = running.folder(find_home()) / "logs" / f"run-{flow_run.id}.log"
+    log = find_home().platform / "logs" / f"run-{flow_run.id}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as file:
         for number in (1, 2):
@@ -73,7 +72,7 @@ def _heed(run_id: UUID, attempt: int, done: Event) -> None:
     The worker that started this process tells it so as well, unless it was killed.
     """
     with get_client(sync_client=True) as client:
-        while not done.wait(HEED_SECONDS) and not interrupt.STOP.is_set():
+        while not done.wait(HEED_SECONDS) and not stopping.STOP.is_set():
             try:
                 run = client.read_flow_run(run_id)
             except (httpx.TransportError, PrefectHTTPStatusError):  # away just now

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from siri.config import RunConfig, ShapeSettings
-from siri.folders import list_runs
 from siri.home import Home
 from siri.problems.laptop import VOCABULARY
-from siri.shared import open_store
-from siri.snapshots import Entry
+from siri.runs.catalog import list_runs
+from siri.store.entries import Entry
+from siri.store.replicated import open_store
 
 NEWEST = 20
 """Runs that are looked at, the newest ones; more would tell little more."""
@@ -33,12 +33,12 @@ class Measured:
 
 def measure_store(home: Home, config: RunConfig, numerics: dict[str, Any]) -> Measured:
     """Speed and snapshot size of the newest runs with the config's model size and these numerics."""
-    from siri import records  # brings torch, which a preview does without
+    from siri.runs import step_log  # brings torch, which a preview does without
 
     seconds, tokens, sizes = 0.0, 0.0, []
     for entry in _entries(home, config, numerics):
         sizes.append(entry.size)
-        for line in records.read_lines(entry.folder / records.STEPS):
+        for line in step_log.read_lines(entry.folder / step_log.STEPS):
             seconds += line["time/sample"] + line["time/update"]
             tokens += line["rollout/budget"] * line["rollout/tokens"] / line["rollout/length"]
     return Measured(seconds / tokens if tokens else None, sum(sizes) // len(sizes) if sizes else None)

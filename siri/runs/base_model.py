@@ -9,16 +9,15 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from siri import keys
 from siri.config import ForkSettings, RunConfig
 from siri.engine import StagePlan, StepReport
 from siri.engines import open_engine
 from siri.errors import InputError
 from siri.home import Home
 from siri.problems import load_splits
-from siri.remains import is_state
-from siri.shared import SharedStore, open_store
-from siri.snapshots import (
+from siri.runs import keys
+from siri.runs.chain import Chain, commit_checkpoint, travel
+from siri.store.entries import (
     MANIFEST,
     STATE,
     WEIGHTS,
@@ -30,7 +29,8 @@ from siri.snapshots import (
     full_disk_explained,
     write_atomically,
 )
-from siri.trail import Chain, commit_checkpoint, travel
+from siri.store.replicated import SharedStore, open_store
+from siri.store.tombstones import is_state
 
 Beside = Callable[[Path], dict[str, str]]
 """What of a base's folder names it, beside its weights."""

@@ -6,7 +6,7 @@ import optuna
 from optuna.trial import TrialState
 
 from siri.home import Home
-from sweeps.needs import storages
+from sweeps.pinned_keys import storages
 from sweeps.storage import Kept, quiet
 from sweeps.studies import CLAIM, SUBJECT, as_study, is_free
 

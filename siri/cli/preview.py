@@ -15,8 +15,8 @@ from rich.text import Text
 
 from siri.config import RunConfig
 from siri.errors import InputError
-from siri.forecast import bytes_in_words, forecast_room
 from siri.home import Home
+from siri.runs.forecast import bytes_in_words, forecast_room
 from siri.schedule import LengthSchedule, Phase, Stage
 
 PICTURES = (".png", ".svg", ".html")

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from sweeps.job import Job
+from sweeps.phase import Job
 from sweeps.results import Result
 
 REPORTED = "siri.reported"

@@ -8,8 +8,8 @@ from typing import Any, Literal
 import optuna
 
 from siri.errors import InputError
+from siri.evaluation.statistics import pareto_front
 from siri.home import Home
-from siri.statistics import pareto_front
 from sweeps import studies
 from sweeps.planner import plan_trials
 from sweeps.spaces import Suggestion, suggest

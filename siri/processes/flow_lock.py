@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from siri.home import Home
-from siri.platform.running import folder
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Sign:
 
 
 def _folder(home: Home) -> Path:
-    return folder(home) / "flows"
+    return home.platform / "flows"
 
 
 @contextmanager

@@ -12,17 +12,17 @@ from itertools import chain
 from threading import Event
 from typing import Any
 
-from siri import records
-from siri.alarms import Alarm, Surroundings, watch
 from siri.engine import StepReport
 from siri.errors import AlarmError
-from siri.folders import held_steps, kept_names, list_runs, note_kept, write_held
-from siri.interrupt import EitherStop
-from siri.remains import bury
-from siri.run import Run, advance, describe_run
+from siri.monitoring.length_extrema import find_turn, stage_before
+from siri.monitoring.monitors import Alarm, Surroundings, watch
+from siri.processes.stopping import EitherStop
+from siri.runs import step_log
+from siri.runs.catalog import held_steps, kept_names, list_runs, note_kept, write_held
+from siri.runs.run import Run, advance, describe_run
 from siri.schedule import Stage
-from siri.snapshots import write_atomically
-from siri.turns import find_turn, stage_before
+from siri.store.entries import write_atomically
+from siri.store.tombstones import bury
 
 ALARMS = "alarms.jsonl"
 """In a run's folder: a line per alarm."""
@@ -54,7 +54,7 @@ def advance_watched(
     """
     halt = EitherStop(stop or Event())
     around = Surroundings(lambda: shutil.disk_usage(run.home.root).free, changed_versions(run))
-    before = records.read_lines(run.folder / records.METRICS)
+    before = step_log.read_lines(run.folder / step_log.METRICS)
     ended: Alarm | None = None
     with closing(advance(run, last, halt, keep)) as reports:
         for report, alarms in watch(reports, run.config.guards, around, before):
@@ -72,14 +72,14 @@ def advance_watched(
 
 def read_alarms(run: Run) -> list[Alarm]:
     """The alarms of a run so far."""
-    return [Alarm(**line) for line in records.read_lines(run.folder / ALARMS)]
+    return [Alarm(**line) for line in step_log.read_lines(run.folder / ALARMS)]
 
 
 def _record(run: Run, alarm: Alarm) -> None:
     """One line in the log and one in the run's folder; a step that a crash took back tells its alarm once."""
     log.warning("%s: %s: %s", run.name, alarm.action, alarm)
     told = [line for line in read_alarms(run) if (line.step, line.guard) != (alarm.step, alarm.guard)]
-    records.write_lines(run.folder / ALARMS, map(asdict, [*told, alarm]))
+    step_log.write_lines(run.folder / ALARMS, map(asdict, [*told, alarm]))
 
 
 def changed_versions(run: Run) -> str | None:
@@ -128,7 +128,7 @@ def _observed_name(stage: Stage) -> str:
 def _follow_turn(run: Run, report: StepReport, stage: Stage) -> None:
     if report.checkpoint is not None:
         _hold(run, stage, report.step)
-    lines = records.read_lines(run.folder / records.METRICS)
+    lines = step_log.read_lines(run.folder / step_log.METRICS)
     lengths = {line["step"]: line["rollout/length"] for line in lines}
     turn = find_turn(lengths, stage, report.step, run.config.snapshots.observed_window)
     steps = held_steps(run.folder).get(stage.name, [])

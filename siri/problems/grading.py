@@ -226,10 +226,10 @@ class _Checker:
     _GRACE_SECONDS = 5.0  # the child keeps CHECK_SECONDS itself; this is for the case that it cannot
 
     def __init__(self) -> None:
-        home = str(Path(__file__).resolve().parents[1])
+        home = str(Path(__file__).resolve().parents[2])
         path = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", "from siri.grading import serve; serve()"],
+            [sys.executable, "-P", "-c", "from siri.problems.grading import serve; serve()"],
             bufsize=0,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -13,14 +13,14 @@ import psutil
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from siri import keys, records
 from siri.config import first_mistake, parse_yaml, say_off, validate
 from siri.errors import InputError
-from siri.folders import held_steps, kept_names, list_runs, note_kept
 from siri.home import Home
-from siri.remains import bury, drop_unnamed, recall, state_bytes, thin
-from siri.run import Run, describe_run
-from siri.snapshots import BusyError, Entry, Store, without_waiting
+from siri.runs import keys, step_log
+from siri.runs.catalog import held_steps, kept_names, list_runs, note_kept
+from siri.runs.run import Run, describe_run
+from siri.store.entries import BusyError, Entry, Store, without_waiting
+from siri.store.tombstones import bury, drop_unnamed, recall, state_bytes, thin
 
 Unneeded = Literal["keep", "thin", "remove"]
 """What becomes of a snapshot that has a name and that nothing needs."""
@@ -141,7 +141,7 @@ def _ways(home: Home, held: set[str]) -> Iterator[Way]:
         raise InputError(f"run={min(unread)}: cannot be read, nor what it needs; train it again or move it away")
     for described in runs:
         folder = home.runs / described["id"]
-        yield _way(described, folder, held, busy or _is_held(folder / records.FOLLOWING))
+        yield _way(described, folder, held, busy or _is_held(folder / step_log.FOLLOWING))
 
 
 def _way(described: Mapping[str, Any], folder: Path, held: set[str], busy: bool) -> Way:

@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 
 from siri.errors import InputError
 from siri.home import Home, check_writable
-from siri.shared import open_store
+from siri.store.replicated import open_store
 
 LEAST_FREE = 2 * 1024**3
 """Bytes below which the disk is worth a warning: a laptop run with its evaluations takes some 50 MB."""

@@ -17,8 +17,8 @@ from threading import Event, Thread
 
 import fsspec
 
-from siri import interrupt
 from siri.errors import InputError
+from siri.processes import stopping
 
 BEAT_SECONDS = 10.0
 """Between two signs of life of who holds a lease."""
@@ -224,7 +224,7 @@ class Claim:
                 continue
             if lost:
                 log.warning("the lease of %s is another process's by now: stopping", self.name[:12])
-                interrupt.STOP.set()
+                stopping.STOP.set()
                 return
 
     def release(self) -> None:

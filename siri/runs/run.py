@@ -11,19 +11,19 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from siri import keys, records
-from siri.bases import base_name, find_base, make_fork, model_files
 from siri.config import RunConfig, validate
 from siri.engine import StepReport
 from siri.engines import open_engine, require_engine, require_sampler
 from siri.errors import InputError
-from siri.folders import kept_names, labels_of, read_description
-from siri.folders import list_runs as list_runs
 from siri.home import Home
 from siri.problems import BENCHMARKS, ProblemSet, Splits, load_benchmark, load_splits
-from siri.shared import open_store
-from siri.snapshots import Entry, Store, full_disk_explained, write_atomically
-from siri.trail import Chain, Train, travel
+from siri.runs import keys, step_log
+from siri.runs.base_model import base_name, find_base, make_fork, model_files
+from siri.runs.catalog import kept_names, labels_of, read_description
+from siri.runs.catalog import list_runs as list_runs
+from siri.runs.chain import Chain, Train, travel
+from siri.store.entries import Entry, Store, full_disk_explained, write_atomically
+from siri.store.replicated import open_store
 
 log = logging.getLogger("siri")
 
@@ -223,7 +223,7 @@ def advance(
     kept = keep.union(run.snapshot_steps.values())
     engine = open_engine(run.config, run.problems.train)
     chain = Chain(run.store, run.keys, kept, run.config.checkpoint_every, facts, stop or Event(), engine.obstacle)
-    metrics = run.folder / records.METRICS
+    metrics = run.folder / step_log.METRICS
     visit = _visit(chain, _points(run, last, kept), engine.train)
     with full_disk_explained(run.home.root), closing(engine), closing(visit) as way:
         previous: int | None = None
@@ -231,7 +231,7 @@ def advance(
             if previous is None or report.step != previous + 1:
                 _write_metrics(run, report.step - 1)
             previous = report.step
-            records.append_line(metrics, records.step_line(report, run.keys[report.step]))
+            step_log.append_line(metrics, step_log.step_line(report, run.keys[report.step]))
             yield report
     if run.store.find(run.keys[last]) is not None:
         furthest = run.store.nearest(run.keys)
@@ -260,12 +260,12 @@ def _write_metrics(run: Run, step: int) -> None:
     """
     while (entry := run.store.nearest(run.keys[step : step + 2])) is not None:
         try:
-            lines = [line for line in records.history(run.store, entry) if line["step"] <= step]
+            lines = [line for line in step_log.history(run.store, entry) if line["step"] <= step]
         except FileNotFoundError:
-            for ancestor in records.lineage(run.store, entry):
+            for ancestor in step_log.lineage(run.store, entry):
                 run.store.verified(ancestor.manifest.key)  # damaged, it is moved aside; else it is gone by itself
             continue
-        records.write_lines(run.folder / records.METRICS, lines)
+        step_log.write_lines(run.folder / step_log.METRICS, lines)
         return
 
 
@@ -295,7 +295,7 @@ def _row(entry: Entry) -> dict[str, Any]:
 def describe_snapshot(run: Run, name: str) -> dict[str, Any]:
     """Where a snapshot comes from. Raises InputError when it is not in the store."""
     entry = _stored(run, name)
-    chain = records.lineage(run.store, entry)
+    chain = step_log.lineage(run.store, entry)
     return {
         "run": run.name,
         "name": name,

@@ -8,9 +8,9 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from dashboards.ablation import write_markdown, write_page
 from siri import tracking
 from siri.home import Home
-from sweeps.changes import report_changes
+from sweeps.diff import report_changes
 from sweeps.export import plain_rows, write_tables
-from sweeps.job import Job
+from sweeps.phase import Job
 from sweeps.results import Result, read_results
 
 

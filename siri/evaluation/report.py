@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from siri.behavior import WORDS, count_words
+from siri.evaluation.behavior import WORDS, count_words
+from siri.evaluation.statistics import Interval, bootstrap_mean, paired_difference, pass_at_k
 from siri.rollouts import RolloutBatch
-from siri.statistics import Interval, bootstrap_mean, paired_difference, pass_at_k
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,15 @@ from typing import Any
 
 import pandas as pd
 
-from siri import keys
 from siri.engine import SampleRequest
 from siri.engines import open_engine, open_sampler
 from siri.errors import InputError
-from siri.evaluate import EvalReport, report_from_json, summarise, tabulate
+from siri.evaluation.report import EvalReport, report_from_json, summarise, tabulate
 from siri.problems import ProblemSet, load_benchmark
-from siri.run import Run
-from siri.shared import open_store
-from siri.snapshots import Entry, Manifest, Store, describe_files, full_disk_explained
+from siri.runs import keys
+from siri.runs.run import Run
+from siri.store.entries import Entry, Manifest, Store, describe_files, full_disk_explained
+from siri.store.replicated import open_store
 
 REPORT = "report.json"
 SAMPLES = "samples.parquet"

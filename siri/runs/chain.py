@@ -8,10 +8,10 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from siri import records
 from siri.engine import StagePlan, StepReport
 from siri.errors import InputError
-from siri.snapshots import WEIGHTS, Entry, Manifest, Role, Store, describe_files, file_sha256
+from siri.runs import step_log
+from siri.store.entries import WEIGHTS, Entry, Manifest, Role, Store, describe_files, file_sha256
 
 log = logging.getLogger("siri")
 Train = Callable[[StagePlan], Iterator[StepReport]]
@@ -134,16 +134,16 @@ class _Trail:
         self.step = start.manifest.step
         self.parent = start.manifest.parent if resumed else start.manifest.key
         self.replaced = start if resumed else None
-        self.lines = records.read_lines(folder / records.STEPS) if resumed else []
-        self.responses = records.read_lines(folder / records.RESPONSES) if resumed else []
+        self.lines = step_log.read_lines(folder / step_log.STEPS) if resumed else []
+        self.responses = step_log.read_lines(folder / step_log.RESPONSES) if resumed else []
 
     def add(self, report: StepReport) -> None:
         """Take a step's lines up; a step out of order would be lost or counted twice, so it is refused."""
         if report.step != self.step + 1:
             raise RuntimeError(f"the engine reported step {report.step} after step {self.step}")
         self.step = report.step
-        self.lines.append(records.step_line(report, self.chain.keys[report.step]))
-        self.responses += records.response_lines(report)
+        self.lines.append(step_log.step_line(report, self.chain.keys[report.step]))
+        self.responses += step_log.response_lines(report)
 
     def commit(self, report: StepReport) -> None:
         """Store the report's checkpoint and drop the rolling one before it."""
@@ -170,8 +170,8 @@ def commit_checkpoint(
     responses: list[dict[str, Any]],
 ) -> Entry:
     """Put a checkpoint's folder into the store under the chain's key of its step."""
-    records.write_lines(folder / records.STEPS, lines)
-    records.write_lines(folder / records.RESPONSES, responses)
+    step_log.write_lines(folder / step_log.STEPS, lines)
+    step_log.write_lines(folder / step_log.RESPONSES, responses)
     manifest = Manifest(
         key=chain.keys[step],
         step=step,

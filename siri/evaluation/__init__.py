@@ -1,0 +1,1 @@
+"""Snapshots measured on benchmarks: sampling, the report, its statistics, behaviour words."""

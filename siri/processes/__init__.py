@@ -1,0 +1,1 @@
+"""Which processes live, which end with which, and how a stop is asked for."""
