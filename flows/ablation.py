@@ -8,7 +8,6 @@ import time
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Event
 from typing import IO, Annotated, Any, Literal
 
 from prefect import flow
@@ -23,7 +22,7 @@ from flows.lifecycle import live
 from siri import tracking
 from siri.errors import InputError, StoppedError
 from siri.home import find_home
-from siri.processes.stopping import STOP
+from siri.processes.stopping import STOP, Stop
 from siri.runs import run as runs
 from siri.runs.run import Run
 from siri.store.entries import BusyError
@@ -189,7 +188,7 @@ def _describe(row: Row) -> dict[str, Any]:
     return {"trial": row.number, "state": row.state, **parameters, **row.values, **facts}
 
 
-_AT_HAND: ContextVar[tuple[Job, Study, Claim, Run, Event]] = ContextVar("at_hand")
+_AT_HAND: ContextVar[tuple[Job, Study, Claim, Run, Stop]] = ContextVar("at_hand")
 """What the trial's flow works on; its parameters are what people read of it."""
 _GIVEN_BACK: ContextVar[list[Exception]] = ContextVar("given_back")
 
@@ -210,7 +209,7 @@ def run_one(study: str, trial: int, arm: str, seed: int) -> dict[str, float]:
     return dict(row.values)
 
 
-def perform_as_flow(job: Job, study: Study, claim: Claim, run: Run, stop: Event) -> None:
+def perform_as_flow(job: Job, study: Study, claim: Claim, run: Run, stop: Stop) -> None:
     """Run a claimed trial as a Prefect flow run, or as a subflow of the one at hand."""
     at_hand = _AT_HAND.set((job, study, claim, run, stop))
     given_back: list[Exception] = []

@@ -1,6 +1,4 @@
-"""Guards in Prefect: an alarm is an event and an artifact; a pause waits for the UI, where there is one."""
-
-from collections.abc import Iterator
+"""Monitors in Prefect: an alarm is an event and an artifact; a pause waits for the UI, where there is one."""
 
 from prefect import pause_flow_run
 from prefect.artifacts import create_markdown_artifact
@@ -8,24 +6,14 @@ from prefect.events import emit_event
 from prefect.settings import PREFECT_API_URL
 
 from siri import tracking
-from siri.engine import StepReport
 from siri.errors import AlarmError
-from siri.monitoring.monitored_run import advance_watched, read_alarms
+from siri.monitoring.monitored_run import read_alarms
 from siri.monitoring.monitors import Alarm
-from siri.processes.stopping import STOP
 from siri.runs.run import Run
 from siri.schedule import Stage
 
 PAUSE_SECONDS = 24 * 3600
 """How long a paused run waits for somebody; it fails then, and the same run started again goes on."""
-
-
-def train_guarded(run: Run, last: int) -> Iterator[StepReport]:
-    """Train to a step under the run's guards; what they see is published. Raises AlarmError where one stops it."""
-    for report, alarms in advance_watched(run, last, STOP):
-        for alarm in alarms:
-            publish_alarm(run, alarm)
-        yield report
 
 
 def publish_alarm(run: Run, alarm: Alarm) -> None:

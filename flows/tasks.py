@@ -1,8 +1,8 @@
 """The tasks that flows share: make the base, train a stage, evaluate a snapshot; only names and keys pass between."""
 
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from uuid import UUID
 
@@ -12,13 +12,14 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.exceptions import PrefectHTTPStatusError
 
 from flows.gpu import in_turn, needs_gpu_to_measure
-from flows.monitors import train_guarded
+from flows.monitors import publish_alarm
 from siri import progress
 from siri.config import RunConfig
 from siri.engine import StepReport
 from siri.errors import StoppedError
 from siri.evaluation.evaluation import Evaluation, measure
 from siri.home import find_home
+from siri.monitoring.monitored_run import advance_watched
 from siri.processes import stopping
 from siri.runs import base_model
 from siri.runs.retention import is_passed
@@ -34,9 +35,9 @@ def make_base(config: RunConfig) -> str:
     last = config.model.warmup.steps
 
     def warm_up() -> None:
-        steps = base_model.make_base(config, find_home(), stopping.STOP)
-        for _ in _publish(progress.follow(steps, "base", 1, last), 1, last):
-            pass
+        with _shown("base", 1, last) as show:
+            for report in base_model.make_base(config, find_home(), stopping.STOP):
+                show(report)
 
     in_turn(config, warm_up)
     if stopping.STOP.is_set():
@@ -56,9 +57,13 @@ def train_stage(config: RunConfig, stage: str) -> str:
 
     def train() -> None:
         nonlocal trained
-        reports = train_guarded(run, steps.last)
-        for _ in _publish(progress.follow(reports, stage, steps.first, steps.last), steps.first, steps.last):
-            trained += 1
+        watched = advance_watched(run, steps.last, stopping.STOP)
+        with _shown(stage, steps.first, steps.last) as show, closing(watched) as reports:
+            for report, alarms in reports:
+                for alarm in alarms:
+                    publish_alarm(run, alarm)
+                show(report)
+                trained += 1
 
     in_turn(config, train)
     if stopping.STOP.is_set() and run.snapshot(stage) is None:
@@ -95,16 +100,22 @@ def evaluate_all(run: Run, snapshots: Iterable[str], benchmarks: Iterable[str]) 
             evaluate_snapshot(run.id, run.config, evaluation.snapshot, evaluation.benchmark)
 
 
-def _publish(reports: Iterator[StepReport], first: int, last: int) -> Iterator[StepReport]:
-    """Pass reports on and keep a progress artifact up to date."""
+@contextmanager
+def _shown(name: str, first: int, last: int) -> Iterator[Callable[[StepReport], None]]:
+    """Show steps on stderr, and in a progress artifact that is brought up to date now and then."""
     artifact: UUID | None = None
     shown = time.monotonic()
-    for report in reports:
-        if time.monotonic() - shown >= ARTIFACT_SECONDS or report.step == last:
-            percent = 100.0 * (report.step - first + 1) / (last - first + 1)
-            artifact = _show_percent(artifact, percent, progress.describe(report))
-            shown = time.monotonic()
-        yield report
+    with progress.steps_shown(name, first, last) as show:
+
+        def follow(report: StepReport) -> None:
+            nonlocal artifact, shown
+            show(report)
+            if time.monotonic() - shown >= ARTIFACT_SECONDS or report.step == last:
+                percent = 100.0 * (report.step - first + 1) / (last - first + 1)
+                artifact = _show_percent(artifact, percent, progress.describe(report))
+                shown = time.monotonic()
+
+        yield follow
 
 
 def _show_percent(artifact: UUID | None, percent: float, note: str) -> UUID | None:

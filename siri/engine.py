@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Event
 from typing import Any, Protocol
 
 from siri.problems import Problem
+from siri.processes.stopping import Stop
 from siri.rollouts import RolloutBatch
 
 
@@ -24,7 +24,7 @@ class StagePlan:
     """Steps whose report must come with a checkpoint."""
     scratch: Path
     """An empty folder to write checkpoints into."""
-    stop: Event = field(default_factory=Event)
+    stop: Stop = field(default_factory=Stop)
     """Set from outside, it ends the stage after the step at hand, or after the next one if that step's report is out
     without a checkpoint already: the last report always comes with one."""
 

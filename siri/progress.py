@@ -2,7 +2,9 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console
@@ -14,38 +16,49 @@ LINE_SECONDS = 5.0
 """Most often that a line is written where there is no terminal."""
 
 
-def follow(reports: Iterable[StepReport], name: str, first: int, last: int) -> Iterator[StepReport]:
-    """Pass the reports of steps `first`..`last` on and show them on stderr."""
-    if sys.stderr.isatty():
-        yield from _follow_with_bar(reports, name, first, last)
-    else:
-        yield from _follow_with_lines(reports, name, last)
-
-
-def _follow_with_bar(reports: Iterable[StepReport], name: str, first: int, last: int) -> Iterator[StepReport]:
+@contextmanager
+def steps_shown(name: str, first: int, last: int) -> Iterator[Callable[[StepReport], None]]:
+    """Show steps `first`..`last` on stderr; call what it gives with each report."""
+    if not sys.stderr.isatty():
+        yield _Lines(name, last).show
+        return
+    speed = _Speed()
     with _bar() as bar:
         task = bar.add_task(name, total=last - first + 1, note="")
-        began = time.monotonic()
-        tokens = 0.0
-        for report in reports:
-            tokens += _tokens(report)
-            note = f"{describe(report)} · {tokens / max(time.monotonic() - began, 1e-9):,.0f} tokens/s"
-            bar.update(task, completed=report.step - first + 1, note=note)
-            yield report
+
+        def show(report: StepReport) -> None:
+            bar.update(task, completed=report.step - first + 1, note=f"{describe(report)} · {speed.add(report)}")
+
+        yield show
 
 
-def _follow_with_lines(reports: Iterable[StepReport], name: str, last: int) -> Iterator[StepReport]:
-    shown = began = time.monotonic()
-    tokens = 0.0
-    for report in reports:
-        tokens += _tokens(report)
-        now = time.monotonic()
-        if now - shown >= LINE_SECONDS or report.step == last:
-            shown = now
-            speed = tokens / max(now - began, 1e-9)
-            line = f"{name} step {report.step}/{last} · {describe(report)} · {speed:,.0f} tokens/s"
+@dataclass
+class _Lines:
+    """Steps as a line now and then, where there is no terminal."""
+
+    name: str
+    last: int
+    speed: "_Speed" = field(default_factory=lambda: _Speed())
+    shown: float = field(default_factory=time.monotonic)
+
+    def show(self, report: StepReport) -> None:
+        speed, now = self.speed.add(report), time.monotonic()
+        if now - self.shown >= LINE_SECONDS or report.step == self.last:
+            self.shown = now
+            line = f"{self.name} step {report.step}/{self.last} · {describe(report)} · {speed}"
             print(line, file=sys.stderr, flush=True)
-        yield report
+
+
+@dataclass
+class _Speed:
+    """Tokens a second since it was made."""
+
+    began: float = field(default_factory=time.monotonic)
+    tokens: float = 0.0
+
+    def add(self, report: StepReport) -> str:
+        self.tokens += report.metrics.get("rollout/tokens", report.metrics.get("warmup/tokens", 0.0))
+        return f"{self.tokens / max(time.monotonic() - self.began, 1e-9):,.0f} tokens/s"
 
 
 def count(done: Iterable[int], name: str, total: int) -> Iterator[int]:
@@ -80,10 +93,6 @@ def hint_of(lines: Sequence[dict[str, Any]]) -> str | None:
         f"hint: in {idle} of {len(lines)} steps every group's rewards were equal, and nothing was learned; "
         "problems that are neither too hard nor too easy, a larger rollout.group_size or more budget would help"
     )
-
-
-def _tokens(report: StepReport) -> float:
-    return report.metrics.get("rollout/tokens", report.metrics.get("warmup/tokens", 0.0))
 
 
 def _bar() -> Progress:

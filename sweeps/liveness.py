@@ -14,6 +14,7 @@ import psutil
 import sqlalchemy
 
 from siri.home import Home
+from siri.processes.stopping import Stop
 from sweeps.storage import Kept
 
 STALE_SECONDS = 60.0
@@ -117,7 +118,7 @@ class StoredPulse:
 
 
 @contextmanager
-def beating(renew: Callable[[], bool], lost: Event, seconds: float = BEAT_SECONDS) -> Iterator[None]:
+def beating(renew: Callable[[], bool], lost: Stop, seconds: float = BEAT_SECONDS) -> Iterator[None]:
     """Call `renew` now and then from a thread while the body works; sets `lost` once it says False."""
     done = Event()
 

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
-from threading import Event
 
 from siri.engine import StepReport
 from siri.home import Home
+from siri.processes.stopping import Stop
 from siri.runs import keys
 from siri.runs.forecast import Measured, snapshot_bytes
 from siri.runs.run import Run, advance
@@ -150,7 +150,7 @@ def plan_trials(trials: Sequence[Trial], home: Home, sweep: str, size: SizeName)
     return Plan(sweep, size, tuple(trials), tuple(chains), _units(chains, wanted, missing), measured)
 
 
-def make_unit(plan: Plan, unit: Unit, run: Run, stop: Event | None = None) -> Iterator[StepReport]:
+def make_unit(plan: Plan, unit: Unit, run: Run, stop: Stop | None = None) -> Iterator[StepReport]:
     """Train what the store lacks of a unit, as the run of its trial, and leave the snapshots that others stand on."""
     for step in unit.stops:
         yield from advance(run, step, stop, plan.keep(unit.trial))

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
-from threading import Event
 from typing import Any
 
 from siri import tracking
@@ -14,7 +13,7 @@ from siri.errors import AlarmError, InputError, StoppedError
 from siri.evaluation.evaluation import Evaluation, measure
 from siri.home import find_home
 from siri.monitoring.monitored_run import advance_watched
-from siri.processes.stopping import STOP, EitherStop, stop_gently
+from siri.processes.stopping import STOP, Stop, stop_gently
 from siri.runs.base_model import make_base
 from siri.runs.run import Run, open_run
 from siri.schedule import LengthSchedule
@@ -58,7 +57,7 @@ class Progress:
     """Steps that had to be trained since the last one."""
 
 
-def prepare(trial: Trial, job: Job, stop: Event) -> Run:
+def prepare(trial: Trial, job: Job, stop: Stop) -> Run:
     """See to it that a trial's base stands, and open its run. Raises BusyError when another makes what comes next."""
     for _ in make_base(trial.config, job.home, stop):
         pass
@@ -76,7 +75,7 @@ def _kept(job: Job, trial: Trial) -> frozenset[int]:
     return job.keep(trial.arm, trial.seed) if job.trials else frozenset()
 
 
-def run_trial(run: Run, keep: frozenset[int], stop: Event, final: Sequence[str] = ()) -> Generator[Progress]:
+def run_trial(run: Run, keep: frozenset[int], stop: Stop, final: Sequence[str] = ()) -> Generator[Progress]:
     """Train a run to its end and measure its snapshots: each where it is made, all on `final` when it has ended.
 
     Whoever watches may break off. Raises StoppedError when told to stop, with a checkpoint, and BusyError for what
@@ -95,7 +94,7 @@ def run_trial(run: Run, keep: frozenset[int], stop: Event, final: Sequence[str] 
                 yield Progress(_look(run, name, benchmark), 0)
 
 
-def _train(run: Run, last: int, stop: Event, keep: frozenset[int]) -> int:
+def _train(run: Run, last: int, stop: Stop, keep: frozenset[int]) -> int:
     """Train to a step under the run's guards; returns the steps that it took.
 
     One that stops a run fails its trial: given back, it would be taken up again. A pause is a warning here.
@@ -119,7 +118,7 @@ def _look(run: Run, snapshot: str, benchmark: str) -> Look:
     return Look(snapshot, run.step_of(snapshot), benchmark, report.accuracy.mean, report.length.mean)
 
 
-def perform(job: Job, study: Study, claim: Claim, run: Run, stop: Event, links: Mapping[str, str]) -> Row:
+def perform(job: Job, study: Study, claim: Claim, run: Run, stop: Stop, links: Mapping[str, str]) -> Row:
     """Run a claimed trial, record what it comes to, and finish it, at its end or where the rule stops it."""
     trial = job.trial(claim.parameters)
     tracking.tag(run, {"sweep.id": study.name, "sweep.arm": trial.arm, "optuna.trial": str(claim.number), **links})
@@ -237,15 +236,15 @@ def _once_per_arm(readings: Sequence[Reading]) -> list[Reading]:
     return [*{(reading.arm, reading.step): reading for reading in readings}.values()]
 
 
-Perform = Callable[[Job, Study, Claim, Run, Event], None]
+Perform = Callable[[Job, Study, Claim, Run, Stop], None]
 
 
-def perform_plainly(job: Job, study: Study, claim: Claim, run: Run, stop: Event) -> None:
+def perform_plainly(job: Job, study: Study, claim: Claim, run: Run, stop: Stop) -> None:
     """Run a claimed trial with nothing around it."""
     perform(job, study, claim, run, stop, {})
 
 
-def work(job: Job, perform_one: Perform = perform_plainly, stop: Event = STOP) -> None:
+def work(job: Job, perform_one: Perform = perform_plainly, stop: Stop = STOP) -> None:
     """Run trials of a job until all are finished or `stop` is set.
 
     A trial whose trunk another process is making is given back, and another one is taken first. A trial that raises is
@@ -265,9 +264,9 @@ def work(job: Job, perform_one: Perform = perform_plainly, stop: Event = STOP) -
         busy, poll = set(), min(2 * poll, LONGEST_POLL)
 
 
-def _attempt(job: Job, study: Study, claim: Claim, perform_one: Perform, stop: Event) -> bool:
+def _attempt(job: Job, study: Study, claim: Claim, perform_one: Perform, stop: Stop) -> bool:
     """Run a claimed trial; False when it has to be tried again later."""
-    lost = EitherStop(stop)
+    lost = Stop(stop)
     try:
         with beating(lambda: studies.renew(study, claim), lost), without_waiting():
             perform_one(job, study, claim, prepare(job.trial(claim.parameters), job, lost), lost)

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 import pytest
@@ -17,7 +16,8 @@ from siri.errors import AlarmError
 from siri.home import Home
 from siri.monitoring import monitored_run
 from siri.monitoring.monitored_run import ALARMS, VERSIONS, advance_watched, read_alarms
-from siri.monitoring.monitors import Alarm, Surroundings, watch
+from siri.monitoring.monitors import Alarm, Monitors, Surroundings
+from siri.processes.stopping import Stop
 from siri.runs.run import Run
 from tests.conftest import TOTAL, prepare, tiny, weights
 
@@ -38,8 +38,8 @@ def reports(*changes: dict[str, float], first: int = 1) -> list[StepReport]:
 
 def told(*changes: dict[str, float], around: Surroundings = QUIET, **settings: Any) -> list[tuple[str, int]]:
     """(guard, step) of every alarm over a run's steps."""
-    watched = watch(reports(*changes), GuardSettings(**settings), around)
-    return [(alarm.guard, alarm.step) for _, alarms in watched for alarm in alarms]
+    monitors = Monitors(GuardSettings(**settings), around)
+    return [(alarm.guard, alarm.step) for report in reports(*changes) for alarm in monitors.look(report)]
 
 
 IDLE = {"reward/mean": 0.0, "rollout/truncated": 0.95}
@@ -69,7 +69,8 @@ def test_what_earlier_steps_tell_of_is_not_told_again(guard: str) -> None:
     changes, step = PROVOKED[guard]
     before = [{"step": number, **WELL, **change} for number, change in enumerate(changes[:step], start=1)]
     rest = reports(*changes[step:], first=step + 1)
-    assert [alarm for _, alarms in watch(rest, GuardSettings(), QUIET, before) for alarm in alarms] == []
+    monitors = Monitors(GuardSettings(), QUIET, before)
+    assert [alarm for report in rest for alarm in monitors.look(report)] == []
 
 
 def test_a_run_that_is_well_raises_no_alarm() -> None:
@@ -153,7 +154,7 @@ def test_a_warning_and_a_pause_leave_the_steps_alone(home: Home, monkeypatch: py
 
 
 def test_a_stop_from_outside_is_no_alarm(run: Run) -> None:
-    stop = Event()
+    stop = Stop()
     stop.set()
     assert [report.step for report, _ in advance_watched(run, TOTAL, stop)] == [1]
     assert read_alarms(run) == []

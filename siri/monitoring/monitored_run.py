@@ -4,19 +4,18 @@ import json
 import logging
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
-from threading import Event
 from typing import Any
 
 from siri.engine import StepReport
 from siri.errors import AlarmError
 from siri.monitoring.length_extrema import find_turn, stage_before
-from siri.monitoring.monitors import Alarm, Surroundings, watch
-from siri.processes.stopping import EitherStop
+from siri.monitoring.monitors import Alarm, Monitors, Surroundings
+from siri.processes.stopping import Stop
 from siri.runs import step_log
 from siri.runs.catalog import held_steps, kept_names, list_runs, note_kept, write_held
 from siri.runs.run import Run, advance, describe_run
@@ -46,18 +45,19 @@ Watched = tuple[StepReport, tuple[Alarm, ...]]
 
 
 def advance_watched(
-    run: Run, last: int, stop: Event | None = None, keep: frozenset[int] = frozenset()
-) -> Iterator[Watched]:
+    run: Run, last: int, stop: Stop | None = None, keep: frozenset[int] = frozenset()
+) -> Generator[Watched]:
     """`advance`, with the alarms that begin at each step, and with observed extrema kept where the run asks for them.
 
     A guard whose action is `stop` ends the way with a checkpoint, one step later at most. Raises AlarmError then.
     """
-    halt = EitherStop(stop or Event())
+    halt = Stop(stop)
     around = Surroundings(lambda: shutil.disk_usage(run.home.root).free, changed_versions(run))
-    before = step_log.read_lines(run.folder / step_log.METRICS)
+    monitors = Monitors(run.config.guards, around, step_log.read_lines(run.folder / step_log.METRICS))
     ended: Alarm | None = None
     with closing(advance(run, last, halt, keep)) as reports:
-        for report, alarms in watch(reports, run.config.guards, around, before):
+        for report in reports:
+            alarms = monitors.look(report)
             for alarm in alarms:
                 _record(run, alarm)
                 if alarm.action == "stop":

@@ -1,7 +1,7 @@
-"""Guards: what may go wrong in a run, read off its step reports; each tells once when it begins to."""
+"""Monitors: what may go wrong in a run, read off its step reports."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Literal
@@ -40,26 +40,32 @@ class Surroundings:
     """Which versions are others than at the run's first stage; None if none is."""
 
 
-def watch(
-    reports: Iterable[StepReport], settings: GuardSettings, around: Surroundings, before: Iterable[Metrics] = ()
-) -> Iterator[tuple[StepReport, tuple[Alarm, ...]]]:
-    """Pass reports on, each with the alarms that begin at it.
+class Monitors:
+    """What has been seen of a run so far; each monitor reports once, at the step where its trouble begins."""
 
-    `before`: the lines of the run's earlier steps. What they tell of already is not told again, so that a run which a
-    guard has stopped goes on when it is started again; versions and a full disk are told of by every process anew.
-    """
-    lines, history, told = list(before), list[Metrics](), set[Guard]()
-    for report in reports:
-        if not history:
-            history = [line for line in lines if line["step"] < report.step]
-            told = set(judge(history, settings))
-        history.append(report.metrics)
-        found = judge(history, settings) | look_around(settings, around)
-        new = [guard for guard in found if guard not in told]
-        told = set(found)
-        yield (
-            report,
-            tuple(Alarm(report.step, report.time, guard, action(settings, guard), found[guard]) for guard in new),
+    def __init__(self, settings: GuardSettings, around: Surroundings, before: Iterable[Metrics] = ()) -> None:
+        """`before`: the lines of the run's earlier steps.
+
+        What they show already is not reported again, so that a run which a monitor has stopped goes on when it is
+        started again; changed versions and a full disk are reported once by every process.
+        """
+        self.settings = settings
+        self.around = around
+        self._before = list(before)
+        self._history: list[Metrics] = []
+        self._told: set[Guard] = set()
+
+    def look(self, report: StepReport) -> tuple[Alarm, ...]:
+        """Take the next step's report in; the alarms that begin at it."""
+        if not self._history:
+            self._history = [line for line in self._before if line["step"] < report.step]
+            self._told = set(judge(self._history, self.settings))
+        self._history.append(report.metrics)
+        found = judge(self._history, self.settings) | look_around(self.settings, self.around)
+        new = [guard for guard in found if guard not in self._told]
+        self._told = set(found)
+        return tuple(
+            Alarm(report.step, report.time, guard, action(self.settings, guard), found[guard]) for guard in new
         )
 
 

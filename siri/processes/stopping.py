@@ -3,24 +3,42 @@
 import os
 import signal
 import sys
+import time
 from functools import partial
-from threading import Event, Timer
+from threading import Timer
 from types import FrameType
 
-STOP = Event()
-"""Set when this process has been asked to stop; whatever trains looks at it after every step."""
+POLL_SECONDS = 0.05
 
 
-class EitherStop(Event):
-    """An event that counts as set when another one is."""
+class Stop:
+    """A request to stop, passed down to whatever trains; it counts as made when the one above it is.
 
-    def __init__(self, other: Event) -> None:
-        super().__init__()
-        self.other = other
+    It holds no lock: a signal handler may set it while the same thread waits for it.
+    """
+
+    def __init__(self, above: "Stop | None" = None) -> None:
+        self.above = above
+        self._asked = False
+
+    def set(self) -> None:
+        """Ask whoever holds this one, or one below it, to stop."""
+        self._asked = True
 
     def is_set(self) -> bool:
-        """Whether this one or the other one is set."""
-        return super().is_set() or self.other.is_set()
+        """Whether a stop has been asked for, here or above."""
+        return self._asked or (self.above is not None and self.above.is_set())
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until a stop is asked for, `seconds` at most; whether it has been."""
+        deadline = time.monotonic() + seconds
+        while not self.is_set() and (left := deadline - time.monotonic()) > 0:
+            time.sleep(min(left, POLL_SECONDS))
+        return self.is_set()
+
+
+STOP = Stop()
+"""Set by this process's signals; whatever trains looks at it after every step."""
 
 
 def stop_gently(limit: float | None = None) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 from siri.config import ForkSettings, RunConfig
@@ -15,6 +14,7 @@ from siri.engines import open_engine
 from siri.errors import InputError
 from siri.home import Home
 from siri.problems import load_splits
+from siri.processes.stopping import Stop
 from siri.runs import keys
 from siri.runs.chain import Chain, commit_checkpoint, travel
 from siri.store.entries import (
@@ -38,7 +38,7 @@ NOT_MODEL = (*STATE, "steps.jsonl", "responses.jsonl", MANIFEST)
 """Files of a checkpoint that are not the model: RL starts with a fresh optimizer and sees the weights alone."""
 
 
-def make_base(config: RunConfig, home: Home, stop: Event | None = None) -> Iterator[StepReport]:
+def make_base(config: RunConfig, home: Home, stop: Stop | None = None) -> Iterator[StepReport]:
     """See to it that the store holds the base that the config names; yields the warm-up steps it took, if any.
 
     `stop`, once set, ends the warm-up after the step at hand and keeps its checkpoint; the base is not there then.
@@ -50,7 +50,7 @@ def make_base(config: RunConfig, home: Home, stop: Event | None = None) -> Itera
         if find_base(store, name) is not None:
             return
         if _needs_warmup(config):
-            yield from _warm_up(config, store, numerics, stop or Event())
+            yield from _warm_up(config, store, numerics, stop or Stop())
             if stop is not None and stop.is_set():
                 return
         with store.lease(name):
@@ -112,7 +112,7 @@ def _note(store: Store, name: str) -> Path:
     return store.root / "bases" / f"{name}.json"
 
 
-def _warm_up(config: RunConfig, store: Store, numerics: dict[str, Any], stop: Event) -> Iterator[StepReport]:
+def _warm_up(config: RunConfig, store: Store, numerics: dict[str, Any], stop: Stop) -> Iterator[StepReport]:
     from siri.engines.local.warmup import warm_up, write_initialisation
 
     chain_keys = _warmup_keys(config, numerics)

@@ -5,11 +5,11 @@ import shutil
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 from siri.engine import StagePlan, StepReport
 from siri.errors import InputError
+from siri.processes.stopping import Stop
 from siri.runs import step_log
 from siri.store.entries import WEIGHTS, Entry, Manifest, Role, Store, describe_files, file_sha256
 
@@ -30,7 +30,7 @@ class Chain:
     """Steps between rolling checkpoints."""
     facts: Callable[[int], dict[str, Any]] = field(repr=False)
     """Step -> what its manifest should say beside the checksums."""
-    stop: Event
+    stop: Stop
     """Set from outside, it ends the way after the step at hand, with a checkpoint."""
     obstacle: Callable[[Path], str] = field(default=lambda folder: "", repr=False)
     """Checkpoint -> why the engine at hand cannot go on from it in full; empty when it can."""

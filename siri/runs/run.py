@@ -8,7 +8,6 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 from siri.config import RunConfig, validate
@@ -17,6 +16,7 @@ from siri.engines import open_engine, require_engine, require_sampler
 from siri.errors import InputError
 from siri.home import Home
 from siri.problems import BENCHMARKS, ProblemSet, Splits, load_benchmark, load_splits
+from siri.processes.stopping import Stop
 from siri.runs import keys, step_log
 from siri.runs.base_model import base_name, find_base, make_fork, model_files
 from siri.runs.catalog import kept_names, labels_of, read_description
@@ -205,9 +205,7 @@ def _describe_run(run: Run, labels: list[str]) -> dict[str, Any]:
     }
 
 
-def advance(
-    run: Run, last: int, stop: Event | None = None, keep: frozenset[int] = frozenset()
-) -> Generator[StepReport]:
+def advance(run: Run, last: int, stop: Stop | None = None, keep: frozenset[int] = frozenset()) -> Generator[StepReport]:
     """Go to step `last` of a run and leave its snapshots on the way; yields the steps that had to be trained.
 
     Nothing is trained twice: the way starts at the nearest stored key. Another process that makes the same stage is
@@ -222,7 +220,7 @@ def advance(
 
     kept = keep.union(run.snapshot_steps.values())
     engine = open_engine(run.config, run.problems.train)
-    chain = Chain(run.store, run.keys, kept, run.config.checkpoint_every, facts, stop or Event(), engine.obstacle)
+    chain = Chain(run.store, run.keys, kept, run.config.checkpoint_every, facts, stop or Stop(), engine.obstacle)
     metrics = run.folder / step_log.METRICS
     visit = _visit(chain, _points(run, last, kept), engine.train)
     with full_disk_explained(run.home.root), closing(engine), closing(visit) as way:

@@ -42,7 +42,7 @@ class LocalEngine:
 
     def train(self, plan: StagePlan) -> Iterator[StepReport]:
         """Train through the loop that all in-process engines share."""
-        yield from train(LocalStepper(self.config), self.config, self.problems, plan)
+        return train(LocalStepper(self.config), self.config, self.problems, plan)
 
     def obstacle(self, checkpoint: Path) -> str:
         """None: one process holds all there is to load."""

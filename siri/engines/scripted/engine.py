@@ -27,7 +27,7 @@ class ScriptedEngine:
 
     def train(self, plan: StagePlan) -> Iterator[StepReport]:
         """Train through the loop that all in-process engines share."""
-        yield from train(ScriptedStepper(self.config), self.config, self.problems, plan)
+        return train(ScriptedStepper(self.config), self.config, self.problems, plan)
 
     def obstacle(self, checkpoint: Path) -> str:
         """None: one process holds all there is to load."""

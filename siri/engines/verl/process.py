@@ -8,12 +8,12 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Event
 
 import psutil
 
 from siri.engines.verl.order import Order
 from siri.processes import reaper
+from siri.processes.stopping import Stop
 
 POLL_SECONDS = 0.2
 QUIET = {
@@ -44,7 +44,7 @@ class VerlProcess:
         with self.log.open("wb") as log:
             self._family = reaper.Family(command, {**own, **os.environ, **QUIET}, log, log)
 
-    def lines(self, stop: Event) -> Iterator[str]:
+    def lines(self, stop: Stop) -> Iterator[str]:
         """The report of each step as it is written, until the child ends; a stop is passed on when it comes."""
         place = 0
         while True:
