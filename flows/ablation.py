@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextvars import ContextVar
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Annotated, Any, Literal
@@ -188,40 +188,34 @@ def _describe(row: Row) -> dict[str, Any]:
     return {"trial": row.number, "state": row.state, **parameters, **row.values, **facts}
 
 
-_AT_HAND: ContextVar[tuple[Job, Study, Claim, Run, Stop]] = ContextVar("at_hand")
-"""What the trial's flow works on; its parameters are what people read of it."""
-_GIVEN_BACK: ContextVar[list[Exception]] = ContextVar("given_back")
+def perform_as_flow(job: Job, study: Study, claim: Claim, run: Run, stop: Stop) -> None:
+    """Run a claimed trial as a Prefect flow run, or as a subflow of the one at hand; its parameters are for people.
+
+    Raises StoppedError or BusyError for a trial that is given back, to be gone on with later; it ends as Cancelled.
+    """
+
+    @flow(name="trial", flow_run_name="{study} {trial} {arm} seed {seed}")
+    def run_trial(study: str, trial: int, arm: str, seed: int) -> dict[str, float]:
+        return _run_trial(lambda links: perform(job, opened, claim, run, stop, links), run)
+
+    opened, parameters = study, claim.parameters
+    state = run_trial(study.name, claim.number, parameters["arm"], parameters["seed"], return_state=True)
+    if state.is_cancelled():
+        raise (StoppedError if stop.is_set() else BusyError)(state.message or study.name)
+    state.result()
 
 
-@flow(name="trial", flow_run_name="{study} {trial} {arm} seed {seed}")
-def run_one(study: str, trial: int, arm: str, seed: int) -> dict[str, float]:
-    """One trial of a sweep; returns its values. What is given back, to be gone on with later, ends as Cancelled."""
-    job, opened, claim, run, stop = _AT_HAND.get()
+def _run_trial(perform_linked: Callable[[Mapping[str, str]], Row], run: Run) -> dict[str, float]:
+    """The values of a trial, or the state that says that it is given back."""
     try:
         with turn(run.config, needs_gpu_to_measure):
-            row = perform(job, opened, claim, run, stop, {"prefect.flow_run_id": str(flow_run.id)})
+            row = perform_linked({"prefect.flow_run_id": str(flow_run.id)})
     except (BusyError, StoppedError) as error:
-        _GIVEN_BACK.get().append(error)
         return Cancelled(message=f"given back, not finished: {error}")  # type: ignore[return-value]
     link = tracking.run_link(run)
     if link is not None:
         create_link_artifact(link=link, link_text=f"{run.name} in MLflow", key="mlflow")
     return dict(row.values)
-
-
-def perform_as_flow(job: Job, study: Study, claim: Claim, run: Run, stop: Stop) -> None:
-    """Run a claimed trial as a Prefect flow run, or as a subflow of the one at hand."""
-    at_hand = _AT_HAND.set((job, study, claim, run, stop))
-    given_back: list[Exception] = []
-    returned = _GIVEN_BACK.set(given_back)
-    try:
-        state = run_one(study.name, claim.number, claim.parameters["arm"], claim.parameters["seed"], return_state=True)
-    finally:
-        _AT_HAND.reset(at_hand)
-        _GIVEN_BACK.reset(returned)
-    if given_back:
-        raise given_back[0]
-    state.result()
 
 
 @flow(name="sweep-worker", flow_run_name="{sweep} {size}")
