@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.console import Group
+from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
@@ -50,7 +51,7 @@ def _figures(plan: Plan) -> Table:
     table.add_row("steps, to do", f"{plan.to_do:,}", "what this store lacks")
     table.add_row("response tokens", f"{plan.tokens:,}", "planned, at most")
     table.add_row("time", _duration(plan.seconds), "planned, training alone, in one process")
-    table.add_row("disk", _size(plan.bytes), "planned: bases and snapshots")
+    table.add_row("disk", "unknown" if plan.bytes is None else decimal(plan.bytes), "planned: bases and snapshots")
     if plan.drawn:
         table.add_row("suggestions", f"{plan.drawn:,}", "drawn at random here; the search decides as it goes")
     return table
@@ -69,15 +70,6 @@ def _duration(seconds: float | None) -> str:
         return "unknown"
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{seconds / 60:.1f} min"
-
-
-def _size(size: int | None) -> str:
-    if size is None:
-        return "unknown"
-    for unit, name in ((10**12, "TB"), (10**9, "GB"), (10**6, "MB")):
-        if size >= unit:
-            return f"{size / unit:.1f} {name}"
-    return f"{size / 1000:.0f} kB"
 
 
 def _trees(plan: Plan) -> Iterator[Tree]:

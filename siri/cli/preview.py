@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderResult
+from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
 from siri.config import RunConfig
 from siri.errors import InputError
 from siri.home import Home
-from siri.runs.forecast import bytes_in_words, forecast_room
+from siri.runs.forecast import forecast_room
 from siri.schedule import LengthSchedule, Phase, Stage
 
 PICTURES = (".png", ".svg", ".html")
@@ -215,7 +216,7 @@ def describe_room(config: RunConfig, home: Home) -> str:
     room = forecast_room(config, home)
     if room is None:
         return ""
-    return f"at most {bytes_in_words(room.bytes)} of disk, {bytes_in_words(room.each)} a snapshot"
+    return f"at most {decimal(room.bytes)} of disk, {decimal(room.each)} a snapshot"
 
 
 def _forecast_line(config: RunConfig, home: Home) -> Text:

@@ -97,8 +97,9 @@ def collect_garbage(
 
     Examples: `siri snapshots gc` · `siri snapshots gc --weights-only --yes`
     """
+    from rich.filesize import decimal
+
     from siri.runs import retention
-    from siri.runs.forecast import bytes_in_words
     from sweeps.pinned_keys import queued_keys
 
     if weights_only and unneeded:
@@ -109,7 +110,7 @@ def collect_garbage(
     planned = retention.plan(place, queued, rule)
     if not as_json:
         print_rich(table_of("things to remove", [_item_row(item) for item in planned.items]))
-        print(f"frees {bytes_in_words(planned.bytes)}; {bytes_in_words(planned.stays)} of entries stay")
+        print(f"frees {decimal(planned.bytes)}; {decimal(planned.stays)} of entries stay")
     done = bool(planned.items) and (yes or (sys.stdin.isatty() and not as_json and typer.confirm("do it?")))
     if done:
         planned = retention.collect(place, queued, rule)
@@ -117,7 +118,7 @@ def collect_garbage(
         items = [_item_row(item) for item in planned.items]
         print(json.dumps({"done": done, "bytes": planned.bytes, "stays": planned.stays, "items": items}, indent=1))
     elif planned.items:
-        print(f"freed {bytes_in_words(planned.bytes)}" if done else "nothing is removed yet; `--yes` does it")
+        print(f"freed {decimal(planned.bytes)}" if done else "nothing is removed yet; `--yes` does it")
 
 
 def _item_row(item: Any) -> dict[str, Any]:

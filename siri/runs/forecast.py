@@ -80,14 +80,6 @@ def _measured_bytes(home: Home, config: RunConfig) -> int | None:
     return None
 
 
-def bytes_in_words(count: int) -> str:
-    """`1.9 MB`, `98.0 GB`."""
-    for size, name in ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "KB")):
-        if count >= size:
-            return f"{count / size:.1f} {name}"
-    return f"{count} bytes"
-
-
 def _entries(home: Home, config: RunConfig, numerics: dict[str, Any]) -> Iterator[Entry]:
     """The stored snapshots of runs alike, each once."""
     if not home.store.exists():
