@@ -56,11 +56,11 @@ check: install  ## Format, lint, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: install  ## Let ruff format and mend what it can
+format: install  ## Let ruff format and fix what it can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-sweep-paper: install  ## The paper's arms on five seeds, two processes: 1 to 3 hours; again after a crash, it goes on
+sweep-paper: install  ## The paper's arms on five seeds, two processes: 1 to 3 hours; repeat it after a crash and it resumes
 	$(BIN)/siri sweep paper --workers 2
 
 bench: install  ## The benchmarks that need nothing beyond .venv; see benchmarks/README.md for the others

@@ -104,7 +104,7 @@ class GivenEnds:
 
 
 def give_lengths(loaded: LoadedModel, workload: dict[str, Any]) -> None:
-    """Make the model's continuations end at the given lengths, in every step anew."""
+    """Make the model's continuations end at the given lengths, in every step."""
     prefill, prompt_ids = loaded.model.prefill, loaded.tokenizer(workload["prompts"])["input_ids"]
     groups = torch.tensor(workload["lengths"]).view(len(prompt_ids), -1).tolist()
     lengths: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)

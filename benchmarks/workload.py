@@ -1,6 +1,6 @@
 """What both engines of benchmarks.local_engine are given: one model, one batch of prompts, response lengths, rewards.
 
-`python -m benchmarks.workload HOME SNAPSHOT` records the batch of case b anew: the laptop recipe's last batch, as that
+`python -m benchmarks.workload HOME SNAPSHOT` records the batch of case b again: the laptop recipe's last batch, as that
 snapshot of a trained run answers it.
 """
 

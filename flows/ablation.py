@@ -59,7 +59,7 @@ def ablate(
         size: Which of the sweep's sizes.
         workers: Processes; 0: other machines' workers do it all.
         overrides: Changes to all its trials, as in rollout.group_size=4.
-        retry_failed: Run failed trials anew, as trials of their own.
+        retry_failed: Run failed trials again, as trials of their own.
         more: Seeds of a grid, or suggestions of a search, to add.
     """
     return live(lambda: _ablate(Job(sweep, size, find_home(), extra=tuple(overrides)), workers, retry_failed, more))
@@ -120,7 +120,7 @@ class Crew:
         return self.job.home.root / "sweeps" / f"{self.study.name}.log"
 
     def refill(self) -> None:
-        """Replace workers that have ended. Raises InputError for what the user must mend, and when all is in vain."""
+        """Replace workers that have ended. Raises InputError for the user's mistakes, and when workers keep exiting."""
         state = [(row.state, len(row.attributes)) for row in studies.rows(self.study)]
         self.vain = self.vain if state == self.seen else 0
         self.seen = state
@@ -130,7 +130,7 @@ class Crew:
             if worker.returncode == 2:
                 raise InputError(self._last_words())
         if self.vain > VAIN_STARTS:
-            raise InputError(f"sweep={self.study.name}: its workers end at once; {self.log} says why")
+            raise InputError(f"sweep={self.study.name}: its workers keep exiting; see {self.log}")
         with self._open_log() as log:
             self.workers += [self._start(log) for _ in range(self.size - len(self.workers))]
 
@@ -156,7 +156,7 @@ class Crew:
         total = max(len(states), self.job.limit)
         line = f"{self.study.name}: {counts['done']} of {total} trials done, {counts['running']} running"
         if counts["failed"]:
-            line += f", {counts['failed']} failed: {self.log} says why, --retry-failed runs them anew"
+            line += f", {counts['failed']} failed: {self.log} says why, --retry-failed runs them again"
         if line != self.shown:
             print(line, file=sys.stderr, flush=True)
             self.shown = line

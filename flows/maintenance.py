@@ -122,7 +122,7 @@ def _end(client: SyncPrefectClient, home: Home, sign: Sign) -> list[str]:
 
 
 def _take_up(client: SyncPrefectClient, run: FlowRun, home: Home, restarts: int) -> list[str]:
-    """Schedule a crashed run again, or fail it when that has been in vain too often."""
+    """Schedule a crashed run again, or fail it when that has not helped several times."""
     if run.state is None or restarts == 0 or now() - run.state.timestamp > RECENT:
         return []
     crashes = [state.timestamp for state in client.read_flow_run_states(run.id) if state.type == StateType.CRASHED]
@@ -161,5 +161,5 @@ def _config_of(run: FlowRun, flow_name: str) -> RunConfig | None:
     return None
 
 
-if __name__ == "__main__":  # what `siri up` runs when it finds crashed runs; it asks again where that was in vain
+if __name__ == "__main__":  # what `siri up` runs when it finds crashed runs; it tries again where that failed
     sys.exit(1 if maintain() == [BUSY] else 0)

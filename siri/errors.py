@@ -1,4 +1,4 @@
-"""The one error that is the user's to mend, told from all that are ours."""
+"""The user's mistakes as errors of their own, apart from all that are ours."""
 
 
 class InputError(ValueError):

@@ -169,7 +169,9 @@ def enqueue_grid(study: Study, trials: Sequence[tuple[str, int]]) -> int:
         there = {(parameters.get("arm"), parameters.get("seed")) for parameters in known}
         new = [trial for trial in dict.fromkeys(trials) if trial not in there]
         for arm, seed in new:
-            study.study.enqueue_trial({"arm": arm, "seed": seed})  # what is there is known: skip_if_exists asks anew
+            study.study.enqueue_trial(
+                {"arm": arm, "seed": seed}
+            )  # what is there is known: skip_if_exists would ask again
     return len(new)
 
 
@@ -186,7 +188,7 @@ def _parameters(trial: FrozenTrial) -> dict[str, Any]:
 
 
 def retry_failed(study: Study) -> list[int]:
-    """Queue every failed trial anew, once, tagged `retry_of`; returns the numbers of those that had failed."""
+    """Queue every failed trial again, once, tagged `retry_of`; returns the numbers of those that had failed."""
     with quiet(), study.lock():
         trials = study.study.get_trials(deepcopy=False)
         retried = {trial.user_attrs.get(RETRY_OF) for trial in trials}

@@ -248,7 +248,7 @@ def work(job: Job, perform_one: Perform = perform_plainly, stop: Stop = STOP) ->
     """Run trials of a job until all are finished or `stop` is set.
 
     A trial whose trunk another process is making is given back, and another one is taken first. A trial that raises is
-    failed and the error raised on; what is the user's to mend (a full disk, say) leaves it as it is.
+    failed and the error raised on; a mistake of the user's, such as a full disk, leaves it as it is.
     """
     study, busy, poll = job.open_study(), set[int](), SHORTEST_POLL
     read = job.read if job.phase == "search" else None

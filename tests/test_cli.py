@@ -152,14 +152,14 @@ def test_doctor_finds_this_installation_in_order(tmp_path: Path, capsys: pytest.
     assert subjects["MLflow"] == "ok"
 
 
-def test_doctor_says_how_to_mend_a_server_that_is_down(
+def test_doctor_says_how_to_fix_a_server_that_is_down(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     assert run_cli("doctor", "--home", str(tmp_path)) == 1
     output = capsys.readouterr().out
     assert "wrong MLflow" in output
-    assert "mend: start it, or unset MLFLOW_TRACKING_URI" in output
+    assert "fix: start it, or unset MLFLOW_TRACKING_URI" in output
 
 
 @pytest.mark.parametrize("words", [["sync"], ["snapshots", "list"], ["doctor"]], ids=" ".join)

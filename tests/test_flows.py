@@ -155,7 +155,7 @@ def test_ctrl_c_keeps_a_checkpoint_and_says_how_to_go_on(tmp_path: Path) -> None
         os.killpg(child.pid, signal.SIGINT)  # as a terminal does it: the flow's own server hears it too
         assert child.wait(timeout=60) == 130
     [log] = tmp_path.glob("siri-*.log")
-    assert "its checkpoint is kept. Go on with: siri train laptop" in log.read_text()
+    assert "its checkpoint is kept. Resume with: siri train laptop" in log.read_text()
     roles = [json.loads(p.read_text())["role"] for p in (home / "store" / "entries").glob("*/*/manifest.json")]
     assert "rolling" in roles
 

@@ -34,7 +34,7 @@ def test_a_stop_and_a_pause_without_a_server_end_in_one_line_and_the_same_comman
     assert stopped.returncode == 130, stopped.stderr
     [line] = [line for line in stopped.stderr.splitlines() if line.startswith("stopped in")]
     assert "by the guard disk: " in line
-    assert "its checkpoint is kept. Go on with: siri train laptop" in line
+    assert "its checkpoint is kept. Resume with: siri train laptop" in line
     assert [(alarm["guard"], alarm["step"]) for alarm in alarms(home)] == [("disk", 1)]
     paused = siri(home, *words, "guards.disk=pause")
     assert paused.returncode == 130, paused.stderr

@@ -390,7 +390,7 @@ def test_gc_says_what_would_go_and_does_it_when_told(run: Run) -> None:
     said = gc("--weights-only")
     assert said.returncode == 0, said.stderr
     assert "c1-low, its optimizer and state" in said.stdout
-    assert "nothing is removed yet; `--yes` does it" in said.stdout
+    assert "nothing is deleted yet; `--yes` deletes" in said.stdout
     assert "thinned" not in roles(run).values()
     done = json.loads(gc("--weights-only", "--yes", "--json").stdout)
     assert done["done"] is True

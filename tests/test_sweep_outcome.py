@@ -68,7 +68,7 @@ def test_a_sweep_with_a_failed_trial_says_so_and_retry_failed_makes_up_for_it(
     assert ended.returncode == 1, ended.stderr
     assert "report: " in ended.stdout
     [line] = [line for line in ended.stderr.splitlines() if line.startswith("1 trial failed")]
-    assert line == f"1 trial failed; run anew with: siri sweep {job.file} --size laptop --retry-failed"
+    assert line == f"1 trial failed; run them again with: siri sweep {job.file} --size laptop --retry-failed"
     assert [row.state for row in rows(job)] == ["failed", "done"]
     again = siri(job.home, "sweep", job.file, "--retry-failed")
     assert again.returncode == 0, again.stderr

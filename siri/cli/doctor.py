@@ -1,4 +1,4 @@
-"""What can be wrong with an installation, a work folder and the servers it talks to, and how to mend it."""
+"""What can be wrong with an installation, a work folder and the servers it talks to, and how to fix it."""
 
 import getpass
 import os
@@ -29,7 +29,7 @@ class Finding:
     subject: str
     verdict: Literal["ok", "warn", "wrong"]
     found: str
-    mend: str = ""
+    fix: str = ""
 
 
 def diagnose(home: Home) -> list[Finding]:
@@ -82,8 +82,8 @@ def _check_home(home: Home) -> Finding:
     try:
         check_writable(home)
     except InputError as error:
-        mend = f"chown or chmod it (you are {getpass.getuser()}), or name another work folder with --home or SIRI_HOME"
-        return Finding("home", "wrong", str(error), mend)
+        fix = f"chown or chmod it (you are {getpass.getuser()}), or name another work folder with --home or SIRI_HOME"
+        return Finding("home", "wrong", str(error), fix)
     return Finding("home", "ok", f"{home.root.resolve()} can be written")
 
 
@@ -98,8 +98,8 @@ def _check_store(home: Home) -> Finding:
         )
     corrupt = list((home.store / "corrupt").iterdir())
     if corrupt:
-        mend = "nothing is needed, they are made again; `siri snapshots gc` frees their room"
-        return Finding("store", "warn", f"{len(entries)} entries, {len(corrupt)} corrupt ones moved aside", mend)
+        fix = "nothing is needed, they are made again; `siri snapshots gc` frees their room"
+        return Finding("store", "warn", f"{len(entries)} entries, {len(corrupt)} corrupt ones moved aside", fix)
     return Finding("store", "ok", f"{len(entries)} entries in {home.store}")
 
 
@@ -116,8 +116,8 @@ def _check_servers(home: Home) -> Iterator[Finding]:
     """The servers that the environment names; without any, flows and records need none."""
     tracking = home.tracking_uri
     if tracking.startswith("http"):
-        mend = "start it, or unset MLFLOW_TRACKING_URI; `siri sync` brings it up to date later"
-        yield _check_url("MLflow", f"{tracking.rstrip('/')}/health", mend)
+        fix = "start it, or unset MLFLOW_TRACKING_URI; `siri sync` brings it up to date later"
+        yield _check_url("MLflow", f"{tracking.rstrip('/')}/health", fix)
     else:
         yield Finding("MLflow", "ok", f"no server, records go to {tracking}")
     api = os.environ.get("PREFECT_API_URL")
@@ -127,9 +127,9 @@ def _check_servers(home: Home) -> Iterator[Finding]:
         yield Finding("Prefect", "ok", "no server named, flows bring their own")
 
 
-def _check_url(subject: str, url: str, mend: str) -> Finding:
+def _check_url(subject: str, url: str, fix: str) -> Finding:
     try:
         with urllib.request.urlopen(url, timeout=SERVER_SECONDS) as answer:
             return Finding(subject, "ok", f"{url} answers {answer.status}")
     except (urllib.error.URLError, OSError, ValueError) as error:
-        return Finding(subject, "wrong", f"{url}: {error}", mend)
+        return Finding(subject, "wrong", f"{url}: {error}", fix)

@@ -134,5 +134,5 @@ def show_outcome(job: "Job", as_json: bool) -> None:
     failed = sum(result.failed for result in read_results(job))
     if failed:
         again = shlex.join(["siri", "sweep", job.file, *job.extra, "--size", job.size, "--retry-failed"])
-        print(f"{failed} trial{'' if failed == 1 else 's'} failed; run anew with: {again}", file=sys.stderr)
+        print(f"{failed} trial{'' if failed == 1 else 's'} failed; run them again with: {again}", file=sys.stderr)
         raise typer.Exit(1)

@@ -79,18 +79,21 @@ def promote_snapshot(snapshot: SnapshotName, home: HomeOption = None) -> None:
 
 def collect_garbage(
     weights_only: Annotated[
-        bool, typer.Option("--weights-only", help="Also thin named snapshots that nothing needs to their models.")
+        bool,
+        typer.Option(
+            "--weights-only", help="Also drop the optimizer state of snapshots that nothing refers to; weights stay."
+        ),
     ] = False,
     unneeded: Annotated[
-        bool, typer.Option("--unneeded", help="Also remove named snapshots that nothing needs; evaluations stay.")
+        bool, typer.Option("--unneeded", help="Also delete snapshots that nothing refers to; their evaluations stay.")
     ] = False,
     yes: Annotated[
-        bool, typer.Option("--yes", help="Do it; without, a terminal is asked, and else nothing is done.")
+        bool, typer.Option("--yes", help="Delete without asking. Without it: ask on a terminal, only list elsewhere.")
     ] = False,
     home: HomeOption = None,
     as_json: Json = False,
 ) -> None:
-    """Remove what no run, queued trial, alias or running job needs: passed checkpoints, leftovers, corrupt entries.
+    """Delete what no run, queued trial, alias or running job refers to: old checkpoints, leftovers, corrupt entries.
 
     Says first what would go and how many bytes that frees. Snapshots that have a name stay unless an option says so;
     the newest checkpoint of every run and the points where runs part stay whole in any case.
@@ -118,7 +121,7 @@ def collect_garbage(
         items = [_item_row(item) for item in planned.items]
         print(json.dumps({"done": done, "bytes": planned.bytes, "stays": planned.stays, "items": items}, indent=1))
     elif planned.items:
-        print(f"freed {decimal(planned.bytes)}" if done else "nothing is removed yet; `--yes` does it")
+        print(f"freed {decimal(planned.bytes)}" if done else "nothing is deleted yet; `--yes` deletes")
 
 
 def _item_row(item: Any) -> dict[str, Any]:

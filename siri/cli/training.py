@@ -40,7 +40,7 @@ def train(
 ) -> None:
     """Train a recipe, stage by stage, with a snapshot and an evaluation at every extremum of the schedule.
 
-    What the work folder holds already is not trained again: the same command goes on after a crash, and a longer
+    What the work folder holds already is not trained again: the same command resumes after a crash, and a longer
     schedule continues a shorter one. Ctrl-C finishes the step and keeps a checkpoint.
 
     Examples: `siri train laptop` · `siri train laptop seed=1 schedule.cycles=4` · `siri train laptop --until c1-high`
@@ -69,7 +69,7 @@ def train(
         run_id = flow(settings, until or "")
     except StoppedError as stopped:
         again = same_command(recipe, overrides or [], until, home)
-        print(f"stopped in {stopped}; its checkpoint is kept. Go on with: {again}", file=sys.stderr)
+        print(f"stopped in {stopped}; its checkpoint is kept. Resume with: {again}", file=sys.stderr)
         raise typer.Exit(130) from None
     print_run(run_id)
     print(f"run {run_id} · a report with pictures: siri compare {run_id}")
@@ -147,15 +147,15 @@ def sweep(
     overrides: Overrides = None,
     size: Annotated[str, typer.Option(help="`laptop` or `paper`.")] = "laptop",
     workers: Annotated[int, typer.Option(min=0, help="Processes; 0: other machines' workers do it all.")] = 1,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed trials anew.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed trials again.")] = False,
     more: Annotated[
         int, typer.Option(min=0, help="Add this many seeds to a grid, or suggestions to a search, once it is through.")
     ] = 0,
-    plan: Annotated[bool, typer.Option("--plan", help="Say what would run, and run nothing.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Show what would run, and run nothing.")] = False,
     home: HomeOption = None,
     as_json: Json = False,
 ) -> None:
-    """Run the arms of a sweep; what they have in common is trained once. The same command goes on after a crash.
+    """Run the arms of a sweep; what they have in common is trained once. The same command resumes after a crash.
 
     It ends with the table that `siri compare` prints, and exits with 1 when trials have failed.
 
@@ -189,5 +189,5 @@ def _run_sweep(job: Any, workers: int, retry_failed: bool, more: int) -> None:
     try:
         ablate(job.file, job.size, workers, [*job.extra], retry_failed, more)
     except StoppedError as stopped:
-        print(f"stopped in {stopped}; checkpoints are kept, the same command goes on", file=sys.stderr)
+        print(f"stopped in {stopped}; checkpoints are kept, the same command resumes", file=sys.stderr)
         raise typer.Exit(130) from None

@@ -1,4 +1,4 @@
-"""Commands that keep the house: sync, doctor."""
+"""Maintenance commands: sync, doctor."""
 
 import json
 from typing import Annotated
@@ -12,7 +12,7 @@ def sync(
     runs: Annotated[list[str] | None, typer.Argument(help="Runs or recipes; none: all.")] = None,
     home: HomeOption = None,
 ) -> None:
-    """Bring MLflow and a shared store up to date with this folder, without doubles: after one of them was down, say."""
+    """Upload what MLflow or the shared store lacks. Safe to repeat; use it after an outage."""
     from siri import tracking
     from siri.runs.run import list_runs, reopen_run
     from siri.store.replicated import share
@@ -29,7 +29,7 @@ def sync(
 
 
 def doctor(home: HomeOption = None, as_json: Json = False) -> None:
-    """Check the installation, the work folder and the servers, and say how to mend them; exits 1 if one is wrong."""
+    """Check the installation, the work folder and the servers; exits 1 if something is wrong, and says how to fix it."""
     from siri.cli.doctor import diagnose
 
     findings = diagnose(open_home(home))
@@ -37,7 +37,7 @@ def doctor(home: HomeOption = None, as_json: Json = False) -> None:
         print(json.dumps([finding.__dict__ for finding in findings], indent=1))
     else:
         for finding in findings:
-            mend = f"\n      mend: {finding.mend}" if finding.mend else ""
-            print(f"{finding.verdict:<5} {finding.subject}: {finding.found}{mend}")
+            fix = f"\n      fix: {finding.fix}" if finding.fix else ""
+            print(f"{finding.verdict:<5} {finding.subject}: {finding.found}{fix}")
     if any(finding.verdict == "wrong" for finding in findings):
         raise typer.Exit(1)

@@ -65,7 +65,7 @@ def paired_difference(
 ) -> Interval:
     """The mean of a minus that of b, paired by problem: row i of both belongs to the same problem.
 
-    Every draw takes the same problems for both and samples for each of them anew.
+    Every draw takes the same problems for both and resamples the responses of each.
     """
     if len(a) != len(b):
         raise InputError(

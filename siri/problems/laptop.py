@@ -1,7 +1,7 @@
 """The laptop task: chains v ← (v·a + b) mod 11, on which a tiny model overthinks and can learn to stop.
 
 Steps with a = 1 are easy, the others need their product written out; the warm-up traces verify both alike, and more
-than once. Format and probabilities are measured choices, under which a budget is felt: other ones need measuring anew.
+than once. Format and probabilities are measured choices, under which a budget is felt: measure again after a change.
 """
 
 import hashlib

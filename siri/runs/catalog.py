@@ -35,7 +35,7 @@ def read_description(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, TypeError, KeyError) as error:
         missing = [repr(error)]
     if missing:
-        log.warning("%s cannot be read (%s): left out; `siri train` with its recipe writes it anew", path, missing[0])
+        log.warning("%s cannot be read (%s): left out; `siri train` with its recipe writes it again", path, missing[0])
         return None
     return described
 

@@ -62,7 +62,7 @@ def lineage(store: Store, entry: Entry) -> list[Entry]:
 def history(store: Store, entry: Entry, name: str = STEPS) -> Iterator[dict[str, Any]]:
     """The lines of every step up to an entry, along its chain; a trunk's lines are every branch's too.
 
-    Raises FileNotFoundError when an entry is gone by now: a newer rolling checkpoint has taken its place, say.
+    Raises FileNotFoundError when an entry is gone by now: perhaps a newer rolling checkpoint has taken its place.
     """
     for ancestor in lineage(store, entry):
         if name in ancestor.manifest.files:  # a base has no steps

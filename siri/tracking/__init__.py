@@ -45,7 +45,7 @@ def sync(run: Run) -> SyncResult:
     """Bring MLflow up to date with a run's folder and the store; a second time changes nothing.
 
     A step is projected once, and only when a stored checkpoint holds the very line that metrics.jsonl shows: steps that
-    a crash can still lose are not, so steps trained anew are never there twice. Which steps are there is asked of
+    a crash can still lose are not, so steps trained again are never there twice. Which steps are there is asked of
     MLflow itself, whose batches are transactions; there is no cursor to lose. (Steps whose stored snapshot was lost and
     made again keep the points of the first time.) A run that nobody trains is not left RUNNING: FINISHED if its last
     snapshot stands, else KILLED. What MLflow does not take is a warning and `SyncResult.failure`, never an exception.
@@ -66,7 +66,7 @@ def running(home: Home) -> list[str]:
 
 
 def close(run: Run, status: Closed) -> SyncResult:
-    """`sync`, and set the status that a run has ended with; for a run whose own process could not, say."""
+    """`sync`, and set the status that a run has ended with; for a run whose own process could not."""
     return _Writer(run).write(status)
 
 

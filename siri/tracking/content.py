@@ -1,4 +1,4 @@
-"""What MLflow is told of a run: parameters, tags, the points of its steps and evaluations; MLflow is not used here."""
+"""What MLflow records of a run: parameters, tags, the points of its steps and evaluations; MLflow is not used here."""
 
 import json
 import platform
@@ -24,7 +24,7 @@ RUN_ID = "siri.run_id"
 KEY = "siri.key"
 """Tag by which a snapshot's model and model version are found."""
 TAGS = "tags.json"
-"""In a run's folder: tags that others than the run itself have given it, a sweep, say."""
+"""In a run's folder: tags that others than the run itself have given it, such as a sweep."""
 BATCH = 1000
 """Most metrics that MLflow takes in one call."""
 PARAMETERS = (

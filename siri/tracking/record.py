@@ -178,7 +178,7 @@ class Record:
         return result
 
     def _write_tags(self) -> None:
-        """Bring tags that were added since this record was opened: alarms, say."""
+        """Bring tags that were added since this record was opened, alarms for instance."""
         tags = content.read_tags(self.run)
         for name, value in tags.items():
             if self.tags.get(name) != value:
@@ -186,7 +186,7 @@ class Record:
         self.tags = tags
 
     def _settle(self) -> None:
-        """A run that nobody trains any more, since its process was killed, say, is not left RUNNING."""
+        """A run that nobody trains any more, perhaps since its process was killed, is not left RUNNING."""
         if self.status == "RUNNING" and not _is_followed(self.run):
             self._set_status("KILLED" if self.run.store.find(self.run.keys[-1]) is None else "FINISHED")
 

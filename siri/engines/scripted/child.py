@@ -45,7 +45,7 @@ def main() -> None:
         with full_disk_explained(plan.scratch):
             for report in engine.train(plan):
                 print(json.dumps(asdict(report), default=str), flush=True)
-    except InputError:  # what else there is to mend, the parent has looked at
+    except InputError:  # the parent has looked at all other mistakes
         sys.exit(errno.ENOSPC)
 
 
