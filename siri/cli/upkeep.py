@@ -29,7 +29,7 @@ def sync(
 
 
 def doctor(home: HomeOption = None, as_json: Json = False) -> None:
-    """Check the installation, the work folder and the servers; exits 1 if something is wrong, and says how to fix it."""
+    """Check installation, work folder and servers, and say how to fix what is wrong; exits 1 if anything is."""
     from siri.cli.doctor import diagnose
 
     findings = diagnose(open_home(home))

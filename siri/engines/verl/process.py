@@ -59,7 +59,7 @@ class VerlProcess:
             time.sleep(POLL_SECONDS)
 
     def _written_since(self, place: int) -> bytes:
-        """The whole lines behind a place of the reports, opened each time: on shared storage only that sees new ones."""
+        """The whole lines behind a place of the reports, opened each time: shared storage shows new ones only so."""
         if not self.order.reports.exists():
             return b""
         with self.order.reports.open("rb") as reports:
