@@ -98,12 +98,9 @@ def fork_overrides(start: str | None, carry: str | None, home: Path | None) -> l
 
 def print_launch(settings: Any) -> None:
     """Print the settings of verl's trainer for a run's first stage. Raises InputError for another engine."""
-    from siri.engines.verl.launch import preview_overrides
-    from siri.errors import InputError
+    from siri.engines import launch_lines
 
-    if settings.engine.name != "verl":
-        raise InputError(f"--dry-run: shows a launch of verl; engine.name={settings.engine.name} has none")
-    print("\n".join(preview_overrides(settings)))
+    print("\n".join(launch_lines(settings)))
 
 
 def evaluate(
