@@ -178,7 +178,9 @@ def test_a_mistake_is_one_line_that_names_it(name: str, change: Callable[[dict[s
 
 
 def test_a_sweep_that_is_not_there_is_named_with_those_that_are() -> None:
-    with pytest.raises(InputError, match="sweep=papr: neither a file nor one of branches, cycle-length, loss-aggregation, paper"):
+    with pytest.raises(
+        InputError, match="sweep=papr: neither a file nor one of branches, cycle-length, loss-aggregation, paper"
+    ):
         load_sweep("papr")
     with pytest.raises(InputError, match="size=huge: must be laptop or paper"):
         size_name("huge")

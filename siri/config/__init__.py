@@ -4,12 +4,13 @@ from siri.config.loading import (
     field_paths,
     first_mistake,
     load,
+    override,
     parse_yaml,
     recipe_names,
     to_yaml,
     validate,
 )
-from siri.config.paths import with_absolute_paths
+from siri.config.paths import absolute_benchmark, with_absolute_paths
 from siri.config.settings import (
     EngineName,
     EngineSettings,
@@ -35,9 +36,11 @@ __all__ = [
     "ModelSettings",
     "RunConfig",
     "ShapeSettings",
+    "absolute_benchmark",
     "field_paths",
     "first_mistake",
     "load",
+    "override",
     "parse_yaml",
     "recipe_names",
     "say_off",

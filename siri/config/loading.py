@@ -31,6 +31,14 @@ def load(recipe: str, overrides: Sequence[str] = ()) -> RunConfig:
     return validate(values)
 
 
+def override(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
+    """A config with `a.b=value` overrides applied in order. Raises InputError as `load` does."""
+    values = config.model_dump(mode="json")
+    for text in overrides:
+        _apply(values, text)
+    return validate(values)
+
+
 def validate(values: Mapping[str, Any]) -> RunConfig:
     """A RunConfig from plain values; the first mistake as one InputError line."""
     try:
