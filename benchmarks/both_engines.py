@@ -24,8 +24,9 @@ from siri.config import RunConfig, load
 from siri.evaluation.evaluation import Evaluation, measure
 from siri.evaluation.statistics import t_interval
 from siri.home import Home
+from siri.runs.advancing import advance
 from siri.runs.base_model import make_base
-from siri.runs.run import Run, advance, open_run
+from siri.runs.run import Run, create_run
 from siri.runs.step_log import append_line, read_lines
 from tests.verl.support import on_verl, use_cpu
 
@@ -161,7 +162,7 @@ def main() -> None:
         for seed in options.seeds:
             config = config_of(arm, seed)
             list(make_base(config, home))
-            runs[arm, seed] = open_run(config, home)
+            runs[arm, seed] = create_run(config, home)
             train(runs[arm, seed], arm, home.root / "starts.jsonl")
     apart, noise = (differences(runs, arms, options.seeds) for arms in (["verl"], list(TWINS)))
     print("\n".join([*first_steps(runs, options.seeds), *show(apart, noise)]))

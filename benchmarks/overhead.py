@@ -32,7 +32,7 @@ from siri.train import train
 from siri.engines.local.stepper import LocalStepper
 
 config, home, scratch = load("laptop", sys.argv[3:]), Home(Path(sys.argv[1])), Path(sys.argv[2])
-opened = run.open_run(config, home)
+opened = run.create_run(config, home)
 engine = open_engine(config, opened.problems.train)
 
 def measure(model, problems):

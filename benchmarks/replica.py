@@ -20,13 +20,13 @@ from dashboards.data import comparison_table, snapshot_table
 from siri.config import load
 from siri.evaluation.statistics import t_interval
 from siri.home import Home
-from siri.runs.run import Run, open_run
+from siri.runs.run import Run, create_run
 
 ARMS = ("laptop", "laptop-constant")
 TRAIN = """
 import sys
 from pathlib import Path
-from siri.runs import base_model, run
+from siri.runs import advancing, base_model, run
 from siri.config import load
 from siri.home import Home
 from siri.evaluation.evaluation import Evaluation, measure
@@ -35,9 +35,9 @@ home = Home(Path(sys.argv[1]))
 for recipe in sys.argv[3:]:
     config = load(recipe, [f"model.base_seed={sys.argv[2]}"])
     list(base_model.make_base(config, home))
-    opened = run.open_run(config, home)
+    opened = run.create_run(config, home)
     for stage in config.schedule.stages:
-        list(run.advance(opened, stage.last))
+        list(advancing.advance(opened, stage.last))
     for name in opened.snapshot_steps:
         list(measure(Evaluation(opened, name, "test")))
     print(f"base {sys.argv[2]}: {recipe} done", flush=True)
@@ -59,7 +59,7 @@ def pairs(home: Path, seeds: Sequence[int]) -> list[tuple[int, Run, Run]]:
     """(base seed, cosine, constant) of every base."""
     runs = []
     for seed in seeds:
-        cosine, constant = (open_run(load(arm, [f"model.base_seed={seed}"]), Home(home)) for arm in ARMS)
+        cosine, constant = (create_run(load(arm, [f"model.base_seed={seed}"]), Home(home)) for arm in ARMS)
         runs.append((seed, cosine, constant))
     return runs
 

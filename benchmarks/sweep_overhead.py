@@ -19,8 +19,9 @@ import yaml
 
 from siri.evaluation.evaluation import Evaluation, measure
 from siri.home import Home
+from siri.runs.advancing import advance
 from siri.runs.base_model import make_base
-from siri.runs.run import Run, advance, open_run
+from siri.runs.run import Run, create_run
 from sweeps.phase import Job
 from sweeps.spec import Trial
 from sweeps.studies import Claim, Study
@@ -50,7 +51,7 @@ def make_alone(trial: Trial, home: Home) -> float:
     began = time.perf_counter()
     for _ in make_base(trial.config, home):
         pass
-    run = open_run(trial.config, home)
+    run = create_run(trial.config, home)
     for name, step in run.snapshot_steps.items():
         for _ in advance(run, step) if step else ():
             pass

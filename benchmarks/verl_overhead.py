@@ -26,8 +26,9 @@ from siri.engines.verl.process import QUIET
 from siri.home import Home
 from siri.problems import load_splits
 from siri.processes import reaper
+from siri.runs.advancing import advance
 from siri.runs.base_model import make_base
-from siri.runs.run import advance, open_run
+from siri.runs.run import create_run
 from tests.verl.support import ON_CPU, use_cpu
 
 CYCLE = ("schedule.shape=constant", "schedule.cycles=1", "rollout.batch_size=16", "optimizer.warmup_steps=0")
@@ -45,14 +46,14 @@ def config_of(steps: int, seed: int, *extra: str) -> RunConfig:
 
 def train(home: Path, steps: int, seed: int) -> None:
     """The side of siri, as `siri train` does it; what it trained before would be found and not trained again."""
-    run = open_run(config_of(steps, seed), Home(home))
+    run = create_run(config_of(steps, seed), Home(home))
     for report in advance(run, steps):
         print("step", report.step, flush=True)
 
 
 def write_plain(folder: Path, home: Home, steps: int) -> Order:
     """The side of verl: the same base, the problems as verl's data set reads them."""
-    base = open_run(config_of(steps, 0), home).snapshot("base")
+    base = create_run(config_of(steps, 0), home).snapshot("base")
     assert base is not None
     problems = load_splits(config_of(steps, 0).problems).train.problems[: 16 * steps]
     rows = [

@@ -17,7 +17,7 @@ from siri.engines.local.warmup import write_initialisation
 from siri.home import Home
 from siri.problems import Problem, encode_prompt, problems_of_step
 from siri.problems.laptop import tokenizer
-from siri.runs.run import open_run
+from siri.runs.run import create_run
 
 RECORDED = Path(__file__).parent / "recorded_batch.json"
 
@@ -94,7 +94,7 @@ def draw_rewards(groups: int, size: int) -> list[float]:
 def record(home: Path, snapshot: str) -> dict[str, Any]:
     """The last step's problems and the lengths of a snapshot's responses to them under the recipe's highest budget."""
     config = load("laptop")
-    run = open_run(config, Home(home))
+    run = create_run(config, Home(home))
     entry = run.snapshot(snapshot)
     if entry is None:
         raise SystemExit(f"{home} has no snapshot {snapshot} of the laptop recipe: siri train laptop --home {home}")

@@ -1,5 +1,6 @@
 """From runs to tables: what was measured of every snapshot, what differs at equal steps, what the policies wrote."""
 
+import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,15 +10,17 @@ import pandas as pd
 
 from siri.errors import InputError
 from siri.evaluation.behavior import WORDS
-from siri.evaluation.evaluation import Evaluation
+from siri.evaluation.evaluation import Evaluation, find_evaluation
 from siri.evaluation.report import EvalReport, compare
 from siri.evaluation.statistics import Interval, accuracy_cr
+from siri.problems import ProblemSet
 from siri.runs import step_log
 from siri.runs.run import Run
 from siri.schedule import LengthSchedule
 
 Row = dict[str, Any]
 BASE = "base"
+log = logging.getLogger("siri")
 
 
 def labels(runs: Sequence[Run]) -> dict[str, str]:
@@ -61,7 +64,7 @@ def describe_budget(schedule: LengthSchedule) -> str:
 
 def evaluated(run: Run, benchmark: str) -> list[str]:
     """Names of the snapshots that have been measured on a benchmark, in step order; `base` among them."""
-    return [name for name in run.snapshot_steps if Evaluation(run, name, benchmark).find() is not None]
+    return [name for name in run.snapshot_steps if find_evaluation(Evaluation(run, name, benchmark)) is not None]
 
 
 def phase_of(run: Run, snapshot: str) -> str:
@@ -258,9 +261,24 @@ def _answer(evaluation: Evaluation, row: Any) -> Answer:
     )
 
 
+def _trained_on(run: Run) -> ProblemSet:
+    """The problems of training; none, with a warning, where their file does not hold them any more."""
+    try:
+        found = run.problems.train
+    except InputError as error:
+        log.warning("run=%s: %s", run.name, error)
+        return ProblemSet("none", ())
+    return found if found.digest == run.sets["train"]["digest"] else ProblemSet("none", ())
+
+
 def training_responses(run: Run) -> Iterator[tuple[str, list[ProblemAnswers]]]:
-    """The responses that training kept of the step of every snapshot that stands: (snapshot, one problem each)."""
-    questions = {problem.id: problem for problem in run.problems.train}
+    """The responses that training kept of the step of every snapshot that stands: (snapshot, one problem each).
+
+    None where the problems are gone or others by now: their ids might mean other questions.
+    """
+    questions = {problem.id: problem for problem in _trained_on(run)}
+    if not questions:
+        return
     for name, step in run.snapshot_steps.items():
         entry = run.store.find(run.keys[step])
         if step == 0 or entry is None:

@@ -143,14 +143,15 @@ def _figures(table: pd.DataFrame, runs: list[Run], benchmark: str) -> dict[str, 
 
 def _facts(run: Run, report: EvalReport) -> dict[str, str]:
     """What decides the numbers, for whoever wants to make them again."""
-    train, rollout = run.problems.train, run.config.rollout
+    train, rollout = run.sets["train"], run.config.rollout
     return {
         "run": f"{run.id} ({run.name})",
         "method": f"{run.config.method.name}, {rollout.batch_size} problems × {rollout.group_size} responses a step",
         "seeds": f"RL {run.config.seed}, base {run.config.model.base_seed}, evaluation {run.config.evaluation.seed}",
         "base": f"{run.config.model.base}, key {run.base}",
         "engine": ", ".join(f"{name} {value}" for name, value in run.numerics.items()),
-        "trained on": f"{train.name}, {len(train)} problems, digest {train.digest[:16]}",
+        "trained on": f"{train['name']}, {train['rows']} problems, digest {train['digest'][:16]}",
+        "graded by": " ".join(run.grader),
         "evaluated on": f"{report.benchmark}, {report.problems} problems × {report.samples} samples, "
         f"temperature {report.temperature}, budget {report.budget}",
         "report made with": f"siri-rl {version('siri-rl')}, Python {platform.python_version()}, "

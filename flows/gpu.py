@@ -11,6 +11,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 
 from siri.config import RunConfig
+from siri.engines import kind_of
 from siri.errors import InputError, StoppedError
 from siri.processes.stopping import STOP
 from siri.store.entries import BusyError, without_waiting
@@ -23,7 +24,7 @@ POLL_SECONDS = 5.0
 
 def needs_gpu(config: RunConfig) -> bool:
     """Whether a run trains on a GPU."""
-    return config.engine.device == "cuda" or config.engine.name == "verl"
+    return config.engine.device == "cuda" or kind_of(config).always_on_gpus
 
 
 def needs_gpu_to_measure(config: RunConfig) -> bool:

@@ -29,7 +29,7 @@ from siri.errors import InputError
 from siri.home import Home, find_home
 from siri.processes import flow_lock, reaper
 from siri.processes.flow_lock import Sign
-from siri.runs.run import open_run, reopen_run
+from siri.runs.run import identify, load_run
 from siri.store.entries import MANIFEST
 from sweeps.reap_trials import free_abandoned
 
@@ -73,7 +73,7 @@ def _maintain(home: Home, restarts: int) -> list[str]:
         numbers = ", ".join(map(str, freed.trials))
         done.append(f"study {freed.study}: nobody works on trial {numbers}; `siri sweep` or a sweep-worker goes on")
     for name in tracking.running(home):
-        done.append(f"{name}: {tracking.sync(reopen_run(home, name))}")
+        done.append(f"{name}: {tracking.sync(load_run(home, name))}")
     return done
 
 
@@ -141,7 +141,7 @@ def checkpoint_time(home: Home, run: FlowRun, flow_name: str) -> datetime | None
     """When the last checkpoint of a flow run's training was stored; None if there is none."""
     try:
         config = _config_of(run, flow_name)
-        trained = open_run(config, home) if config is not None else None
+        trained = identify(config, home) if config is not None else None
     except InputError:  # its base is not there yet, or its recipe has gone
         return None
     entry = trained.store.nearest(trained.keys) if trained is not None else None

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import replace
 from uuid import UUID
 
 import httpx
@@ -23,7 +22,7 @@ from siri.monitoring.monitored_run import advance_watched
 from siri.processes import stopping
 from siri.runs import base_model
 from siri.runs.retention import is_passed
-from siri.runs.run import Run, open_run, reopen_run
+from siri.runs.run import Run, create_run, load_run
 
 ARTIFACT_SECONDS = 2.0
 """Most often that a progress artifact is updated."""
@@ -42,13 +41,16 @@ def make_base(config: RunConfig) -> str:
     in_turn(config, warm_up)
     if stopping.STOP.is_set():
         raise StoppedError("the warm-up of the base")
-    return open_run(config, find_home()).base
+    return create_run(config, find_home()).base
 
 
 @task(name="stage", task_run_name="{stage}")
-def train_stage(config: RunConfig, stage: str) -> str:
-    """Train one stage unless its snapshot stands already; returns the snapshot's key."""
-    run = open_run(config, find_home())
+def train_stage(run_id: str, config: RunConfig, stage: str) -> str:
+    """Train one stage unless its snapshot stands already; returns the snapshot's key.
+
+    The run is loaded, so that its keys are those it was created with; `config` brings guards and what is kept.
+    """
+    run = load_run(find_home(), run_id).called_with(config)
     steps = next(found for found in config.schedule.stages if found.name == stage)
     there = run.store.nearest(run.keys[steps.first : steps.last])
     if there is not None and run.store.find(run.keys[steps.last]) is None:
@@ -76,9 +78,9 @@ def train_stage(config: RunConfig, stage: str) -> str:
 def evaluate_snapshot(run_id: str, config: RunConfig, snapshot: str, benchmark: str) -> str:
     """Measure a snapshot on a benchmark unless that is done already; returns the evaluation's key.
 
-    The run is reopened, so that its keys are those it was made with; `config` brings the evaluation's settings.
+    The run is loaded, so that its keys are those it was created with; `config` brings the evaluation's settings.
     """
-    run = replace(reopen_run(find_home(), run_id), config=config)
+    run = load_run(find_home(), run_id).called_with(config)
     evaluation = Evaluation(run, snapshot, benchmark)
     total = len(evaluation.problems) * config.evaluation.samples
 

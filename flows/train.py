@@ -15,7 +15,7 @@ from siri.config import RunConfig, load, recipe_names
 from siri.evaluation.evaluation import Evaluation
 from siri.home import find_home
 from siri.runs.retention import is_passed
-from siri.runs.run import Run, open_run
+from siri.runs.run import Run, create_run
 
 LAPTOP = load("laptop")
 Recipe = Annotated[str, Field(json_schema_extra={"enum": [*recipe_names()]})]
@@ -38,14 +38,14 @@ def train(config: RunConfig = LAPTOP, until: str = "") -> str:
 def _train(config: RunConfig, until: str) -> str:
     stages = [stage for stage in config.schedule.stages_until(until or None) if stage.last > config.fork.step]
     make_base(config)
-    run = open_run(config, find_home())
+    run = create_run(config, find_home())
     with tracking.following(run):
         evaluate_all(run, ["base"], config.evaluation.benchmarks)
         for stage in stages:
             if is_passed(run, stage.name) and stage != stages[-1]:
                 continue
             began = time.time()
-            train_stage(config, stage.name)
+            train_stage(run.id, config, stage.name)
             evaluate_all(run, [stage.name], config.evaluation.benchmarks)
             if stage != stages[-1]:
                 pause_if_asked(run, stage, began)

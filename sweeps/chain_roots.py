@@ -1,11 +1,10 @@
 """Where a trial's chain of keys starts: at a base of the store, or at a name for one that is not made yet."""
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any
 
-from siri.config import EngineName, RunConfig
-from siri.engines import ENGINES, open_engine
+from siri.config import RunConfig
+from siri.engines import is_installed, numerics
 from siri.home import Home
 from siri.problems import load_splits
 from siri.runs import base_model, keys
@@ -37,7 +36,7 @@ class Origins:
         """The origin of a config. Raises InputError for a model or problems that are not there."""
         kind = (config.model, config.engine, config.problems)
         if kind not in self._found:
-            known = _can_open(config.engine.name)
+            known = is_installed(config)  # a plan is made all the same
             self._found[kind] = _resolve(config, self._home) if known else _imagine(config)
         return self._found[kind]
 
@@ -49,19 +48,11 @@ class Origins:
         return self._measured[kind]
 
 
-def _can_open(engine: EngineName) -> bool:
-    """Whether this installation has an engine; a plan is made all the same."""
-    return engine in ENGINES and (engine != "verl" or find_spec("verl") is not None)
-
-
 def _resolve(config: RunConfig, home: Home) -> Origin:
     problems = load_splits(config.problems).train
-    engine = open_engine(config, problems)
-    numerics = engine.numerics()
-    engine.close()
-    name = base_model.base_name(config, numerics)
+    name = base_model.base_name(config)
     found = base_model.find_base(open_store(home), name) if home.store.exists() else None
-    return Origin(found.manifest.key if found else name, problems.digest, numerics)
+    return Origin(found.manifest.key if found else name, problems.digest, numerics(config))
 
 
 def _imagine(config: RunConfig) -> Origin:

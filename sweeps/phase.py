@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import optuna
 
+from siri.engines import ENGINES, kind_of
 from siri.errors import InputError
 from siri.evaluation.statistics import pareto_front
 from siri.home import Home
@@ -116,8 +117,9 @@ class Job:
     def _describe(self, trial: Trial) -> dict[str, Any]:
         """An arm's config but for its seeds, and for what is watched and kept: these may change, other settings not."""
         left_out: Any = {"seed": True, "model": {"base_seed"}, "guards": True, "snapshots": True}
-        if trial.config.engine.name != "verl":
-            left_out["engine"] = {"verl"}
+        unread = {kind.settings for kind in ENGINES.values() if kind.settings} - {kind_of(trial.config).settings}
+        if unread:
+            left_out["engine"] = unread
         if not trial.config.fork.key:
             left_out["fork"] = True
         values = trial.config.model_dump(mode="json", exclude=left_out)

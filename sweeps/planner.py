@@ -10,8 +10,9 @@ from siri.engine import StepReport
 from siri.home import Home
 from siri.processes.stopping import Stop
 from siri.runs import keys
+from siri.runs.advancing import advance
 from siri.runs.forecast import Measured, snapshot_bytes
-from siri.runs.run import Run, advance
+from siri.runs.run import Run
 from siri.store.entries import Entry
 from siri.store.replicated import open_store
 from sweeps.chain_roots import Origins

@@ -15,7 +15,7 @@ from siri.home import find_home
 from siri.monitoring.monitored_run import advance_watched
 from siri.processes.stopping import STOP, Stop, stop_gently
 from siri.runs.base_model import make_base
-from siri.runs.run import Run, open_run
+from siri.runs.run import Run, create_run
 from siri.schedule import LengthSchedule
 from siri.store.entries import BusyError, without_waiting
 from sweeps import studies
@@ -63,7 +63,7 @@ def prepare(trial: Trial, job: Job, stop: Stop) -> Run:
         pass
     if stop.is_set():
         raise StoppedError("the warm-up of the base")
-    run = open_run(trial.config, job.home)
+    run = create_run(trial.config, job.home)
     for step in sorted({*run.snapshot_steps.values(), *_kept(job, trial)}):
         if run.store.find(run.keys[step]) is None:
             with run.store.lease(run.keys[step]):  # asked for and given back: whether one would have to wait

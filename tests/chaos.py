@@ -20,7 +20,7 @@ import psutil
 
 from siri.config import RunConfig, load
 from siri.home import Home
-from siri.runs.run import open_run
+from siri.runs.run import create_run
 from tests.upped import TINY_FLOW, Platform, ask, bring_up, processes_of, siri_command, wait_until
 
 KINDS = ("trainer", "flow", "worker", "mlflow", "prefect")
@@ -129,7 +129,7 @@ def _mlflow_steps(up: Platform, seed: int) -> list[int]:
 
 
 def _weights(config: RunConfig, home: Path) -> dict[str, str]:
-    run = open_run(config, Home(home))
+    run = create_run(config, Home(home))
     found = {name: run.snapshot(name) for name in run.snapshot_steps}
     return {name: entry.manifest.weights_sha256 for name, entry in found.items() if entry is not None}
 

@@ -15,7 +15,8 @@ from siri.home import Home
 from siri.problems.grading import Verdict
 from siri.rollouts import RolloutBatch
 from siri.runs import base_model
-from siri.runs.run import Run, advance, open_run
+from siri.runs.advancing import advance
+from siri.runs.run import Run, create_run
 from tests.upped import TINY_FLOW, Platform, bring_up, siri_command
 
 settings.register_profile("siri", deadline=None)
@@ -44,7 +45,7 @@ def tiny(*overrides: str) -> RunConfig:
 def prepare(config: RunConfig, home: Home) -> Run:
     """A run whose base is in the store and of which nothing is trained."""
     list(base_model.make_base(config, home))
-    return open_run(config, home)
+    return create_run(config, home)
 
 
 def settle(config: RunConfig, home: Home) -> Run:

@@ -6,7 +6,7 @@ from pathlib import Path
 from siri.config import load
 from siri.home import Home
 from siri.methods import METHODS
-from siri.runs import base_model, run
+from siri.runs import advancing, base_model, run
 from tests.odd import ODD
 
 
@@ -16,8 +16,8 @@ def main() -> None:
     config, home = load("laptop", sys.argv[2:]), Home(Path(sys.argv[1]))
     for report in base_model.make_base(config, home):
         print("warmup", report.step, flush=True)
-    opened = run.open_run(config, home)
-    for report in run.advance(opened, config.schedule.total_steps):
+    opened = run.create_run(config, home)
+    for report in advancing.advance(opened, config.schedule.total_steps):
         print("step", report.step, flush=True)
 
 

@@ -22,8 +22,9 @@ from siri.evaluation.report import compare
 from siri.evaluation.statistics import Interval, accuracy_cr
 from siri.home import Home
 from siri.runs import step_log
+from siri.runs.advancing import advance
 from siri.runs.base_model import make_base
-from siri.runs.run import Run, advance, open_run
+from siri.runs.run import Run, create_run
 
 TINY = [
     "engine.name=scripted",
@@ -46,7 +47,7 @@ def make_run(home: Home, *overrides: str, benchmarks: tuple[str, ...] = ("dev", 
     config = load("laptop", [*TINY, *overrides])
     for _ in make_base(config, home):
         pass
-    run = open_run(config, home)
+    run = create_run(config, home)
     for _ in advance(run, config.schedule.total_steps):
         pass
     for benchmark in benchmarks:
@@ -345,7 +346,7 @@ def test_hostile_text_is_shown_and_not_run(home: Home, tmp_path: Path, monkeypat
 
 
 def test_a_half_finished_run_has_a_page(home: Home, tmp_path: Path) -> None:
-    half = open_run(load("laptop", [*TINY, "seed=3"]), home)
+    half = create_run(load("laptop", [*TINY, "seed=3"]), home)
     for _ in advance(half, 8):
         pass
     for _ in measure(Evaluation(half, "c1-low", "dev")):

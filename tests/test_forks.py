@@ -15,9 +15,10 @@ from siri.errors import InputError
 from siri.home import Home
 from siri.problems import load_splits
 from siri.runs import keys
-from siri.runs.base_model import model_files
+from siri.runs.advancing import advance
+from siri.runs.base_model import base_name, model_files
 from siri.runs.chain import Chain, travel
-from siri.runs.run import Run, advance
+from siri.runs.run import Run
 from siri.store.entries import WEIGHTS
 from tests.conftest import prepare, settle, tiny, weights
 from tests.test_cli import run_cli
@@ -88,7 +89,8 @@ def test_a_fork_of_nothing_is_one_line(trunk: Run, changes: list[str], said: str
 
 def test_a_run_without_a_fork_keeps_its_id(trunk: Run) -> None:
     assert tiny("fork.key=''", "fork.step=0") == tiny()
-    assert keys.run_id(tiny(), trunk.problems.train.digest) == trunk.id
+    chain = keys.rl_keys(tiny(), base_name(tiny()), trunk.problems.train.digest, trunk.numerics)
+    assert keys.run_id(tiny(), chain) == trunk.id
 
 
 def test_a_checkpoint_that_the_engine_cannot_load_in_full_is_passed_over_with_a_line(

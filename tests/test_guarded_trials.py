@@ -6,7 +6,8 @@ import pytest
 
 from siri import tracking
 from siri.monitoring.monitored_run import read_alarms
-from siri.runs.run import list_runs, reopen_run
+from siri.runs.catalog import list_runs
+from siri.runs.run import load_run
 from siri.tracking.content import read_tags
 from sweeps.worker import STOP as NEVER
 from sweeps.worker import _train, prepare, work
@@ -42,5 +43,5 @@ def test_a_pause_is_a_warning_in_a_sweep_and_tagged(tmp_path: Path) -> None:
     assert [alarm.action for alarm in read_alarms(run)] == ["pause"]
     assert read_tags(run)["siri.alarm.disk"].startswith("guard disk: ")
     [described] = list_runs(job.home)
-    record = reopen_run(job.home, described["id"])
+    record = load_run(job.home, described["id"])
     assert tracking.sync(record).failure is None

@@ -1,6 +1,7 @@
 """Keys: what names a snapshot and what does not, setting by setting; trunks that runs share."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from siri.config import RunConfig, field_paths, load
-from siri.engines.local.engine import LocalEngine
+from siri.config import RunConfig, field_paths
+from siri.engines.local.engine import numerics_of as local_numerics
+from siri.engines.verl.engine import numerics_of as verl_numerics
 from siri.methods import METHODS
-from siri.problems import load_splits
+from siri.problems import grading, laptop, load_splits
 from siri.runs import keys
 from siri.runs.base_model import base_name
 from siri.seeding import seed_for
@@ -74,6 +76,9 @@ IN_KEY = {
 }
 """Setting -> a change of it that must change the keys: another value makes another policy."""
 
+ONE_VALUE = ("rollout.old_logprobs", "engine.kernels")
+"""Settings that have one value yet, which stands in the key: a second one needs no new form of it."""
+
 OUT_OF_KEY = {
     "recipe": ["recipe=mine"],
     "schedule.cycles": ["schedule.cycles=5"],
@@ -126,11 +131,10 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 def chain(config: RunConfig) -> list[str]:
     """The keys of a run, its base named by what it is made from."""
-    problems = load_splits(config.problems)
-    engine = LocalEngine(tiny(*BASIS), problems.train)
-    engine.config = config  # a CUDA engine could not be opened everywhere, its numerics can be read
-    numerics = engine.numerics() if config.engine.name == "local" else {"engine": config.engine.name}
-    return keys.rl_keys(config, base_name(config, numerics), problems.train.digest, numerics)
+    told = {"local": local_numerics, "verl": verl_numerics}.get(
+        config.engine.name, lambda config: {"engine": "scripted"}
+    )
+    return keys.rl_keys(config, base_name(config), load_splits(config.problems).train.digest, told(config))
 
 
 def place(overrides: Sequence[str], places: dict[str, str]) -> list[str]:
@@ -140,8 +144,8 @@ def place(overrides: Sequence[str], places: dict[str, str]) -> list[str]:
 
 
 def test_every_setting_is_in_the_key_or_out_of_it() -> None:
-    assert IN_KEY.keys() | OUT_OF_KEY.keys() == set(field_paths(RunConfig))
-    assert not IN_KEY.keys() & OUT_OF_KEY.keys()
+    assert IN_KEY.keys() | OUT_OF_KEY.keys() | set(ONE_VALUE) == set(field_paths(RunConfig))
+    assert len(IN_KEY) + len(OUT_OF_KEY) + len(ONE_VALUE) == len(list(field_paths(RunConfig)))
 
 
 def test_every_group_of_settings_is_in_one_of_the_lists_of_keys() -> None:
@@ -229,19 +233,65 @@ def test_labels_evaluation_and_checkpoints_leave_the_run_the_same(setting: str, 
     assert run_id(tiny(*BASIS, *place(OUT_OF_KEY[setting], places))) == run_id(tiny(*BASIS))
 
 
-def test_the_id_of_the_laptop_run_stays_what_it_was() -> None:
-    """Golden: a setting that is added must not make another run of one that is there already."""
-    config = load("laptop")
-    assert run_id(config) == "8c682610a49f"
-
-
 def run_id(config: RunConfig) -> str:
-    return keys.run_id(config, load_splits(config.problems).train.digest)
+    return keys.run_id(config, chain(config))
+
+
+def test_runs_that_keep_other_snapshots_of_the_same_steps_are_two() -> None:
+    ours, theirs = tiny(), tiny("schedule.snapshots_at=[3]")
+    assert scripted_chain() == scripted_chain("schedule.snapshots_at=[3]")
+    assert keys.run_id(ours, scripted_chain()) != keys.run_id(theirs, scripted_chain())
+
+
+def test_a_schedule_written_in_two_ways_is_one_run() -> None:
+    ways = ["schedule.shape=constant"], ["schedule.shape=constant", "schedule.min_budget=20"]
+    assert len({keys.run_id(tiny(*way), scripted_chain(*way)) for way in ways}) == 1
+
+
+def test_the_base_of_a_fork_is_in_its_id_though_not_in_its_steps() -> None:
+    config = tiny(f"fork.key={'ab' * 32}", "fork.step=4")
+    chains = [keys.rl_keys(config, base, "problems", {"engine": "scripted"}) for base in ("one", "other")]
+    assert chains[0][1:] == chains[1][1:]
+    assert keys.run_id(config, chains[0]) != keys.run_id(config, chains[1])
+
+
+@pytest.mark.parametrize("setting", ONE_VALUE)
+def test_a_second_value_of_a_setting_that_has_one_yet_would_change_the_keys(setting: str) -> None:
+    group, name = setting.split(".")
+    config = tiny(*BASIS)
+    settings = getattr(config, group).model_copy(update={name: "another"})
+    changed = config.model_copy(update={group: settings})
+    assert chain(changed)[-1] not in chain(config)
+
+
+def test_a_link_holds_a_place_for_all_that_makes_a_step() -> None:
+    link = keys.rl_link(tiny(), 1, "problems", {"engine": "scripted"})
+    assert link.keys() == {
+        "budget", "learning_rate", "optimizer", "method", "rollout", "draws", "reference", "seed", "problems", "prompt",
+        "grader", "numerics",
+    }  # fmt: skip
+    assert link["method"].keys() == {"functions", "version", "shared", "settings"}
+    assert link["prompt"].keys() == {"rules", "template", "suffix", "arguments"}
+
+
+def test_a_rule_that_grades_otherwise_makes_other_keys_of_its_own_runs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = scripted_chain(), scripted_chain("problems.grader=boxed")
+    monkeypatch.setattr(grading, "version", lambda library: "9.9")
+    assert scripted_chain() == ours
+    assert scripted_chain("problems.grader=boxed")[1] != theirs[1]
+    monkeypatch.setitem(grading.VERSIONS, "exact", 2)
+    assert scripted_chain()[1] != ours[1]
+
+
+def test_other_words_of_the_laptop_make_another_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = chain(tiny(*BASIS))[0]
+    monkeypatch.setattr(laptop, "VOCABULARY", (*laptop.VOCABULARY, "<0>"))
+    assert chain(tiny(*BASIS))[0] != before
 
 
 def test_names_stay_what_they_were() -> None:
     """Golden: another way of hashing would orphan every store there is."""
-    assert keys.base_key("0" * 64) == "a375583d302f04dd5319911716de784a92d3653446304c298a1d291f17c83082"
+    assert keys.base_key("0" * 64, {}) == "84f72cb8e446eaa6479c681900bffe5ad76a81e626a3fe812644e102d9d55446"
     assert keys.fold("base", [{"budget": 36, "seed": 0}]) == [
         "base",
         "ce262a86caa770be5d3b140031fa7919623d43987ef65403484671483c4e1eae",
@@ -260,5 +310,38 @@ def test_a_base_is_named_by_the_content_of_its_folder_not_by_the_path(tmp_path: 
     for place, content in (("a", b"one"), ("b", b"one"), ("c", b"two")):
         (tmp_path / place).mkdir()
         (tmp_path / place / "model.safetensors").write_bytes(content)
-        names.append(base_name(tiny("engine.name=local", f"model.base={tmp_path / place}"), {"dtype": "float32"}))
+        names.append(base_name(tiny("engine.name=local", f"model.base={tmp_path / place}")))
     assert names[0] == names[1] != names[2]
+
+
+def test_a_folder_is_one_base_by_whichever_path_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tmp_path / "model"
+    (model / "templates").mkdir(parents=True)
+    (model / "model.safetensors").write_bytes(b"one")
+    (model / "templates" / "tool.jinja").write_text("one")
+    (tmp_path / "link").symlink_to(model)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    def name(path: str) -> str:
+        return base_name(tiny("engine.name=local", f"model.base={path}"))
+
+    paths = (str(model), "./model", "model", "~/model", str(tmp_path / "link"), "./link/../model")
+    assert len({name(path) for path in paths}) == 1
+    before = name("model")
+    (model / "README.md").write_text("for people")
+    (model / ".cache").mkdir()
+    (model / ".cache" / "etag").write_text("1")
+    assert name("model") == before
+    (model / "templates" / "tool.jinja").write_text("two")
+    assert name("model") != before
+
+
+def test_new_weights_at_the_same_place_are_another_base_though_size_and_time_are_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"one")
+    config, before = tiny("engine.name=local", f"model.base={tmp_path}"), path.stat()
+    first = base_name(config)
+    path.write_bytes(b"two")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert base_name(config) != first

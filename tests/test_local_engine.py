@@ -21,7 +21,7 @@ from siri.errors import InputError
 from siri.home import Home
 from siri.methods import METHODS
 from siri.problems import load_splits, problems_of_step
-from siri.runs import base_model, run
+from siri.runs import advancing, base_model, run
 from tests.engine_case import EngineCase
 from tests.odd import ODD
 
@@ -56,8 +56,8 @@ def settle(home: Path, *overrides: str) -> run.Run:
     """Make a tiny run to its end, in this process."""
     config = load("laptop", [*TINY, *overrides])
     list(base_model.make_base(config, Home(home)))
-    opened = run.open_run(config, Home(home))
-    list(run.advance(opened, config.schedule.total_steps))
+    opened = run.create_run(config, Home(home))
+    list(advancing.advance(opened, config.schedule.total_steps))
     return opened
 
 
@@ -340,7 +340,7 @@ def opened_on(folder: Path, home: Path) -> run.Run:
     """A tiny run on a user's model folder, its base in the store."""
     config = load("laptop", [*TINY, f"model.base={folder}"])
     list(base_model.make_base(config, Home(home)))
-    return run.open_run(config, Home(home))
+    return run.create_run(config, Home(home))
 
 
 def weights_of_base(opened: run.Run) -> str:

@@ -14,7 +14,7 @@ from siri.evaluation.evaluation import REPORT, SAMPLES, Evaluation, measure
 from siri.evaluation.report import EvalReport, compare, report_from_json, summarise, tabulate
 from siri.home import Home
 from siri.metrics import EVALUATION_METRICS
-from siri.runs.run import Run, check, open_run
+from siri.runs.run import Run, check, create_run
 from tests.conftest import make_batch, prepare, settle, tiny
 
 
@@ -33,7 +33,7 @@ def made(trained: Run) -> Evaluation:
 
 def under(run: Run, *overrides: str) -> Run:
     """The same run under other evaluation settings."""
-    return open_run(tiny("schedule.cycles=1", *overrides), run.home)
+    return create_run(tiny("schedule.cycles=1", *overrides), run.home)
 
 
 def test_an_evaluation_is_made_once(made: Evaluation) -> None:

@@ -10,7 +10,7 @@ from siri.errors import InputError
 from siri.home import Home
 from siri.runs.base_model import make_base
 from siri.runs.retention import collect, plan
-from siri.runs.run import open_run
+from siri.runs.run import create_run
 from siri.store.entries import Store
 from sweeps import studies
 from sweeps.phase import Job
@@ -39,7 +39,7 @@ def job(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monk
     planned = plan_trials(job.trials, job.home, "tiny", "laptop")
     unit = next(unit for unit in planned.units if len(unit.riders) > 1)
     list(make_base(planned.trials[unit.trial].config, job.home))
-    run = open_run(planned.trials[unit.trial].config, job.home)
+    run = create_run(planned.trials[unit.trial].config, job.home)
     list(make_unit(planned, unit, run))
     shutil.rmtree(run.folder)
     return job

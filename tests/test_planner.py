@@ -12,9 +12,10 @@ from rich.console import Console
 
 from siri.config import load
 from siri.home import Home
+from siri.runs.advancing import advance
 from siri.runs.base_model import make_base
 from siri.runs.forecast import count_parameters
-from siri.runs.run import Run, advance, open_run
+from siri.runs.run import Run, create_run
 from sweeps.plan_view import draw_plan, plan_json
 from sweeps.planner import Plan, make_unit, plan_sweep, plan_trials
 from sweeps.spec import SizeName, Trial, load_sweep, sweep_names
@@ -114,12 +115,12 @@ def test_two_trials_share_what_their_budgets_share(drawn: list[Trial]) -> None:
 def make(trial: Trial, home: Home) -> Run:
     for _ in make_base(trial.config, home):
         pass
-    return open_run(trial.config, home)
+    return create_run(trial.config, home)
 
 
 def weights(trial: Trial, home: Home) -> dict[str, str]:
     """Snapshot -> checksum of its weights; every snapshot of a trial must be there."""
-    run = open_run(trial.config, home)
+    run = create_run(trial.config, home)
     found = {name: run.snapshot(name) for name in run.snapshot_steps}
     return {name: entry.manifest.weights_sha256 for name, entry in found.items() if entry is not None}
 
@@ -190,7 +191,7 @@ def test_time_and_disk_are_read_off_the_store(tmp_path: Path) -> None:
     found = plan([trial, make_trial("other", 1, ["schedule.cycle_steps=8"])], home)
     assert found.seconds is not None
     assert found.seconds > 0
-    run = open_run(trial.config, home)
+    run = create_run(trial.config, home)
     kept = [run.snapshot(name) for name in ("c1-low", "c1-high")]
     size = sum(entry.size for entry in kept if entry is not None) // 2
     assert found.bytes == size * (1 + 2 + 6)  # one scripted base, the snapshots of one and of three cycles

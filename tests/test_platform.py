@@ -19,7 +19,7 @@ import yaml
 from siri.config import load
 from siri.evaluation.evaluation import Evaluation
 from siri.home import Home
-from siri.runs.run import open_run
+from siri.runs.run import create_run
 from tests.upped import LONG, ROOT, TINY_FLOW, Platform, ask, bring_up, processes_of, siri_command, wait_until
 
 pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -193,7 +193,7 @@ def test_an_evaluation_waits_for_its_turn_at_the_gpu_as_a_stage_does(platform: P
     overrides = [*TINY_FLOW, "engine.device=cuda", "seed=12"]  # the scripted engine only says that it is on one
     trained = platform.start("train-recipe", recipe="laptop", overrides=overrides, until="c1-low")
     platform.wait(trained, "Completed", "Failed", "Crashed")
-    run = open_run(load("laptop", overrides), Home(platform.home))
+    run = create_run(load("laptop", overrides), Home(platform.home))
     evaluation = Evaluation(run, "c1-low", "test")
     assert run.snapshot("c1-low") is not None
     assert evaluation.find() is None

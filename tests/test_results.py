@@ -17,7 +17,7 @@ from siri.errors import InputError
 from siri.evaluation.evaluation import Evaluation
 from siri.evaluation.statistics import Interval, hypervolume, t_interval
 from siri.home import Home
-from siri.runs.run import reopen_run
+from siri.runs.run import load_run
 from sweeps import studies, worker
 from sweeps.diff import find_changes, report_changes, summarise
 from sweeps.export import find_table, results_json, write_tables
@@ -68,7 +68,7 @@ def test_every_arm_has_a_row_with_its_mean_and_interval_over_seeds(paper: Job, r
             if trial.arm == row["arm"]:
                 name = f"{trial.config.recipe}-b{trial.seed}-s{trial.seed}"
                 [found] = [path for path in paper.home.runs.iterdir() if _name(path).startswith(name)]
-                opened = reopen_run(paper.home, found.name)
+                opened = load_run(paper.home, found.name)
                 reports.append(Evaluation(opened, [*opened.snapshot_steps][-1], "test").report())
         accuracy = t_interval([report.accuracy.mean for report in reports])
         assert (row["accuracy"], row["accuracy_low"]) == pytest.approx((accuracy.mean, accuracy.low))

@@ -18,9 +18,11 @@ from siri.errors import InputError
 from siri.evaluation.evaluation import Evaluation, measure
 from siri.home import Home
 from siri.runs import keys, step_log
+from siri.runs.advancing import advance
+from siri.runs.catalog import snapshot_rows
 from siri.runs.forecast import forecast_room
 from siri.runs.retention import Unneeded, apply_policy, collect, plan, promote
-from siri.runs.run import Run, advance, reopen_run, snapshot_rows
+from siri.runs.run import Run, load_run
 from siri.store.entries import MANIFEST, STATE, Entry, verify
 from siri.store.tombstones import drop_unnamed, recall, thin
 from tests.conftest import TOTAL, drive, prepare, settle, tiny, wait_for, weights
@@ -211,7 +213,7 @@ def test_lines_and_evaluations_of_removed_snapshots_stay_readable(run: Run) -> N
     list(measure(evaluation))
     report, said = evaluation.report(), (run.folder / step_log.METRICS).read_bytes()
     collect(run.home, unneeded="remove")
-    opened = reopen_run(run.home, run.id)
+    opened = load_run(run.home, run.id)
     assert opened.snapshot("c1-low") is None
     assert Evaluation(opened, "c1-low", "dev").report() == report
     (run.folder / step_log.METRICS).unlink()

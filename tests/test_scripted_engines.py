@@ -12,7 +12,7 @@ from siri.engines import ENGINES, require_engine
 from siri.engines.scripted import ScriptedProcessEngine
 from siri.home import Home
 from siri.problems import load_splits
-from siri.runs.run import advance
+from siri.runs.advancing import advance
 from tests.conftest import prepare, tiny
 from tests.engine_case import EngineCase, plan_from
 

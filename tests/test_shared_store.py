@@ -17,8 +17,9 @@ from fsspec.implementations.memory import MemoryFileSystem
 from siri.config import load
 from siri.errors import InputError
 from siri.home import Home
+from siri.runs.advancing import advance
 from siri.runs.base_model import make_base
-from siri.runs.run import Run, advance, open_run
+from siri.runs.run import Run, create_run
 from siri.store import remote as depots
 from siri.store.entries import BusyError, without_waiting
 from siri.store.remote import Depot, open_depot
@@ -67,7 +68,7 @@ def opened(home: Home, *overrides: str) -> Run:
     config = load("laptop", [*TINY_FLOW, *overrides])
     for _ in make_base(config, home):
         pass
-    return open_run(config, home)
+    return create_run(config, home)
 
 
 def shared(home: Home) -> SharedStore:
@@ -284,7 +285,7 @@ from pathlib import Path
 from siri.store import remote
 remote.BEAT_SECONDS, remote.STALE_SECONDS = 0.3, 3.0
 from siri.home import Home
-from siri.runs.run import advance
+from siri.runs.advancing import advance
 from tests.test_shared_store import opened
 run = opened(Home(Path(sys.argv[1])), "schedule.cycle_steps=40", "checkpoint_every=5")
 print("open", flush=True)

@@ -21,7 +21,7 @@ from siri.errors import InputError
 from siri.evaluation.evaluation import Evaluation, measure
 from siri.home import Home
 from siri.runs import step_log
-from siri.runs.run import advance
+from siri.runs.advancing import advance
 from siri.store import entries
 from siri.store.entries import (
     FORMAT,

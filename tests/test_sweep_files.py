@@ -31,8 +31,8 @@ def values(name: str) -> dict[str, Any]:
     return loaded
 
 
-def test_the_five_sweeps_ship() -> None:
-    assert sweep_names() == ["branches", "cycle-length", "paper", "search", "shape"]
+def test_the_six_sweeps_ship() -> None:
+    assert sweep_names() == ["branches", "cycle-length", "loss-aggregation", "paper", "search", "shape"]
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -49,7 +49,7 @@ def test_every_trial_of_every_sweep_has_a_config_of_equal_steps(name: str, size:
         assert trial.config.engine.threads == 1
 
 
-@pytest.mark.parametrize("name", ["paper", "branches", "shape", "cycle-length"])
+@pytest.mark.parametrize("name", ["paper", "branches", "shape", "cycle-length", "loss-aggregation"])
 def test_the_laptop_size_is_the_paper_size_an_eighth_as_long(name: str) -> None:
     sweep = load_sweep(name)
     for small, large in zip(sweep.trials("laptop"), sweep.trials("paper"), strict=True):
@@ -178,7 +178,9 @@ def test_a_mistake_is_one_line_that_names_it(name: str, change: Callable[[dict[s
 
 
 def test_a_sweep_that_is_not_there_is_named_with_those_that_are() -> None:
-    with pytest.raises(InputError, match="sweep=papr: neither a file nor one of branches, cycle-length, paper"):
+    with pytest.raises(
+        InputError, match="sweep=papr: neither a file nor one of branches, cycle-length, loss-aggregation, paper"
+    ):
         load_sweep("papr")
     with pytest.raises(InputError, match="size=huge: must be laptop or paper"):
         size_name("huge")

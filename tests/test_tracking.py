@@ -25,8 +25,9 @@ from siri.evaluation.evaluation import Evaluation
 from siri.home import Home
 from siri.monitoring.monitors import Alarm
 from siri.runs import base_model, step_log
+from siri.runs.advancing import advance
 from siri.runs.retention import promote
-from siri.runs.run import Run, advance, open_run, reopen_run
+from siri.runs.run import Run, create_run, load_run
 from siri.tracking import content, server
 from siri.tracking.record import followed, open_record
 
@@ -44,7 +45,7 @@ EXTREMA = ["c1-low", "c1-high", "c2-low", "c2-high"]
 def make_run(root: Path, *overrides: str, recipe: str = "laptop") -> Run:
     config, home = load(recipe, [*SMALL, *overrides]), Home(root)
     list(base_model.make_base(config, home))
-    return open_run(config, home)
+    return create_run(config, home)
 
 
 def train(run: Run, last: int) -> None:
@@ -62,7 +63,7 @@ def evaluate(run: Run, *snapshots: str) -> None:
 def reopened(run: Run, **evaluation: Any) -> Run:
     """The same run under other evaluation settings, or as another process would see it."""
     settings = run.config.evaluation.model_copy(update=evaluation)
-    return open_run(run.config.model_copy(update={"evaluation": settings}), run.home)
+    return create_run(run.config.model_copy(update={"evaluation": settings}), run.home)
 
 
 @pytest.fixture(scope="session")
@@ -192,7 +193,7 @@ def test_a_process_killed_right_after_a_batch_doubles_nothing_and_loses_nothing(
 import os, signal, sys
 from pathlib import Path
 from siri.home import Home
-from siri.runs.run import reopen_run
+from siri.runs.run import load_run
 from siri.tracking import content, record, sync
 content.BATCH = 100
 log = record.Record._log
@@ -200,7 +201,7 @@ def kill_after(self, points):
     log(self, points)
     os.kill(os.getpid(), signal.SIGKILL)
 record.Record._log = kill_after
-sync(reopen_run(Home(Path({str(run.home.root)!r})), {run.id!r}))
+sync(load_run(Home(Path({str(run.home.root)!r})), {run.id!r}))
 """
     assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
     held = len(points(run, "rollout/budget"))
@@ -348,12 +349,12 @@ def test_the_commit_is_unknown_where_git_does_not_have_the_package(tmp_path: Pat
 
 def test_the_same_run_under_another_recipes_name_is_the_same_record(run: Run) -> None:
     tracking.sync(run)
-    renamed = open_run(run.config.model_copy(update={"recipe": "mine"}), run.home)
+    renamed = create_run(run.config.model_copy(update={"recipe": "mine"}), run.home)
     assert renamed.id == run.id
     assert tracking.sync(renamed).failure is None
     assert renamed.name == run.name
     assert record_of(run).data.tags["recipe"] == "laptop"
-    assert reopen_run(run.home, "mine").id == reopen_run(run.home, "laptop").id == run.id
+    assert load_run(run.home, "mine").id == load_run(run.home, "laptop").id == run.id
 
 
 def test_a_followed_run_is_live_and_then_finished(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

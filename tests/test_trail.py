@@ -21,8 +21,11 @@ from siri.engines.scripted import ScriptedEngine
 from siri.errors import InputError
 from siri.home import Home
 from siri.runs import step_log
+from siri.runs.advancing import advance
+from siri.runs.catalog import snapshot_rows
 from siri.runs.chain import Chain, travel
-from siri.runs.run import Run, advance, describe_snapshot, export, open_run, reopen_run, snapshot_rows
+from siri.runs.exporting import describe_snapshot, export
+from siri.runs.run import Run, create_run, load_run
 from siri.store.entries import Entry, Store, file_sha256
 from tests.conftest import TOTAL, drive, prepare, settle, tiny, wait_for, weights
 
@@ -398,9 +401,9 @@ def test_an_error_in_the_engine_keeps_what_was_kept_and_frees_the_lease(
 
 def test_a_run_can_be_opened_again_by_id_name_and_recipe(straight: Run) -> None:
     for reference in (straight.id, straight.id[:4], straight.name, "laptop"):
-        assert reopen_run(straight.home, reference).keys == straight.keys
+        assert load_run(straight.home, reference).keys == straight.keys
     with pytest.raises(InputError, match=rf"run=nobody: not in .*, which has {straight.name}"):
-        reopen_run(straight.home, "nobody")
+        load_run(straight.home, "nobody")
 
 
 def test_the_rows_of_a_store_name_every_snapshot(straight: Run) -> None:
@@ -425,7 +428,7 @@ def test_a_scripted_snapshot_is_not_exported_since_nothing_could_load_it(straigh
 
 def test_what_is_not_there_is_one_line(home: Home) -> None:
     with pytest.raises(InputError, match=r"model.base=laptop: not in the store .* yet"):
-        open_run(tiny(), home)
+        create_run(tiny(), home)
     run = prepare(tiny(), home)
     with pytest.raises(InputError, match=r"snapshot=c9-low: this schedule has base, c1-low, c1-high"):
         run.step_of("c9-low")
@@ -443,15 +446,15 @@ def test_the_run_folder_describes_the_run(straight: Run) -> None:
 def test_opening_a_run_again_leaves_its_description_alone(straight: Run) -> None:
     path = straight.folder / "run.json"
     before = path.stat().st_mtime_ns
-    open_run(straight.config, straight.home)
+    create_run(straight.config, straight.home)
     assert path.stat().st_mtime_ns == before
 
 
 def test_a_run_opened_by_another_recipe_keeps_its_name_and_answers_to_both(home: Home) -> None:
     first = prepare(tiny(), home)
-    second = open_run(first.config.model_copy(update={"recipe": "mine"}), home)
+    second = create_run(first.config.model_copy(update={"recipe": "mine"}), home)
     assert second.name == first.name
-    assert reopen_run(home, "mine").id == reopen_run(home, "laptop").id == first.id
+    assert load_run(home, "mine").id == load_run(home, "laptop").id == first.id
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"id": 3}', "null"])
@@ -462,7 +465,7 @@ def test_a_broken_run_file_is_left_out_with_a_warning_that_names_it(
     broken.parent.mkdir(exist_ok=True)
     broken.write_text(text)
     try:
-        assert reopen_run(straight.home, "laptop").id == straight.id
+        assert load_run(straight.home, "laptop").id == straight.id
         assert len(snapshot_rows(straight.home)) == 5
     finally:
         broken.unlink()
@@ -475,7 +478,7 @@ def test_a_run_file_with_settings_of_another_version_is_one_line_that_names_the_
     described = json.loads(path.read_text())
     path.write_text(json.dumps(described | {"config": described["config"] | {"sed": 1}}))
     with pytest.raises(InputError, match=rf"^run={run.name}: its run.json holds sed: unknown setting"):
-        reopen_run(home, run.id)
+        load_run(home, run.id)
 
 
 def test_of_several_runs_of_a_recipe_the_newest_is_taken_and_named(
@@ -483,15 +486,15 @@ def test_of_several_runs_of_a_recipe_the_newest_is_taken_and_named(
 ) -> None:
     first, second = prepare(tiny(), home), prepare(tiny("seed=1"), home)
     os.utime(first.folder / "run.json", (1, 1))
-    assert reopen_run(home, first.name).id == first.id
+    assert load_run(home, first.name).id == first.id
     assert caplog.text == ""
-    assert reopen_run(home, "laptop").id == second.id
+    assert load_run(home, "laptop").id == second.id
     assert f"run=laptop: 2 runs are called so; taken is the newest, {second.name}" in caplog.text
 
 
 def test_a_home_without_runs_is_only_looked_at(home: Home) -> None:
     with pytest.raises(InputError, match=rf"^run=laptop: no runs yet in {home.root}$"):
-        reopen_run(home, "laptop")
+        load_run(home, "laptop")
     assert snapshot_rows(home) == []
     assert not home.root.exists()
 

@@ -15,9 +15,10 @@ from siri.home import Home
 from siri.monitoring.length_extrema import Turn, find_turn, stage_before
 from siri.monitoring.monitored_run import advance_watched
 from siri.runs import step_log
-from siri.runs.catalog import held_steps, kept_names
+from siri.runs.advancing import advance
+from siri.runs.catalog import held_steps, kept_names, snapshot_rows
 from siri.runs.retention import collect
-from siri.runs.run import Run, advance, snapshot_rows
+from siri.runs.run import Run
 from siri.schedule import LengthSchedule
 from siri.store.entries import Entry
 from tests.conftest import prepare, tiny, weights

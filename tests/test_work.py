@@ -19,7 +19,9 @@ import yaml
 
 from siri.errors import InputError
 from siri.home import Home
-from siri.runs.run import advance, list_runs, open_run
+from siri.runs.advancing import advance
+from siri.runs.catalog import list_runs
+from siri.runs.run import create_run
 from siri.store.entries import BusyError, Store, without_waiting
 from sweeps import studies
 from sweeps import worker as work
@@ -122,7 +124,7 @@ def final_weights(job: Job) -> dict[tuple[str, int], str]:
     """(arm, seed) -> sha256 of the weights at the end."""
     found = {}
     for trial in job.trials:
-        run = open_run(trial.config, job.home)
+        run = create_run(trial.config, job.home)
         entry = run.store.verified(run.keys[-1])
         assert entry is not None
         found[trial.arm, trial.seed] = entry.manifest.weights_sha256
@@ -141,7 +143,7 @@ def test_a_worker_runs_a_grid_with_shared_trunks_and_every_trial_equals_itself_a
         from siri.runs.base_model import make_base
 
         assert [*make_base(trial.config, Home(alone / trial.arm / str(trial.seed)))] == []
-        run = open_run(trial.config, Home(alone / trial.arm / str(trial.seed)))
+        run = create_run(trial.config, Home(alone / trial.arm / str(trial.seed)))
         assert len([*advance(run, 8)]) == 8
         entry = run.store.find(run.keys[-1])
         assert entry is not None
@@ -227,7 +229,7 @@ def test_a_worker_takes_another_trial_while_a_trunk_is_being_made(tmp_path: Path
     stop = Event()
     trunk = job.trials[0]
     list(work.make_base(trunk.config, job.home))
-    run = open_run(trunk.config, job.home)
+    run = create_run(trunk.config, job.home)
 
     def note(job: Job, study: studies.Study, claim: studies.Claim, run: Any, halt: Event) -> None:
         order.append(claim.parameters["arm"])

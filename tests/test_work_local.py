@@ -8,8 +8,9 @@ import pytest
 
 from siri.home import Home
 from siri.methods import METHODS
+from siri.runs.advancing import advance
 from siri.runs.base_model import make_base
-from siri.runs.run import advance, open_run
+from siri.runs.run import create_run
 from sweeps.phase import Job
 from sweeps.planner import plan_sweep
 from sweeps.storage import STUDY_URL
@@ -47,7 +48,7 @@ def final_weights(job: Job) -> dict[str, str]:
     """Arm -> sha256 of the weights at its end."""
     found = {}
     for trial in job.trials:
-        entry = open_run(trial.config, job.home).snapshot([*open_run(trial.config, job.home).snapshot_steps][-1])
+        entry = create_run(trial.config, job.home).snapshot([*create_run(trial.config, job.home).snapshot_steps][-1])
         assert entry is not None
         found[trial.arm] = entry.manifest.weights_sha256
     return found
@@ -61,7 +62,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     for trial in job.trials:
         home = Home(job.home.root / trial.arm)
         list(make_base(trial.config, home))
-        run = open_run(trial.config, home)
+        run = create_run(trial.config, home)
         assert len(list(advance(run, 8))) == 8
         entry = run.store.find(run.keys[-1])
         assert entry is not None

@@ -44,15 +44,16 @@ def prepare_flow(home: Any) -> None:
     start_server()
 
 
-def print_run(run_id: str) -> None:
-    """Print the table of a run that has ended, and a hint if there was little to learn in it."""
+def print_run(run_id: str, evaluation: Any) -> None:
+    """Print the table of a run that has ended, as this call measured it, and a hint if there was little to learn."""
     from dashboards.report import print_table
     from siri import progress
     from siri.home import find_home
     from siri.runs import step_log
-    from siri.runs.run import reopen_run
+    from siri.runs.run import load_run
 
-    run = reopen_run(find_home(), run_id)
+    loaded = load_run(find_home(), run_id)
+    run = loaded.called_with(loaded.config.model_copy(update={"evaluation": evaluation}))
     print_rich(print_table(run, []))
     hint = progress.hint_of(step_log.read_lines(run.folder / step_log.METRICS))
     if hint is not None:

@@ -13,7 +13,10 @@ from siri.errors import InputError
 def compare(
     runs: Annotated[
         list[str],
-        typer.Argument(help="Runs or recipes, the first set beside all others; or one sweep, with its overrides."),
+        typer.Argument(
+            help="Runs or recipes, the first set beside all others, with evaluation.…=value; or one sweep, with its "
+            "overrides."
+        ),
     ],
     benchmark: Annotated[
         str | None, typer.Option(help="Which benchmark. [default: the first run's first final one with results]")
@@ -38,7 +41,6 @@ def compare(
     Examples: `siri compare laptop laptop-constant` · `siri compare paper` · `siri compare paper --csv paper.csv`
     """
     from siri.cli import results
-    from siri.runs.run import reopen_run
 
     place = open_home(home)
     job = results.find_sweep(place, runs, size)
@@ -47,7 +49,7 @@ def compare(
         return
     if size is not None or picture is not None:
         raise InputError(f"runs={runs[0]}: a run, while --size and --picture are for a sweep")
-    opened = list({run.id: run for run in (reopen_run(place, name) for name in runs)}.values())
+    opened = results.load_runs(place, runs, benchmark)
     results.show_runs(opened, benchmark, results.Files(report, csv, parquet), as_json)
 
 
@@ -81,6 +83,9 @@ def preview(
 
 def show(
     snapshot: SnapshotName,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="How it was measured, where not as its run was: `evaluation.samples=3`.")
+    ] = None,
     problem: Annotated[int, typer.Option(min=1, help="Which problem of the benchmark, counted from 1.")] = 1,
     benchmark: Annotated[str | None, typer.Option(help="Which benchmark. [default: the run's final one]")] = None,
     home: HomeOption = None,
@@ -90,15 +95,17 @@ def show(
 
     Example: `siri show laptop:c3-low --problem 3`
     """
+    from siri.cli.results import measured_as
     from siri.evaluation.evaluation import Evaluation
     from siri.runs.run import find_snapshot
 
-    run, name = find_snapshot(open_home(home), snapshot)
+    found, name = find_snapshot(open_home(home), snapshot)
+    run = measured_as(found, overrides or [], benchmark)
     evaluation = Evaluation(run, name, benchmark or run.config.evaluation.final[0])
+    rows = evaluation.samples()
     if problem > len(evaluation.problems):
         raise InputError(f"problem={problem}: {evaluation.problems.name} has {len(evaluation.problems)} problems")
     asked = evaluation.problems.problems[problem - 1]
-    rows = evaluation.samples()
     answers = rows[rows["problem"] == asked.id][["sample", "verdict", "length", "finished", "text"]]
     if as_json:
         described = {"question": asked.question, "answer": asked.answer}

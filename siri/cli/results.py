@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from sweeps.phase import Job
 
 
+EVALUATION = "evaluation."
+"""What an override begins with that changes how snapshots are measured, and no run."""
+
+
 @dataclass(frozen=True)
 class Files:
     """What is to be written, and where."""
@@ -46,13 +50,15 @@ class Files:
 def find_sweep(home: "Home", names: Sequence[str], size: str | None) -> "Job | None":
     """The sweep that the arguments of `siri compare` name: a name, a file or a study, then overrides; None for runs.
 
-    A run of that name comes first, unless a size is given.
+    A run of that name comes first, unless a size is given; its overrides are of how snapshots were measured.
     """
+    from siri.runs.catalog import is_known
     from sweeps.phase import Job
     from sweeps.spec import size_name, sweep_names
 
     first, *overrides = names
-    if not all("=" in text for text in overrides) or (size is None and not overrides and _is_run(home, first)):
+    measured = all(text.startswith(EVALUATION) for text in overrides)
+    if not all("=" in text for text in overrides) or (size is None and measured and is_known(home, first)):
         return None
     if first in sweep_names() or Path(first).is_file():
         return Job(first, size_name(size or "laptop"), home, extra=tuple(overrides))
@@ -63,14 +69,6 @@ def find_sweep(home: "Home", names: Sequence[str], size: str | None) -> "Job | N
     if size is not None or overrides:
         raise InputError(f"sweep={first}: neither a file nor one of {', '.join(sweep_names())}")
     return None
-
-
-def _is_run(home: "Home", name: str) -> bool:
-    from siri.runs.catalog import labels_of, list_runs
-
-    runs = list_runs(home)
-    known = [(run["id"], run["name"], *labels_of(run)) for run in runs]
-    return any(name in names or (len(name) >= 4 and names[0].startswith(name)) for names in known)
 
 
 def _of_study(job: "Job", study: str) -> "Job":
@@ -94,8 +92,45 @@ def show_runs(runs: "Sequence[Run]", benchmark: str | None, files: Files, as_jso
         print(table.to_json(orient="records", indent=1))
         return
     print_rich(pages.print_table(runs[0], runs[1:], benchmark))
+    print_others(runs, benchmark)
     path = files.report or runs[0].home.reports / _report_name(runs)
     print(f"report: {pages.write_report(runs[0], runs[1:], path, benchmark)}")
+
+
+def load_runs(home: "Home", names: Sequence[str], benchmark: str | None) -> "list[Run]":
+    """The runs of some names, each once, under the `evaluation.…=value` overrides among these.
+
+    Without any, each under its own settings, or under those that it has been measured under. Raises InputError.
+    """
+    from siri.runs.run import load_run
+
+    found = [load_run(home, name) for name in names if "=" not in name]
+    runs = [*{run.id: run for run in found}.values()]
+    return [measured_as(run, [name for name in names if "=" in name], benchmark) for run in runs]
+
+
+def measured_as(run: "Run", overrides: Sequence[str], benchmark: str | None) -> "Run":
+    """A run under overrides of its evaluation; without any, under settings that it has been measured under."""
+    from siri.config import override
+    from siri.evaluation.variants import as_measured
+
+    if not overrides:
+        return as_measured(run, benchmark)
+    for text in overrides:
+        if not text.startswith(EVALUATION):
+            raise InputError(f"{text}: of a run that is there only {EVALUATION}… can be chosen")
+    return run.evaluated_under(override(run.config, overrides).evaluation)
+
+
+def print_others(runs: "Sequence[Run]", benchmark: str | None) -> None:
+    """Say under which other settings the runs have been measured, and how to see that."""
+    from dashboards import data
+    from siri.evaluation.variants import other_measurements
+
+    shown = data.find_benchmark(runs[0], benchmark)
+    names = shlex.join(run.name for run in runs)
+    for words in dict.fromkeys(words for run in runs for words in other_measurements(run, shown)):
+        print(f"also measured, see: siri compare {names} {words}")
 
 
 def _report_name(runs: "Sequence[Run]") -> str:

@@ -13,7 +13,7 @@ from siri.errors import InputError
 
 def list_snapshots(home: HomeOption = None, as_json: Json = False) -> None:
     """List the snapshots of all runs that are in the store."""
-    from siri.runs.run import snapshot_rows
+    from siri.runs.catalog import snapshot_rows
 
     place = open_home(home)
     rows = snapshot_rows(place)
@@ -27,7 +27,8 @@ def list_snapshots(home: HomeOption = None, as_json: Json = False) -> None:
 
 def show_snapshot(snapshot: SnapshotName, home: HomeOption = None, as_json: Json = False) -> None:
     """Show where a snapshot comes from: its key, the snapshots before it, what made it, its files."""
-    from siri.runs.run import describe_snapshot, find_snapshot
+    from siri.runs.exporting import describe_snapshot
+    from siri.runs.run import find_snapshot
 
     described = describe_snapshot(*find_snapshot(open_home(home), snapshot))
     if as_json:
@@ -56,7 +57,8 @@ def export_snapshot(
 
     Example: `siri snapshots export laptop:c3-low ./siri-low`
     """
-    from siri.runs.run import export, find_snapshot
+    from siri.runs.exporting import export
+    from siri.runs.run import find_snapshot
 
     export(*find_snapshot(open_home(home), snapshot), folder)
     print(f"written: {folder}")
@@ -68,12 +70,12 @@ def promote_snapshot(snapshot: SnapshotName, home: HomeOption = None) -> None:
     Example: `siri snapshots promote laptop:step-30`
     """
     from siri.runs.retention import promote
-    from siri.runs.run import reopen_run
+    from siri.runs.run import load_run
 
     run, _, name = snapshot.rpartition(":")
     if not run:
         raise InputError(f"snapshot={snapshot}: must look like RUN:step-N, as in laptop:step-30")
-    opened = reopen_run(open_home(home), run)
+    opened = load_run(open_home(home), run)
     print(f"kept: {opened.name}:{name} {promote(opened, name)[:12]}")
 
 

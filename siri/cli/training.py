@@ -71,7 +71,7 @@ def train(
         again = same_command(recipe, overrides or [], until, home)
         print(f"stopped in {stopped}; its checkpoint is kept. Resume with: {again}", file=sys.stderr)
         raise typer.Exit(130) from None
-    print_run(run_id)
+    print_run(run_id, settings.evaluation)
     print(f"run {run_id} · a report with pictures: siri compare {run_id}")
 
 
@@ -98,17 +98,17 @@ def fork_overrides(start: str | None, carry: str | None, home: Path | None) -> l
 
 def print_launch(settings: Any) -> None:
     """Print the settings of verl's trainer for a run's first stage. Raises InputError for another engine."""
-    from siri.engines.verl.launch import preview_overrides
-    from siri.errors import InputError
+    from siri.engines import launch_lines
 
-    if settings.engine.name != "verl":
-        raise InputError(f"--dry-run: shows a launch of verl; engine.name={settings.engine.name} has none")
-    print("\n".join(preview_overrides(settings)))
+    print("\n".join(launch_lines(settings)))
 
 
 def evaluate(
     run: RunName,
-    snapshots: Annotated[list[str] | None, typer.Argument(help="Names of snapshots; none: all that are there.")] = None,
+    snapshots: Annotated[
+        list[str] | None,
+        typer.Argument(help="Names of snapshots, none: all that are there; and settings, `evaluation.samples=3`."),
+    ] = None,
     benchmark: Annotated[
         list[str] | None, typer.Option(help="`dev`, `test` or a problem file; may be given again.")
     ] = None,
@@ -118,10 +118,14 @@ def evaluate(
 
     Examples: `siri evaluate laptop` · `siri evaluate laptop c3-low c3-high --benchmark my-problems.jsonl`
     """
-    from siri.runs.run import check_benchmarks, reopen_run
+    from siri.cli.results import measured_as
+    from siri.runs.run import check_benchmarks, load_run
 
-    opened = reopen_run(open_home(home), run)
-    for name in snapshots or []:
+    words = snapshots or []
+    overrides, snapshots = [word for word in words if "=" in word], [word for word in words if "=" not in word]
+    found = load_run(open_home(home), run)
+    opened = found.called_with(measured_as(found, overrides, None).config if overrides else found.config)
+    for name in snapshots:
         opened.step_of(name)
     check_benchmarks(benchmark or [], "--benchmark")
     check_benchmarks([] if benchmark else opened.config.evaluation.final, "evaluation.final")
@@ -130,14 +134,14 @@ def evaluate(
     from flows.evaluation import evaluate as flow
     from siri.evaluation.evaluation import Evaluation
 
-    flow(opened.id, snapshots or [], benchmark or [])
+    flow(opened.id, snapshots, benchmark or [], overrides)
     there = [name for name in opened.snapshot_steps if opened.snapshot(name) is not None]
     for name in snapshots or there:
         for measured in benchmark or opened.config.evaluation.final:
-            found = Evaluation(opened, name, measured).report()
-            right, tokens = found.accuracy, found.length
+            report = Evaluation(opened, name, measured).report()
+            right, tokens = report.accuracy, report.length
             print(
-                f"{name} on {found.benchmark}: accuracy {right.mean:.3f} ({right.low:.3f} to {right.high:.3f}), "
+                f"{name} on {report.benchmark}: accuracy {right.mean:.3f} ({right.low:.3f} to {right.high:.3f}), "
                 f"{tokens.mean:.1f} tokens ({tokens.low:.1f} to {tokens.high:.1f})"
             )
 

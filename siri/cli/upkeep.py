@@ -14,7 +14,8 @@ def sync(
 ) -> None:
     """Upload what MLflow or the shared store lacks. Safe to repeat; use it after an outage."""
     from siri import tracking
-    from siri.runs.run import list_runs, reopen_run
+    from siri.runs.catalog import list_runs
+    from siri.runs.run import load_run
     from siri.store.replicated import share
 
     place = open_home(home)
@@ -24,7 +25,7 @@ def sync(
     if not names:
         print(f"no runs yet in {place.root}")
     for name in names:
-        run = reopen_run(place, name)
+        run = load_run(place, name)
         print(f"{run.name}: {tracking.sync(run)}")
 
 

@@ -1,35 +1,113 @@
-"""The engines by name."""
+"""The engines by name: what each is, what it can do, and what decides its bits, all known before one is opened."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
-from siri.config import EngineName, RunConfig
-from siri.engine import Engine, Sampler
+from siri.config import EngineName, RunConfig, with_absolute_paths
 from siri.errors import InputError
 from siri.problems import ProblemSet
 
-ENGINES: dict[EngineName, str] = {
-    "local": "siri.engines.local:LocalEngine",
-    "scripted": "siri.engines.scripted:ScriptedEngine",
-    "scripted-process": "siri.engines.scripted:ScriptedProcessEngine",
-    "verl": "siri.engines.verl.engine:VerlEngine",
+if TYPE_CHECKING:  # it brings torch, which a preview and a list of runs do without
+    from siri.engine import Engine, Sampler
+
+
+@dataclass(frozen=True)
+class EngineKind:
+    """An engine and what it can do; whoever needs to know asks here and not for its name."""
+
+    place: str
+    """module:class; imported when opened, since each brings libraries that the others do not need."""
+    numerics: str
+    """module:function of the config: what decides the bits."""
+    has_model: bool = True
+    """Whether its policy is a causal LM: warmed up or taken over from a folder, exported, sampled by vLLM."""
+    base_engine: EngineName | None = None
+    """The engine that makes its laptop base; None: itself."""
+    takes_hub_names: bool = False
+    """Whether `model.base` may be a hub name, whose files are fetched."""
+    always_on_gpus: bool = False
+    """Whether it takes its turn at the GPUs whatever `engine.device` says."""
+    library: str = ""
+    """What it needs that the package does not bring by itself."""
+    launch: str = ""
+    """module:function of the config: the lines that it is started with, where it starts another program."""
+    settings: str = ""
+    """The group below `engine` that it alone reads."""
+    bytes_per_parameter: int | None = None
+    """Of a snapshot, where its form differs from weights and two moments in `engine.dtype`."""
+
+
+ENGINES: dict[EngineName, EngineKind] = {
+    "local": EngineKind("siri.engines.local:LocalEngine", "siri.engines.local.engine:numerics_of"),
+    "scripted": EngineKind(
+        "siri.engines.scripted:ScriptedEngine", "siri.engines.scripted.engine:numerics_of", has_model=False
+    ),
+    "scripted-process": EngineKind(
+        "siri.engines.scripted:ScriptedProcessEngine", "siri.engines.scripted.engine:numerics_of", has_model=False
+    ),
+    "verl": EngineKind(
+        "siri.engines.verl.engine:VerlEngine",
+        "siri.engines.verl.engine:numerics_of",
+        base_engine="local",
+        takes_hub_names=True,
+        always_on_gpus=True,
+        library="verl",
+        launch="siri.engines.verl.launch:preview_overrides",
+        settings="verl",
+        bytes_per_parameter=14,  # bfloat16 weights for people, float32 weights, two float32 moments
+    ),
 }
-"""Name -> module:class; imported when opened, since each brings libraries that the others do not need."""
 
 
-def open_engine(config: RunConfig, problems: ProblemSet) -> Engine:
+def kind_of(config: RunConfig) -> EngineKind:
+    """What the config's engine is and can do."""
+    return ENGINES[config.engine.name]
+
+
+def open_engine(config: RunConfig, problems: ProblemSet) -> "Engine":
     """The engine that the config names, ready to train on `problems`; the caller closes it.
 
     Raises InputError for an engine that this installation does not have.
     """
     require_engine(config)
-    module, _, attribute = ENGINES[config.engine.name].partition(":")
-    make: Callable[[RunConfig, ProblemSet], Engine] = getattr(import_module(module), attribute)
-    return make(config, problems)
+    make: Callable[[RunConfig, ProblemSet], Engine] = _imported(kind_of(config).place)
+    return make(with_absolute_paths(config), problems)
 
 
-def open_sampler(config: RunConfig, engine: Engine) -> Sampler:
+def numerics(config: RunConfig) -> dict[str, Any]:
+    """What decides the bits of the config's engine here, beside the config: versions, device, batching rule, …
+
+    No engine is opened. Raises InputError for an engine that this installation does not have.
+    """
+    require_engine(config)
+    told: Callable[[RunConfig], dict[str, Any]] = _imported(kind_of(config).numerics)
+    return told(config)
+
+
+def base_config(config: RunConfig) -> RunConfig:
+    """The config under the engine that makes its base: a run on a cluster starts from what the local engine makes."""
+    name = kind_of(config).base_engine or config.engine.name
+    return config.model_copy(update={"engine": config.engine.model_copy(update={"name": name})})
+
+
+def launch_lines(config: RunConfig) -> list[str]:
+    """The lines that the config's engine is started with. Raises InputError for one that starts no other program."""
+    if not kind_of(config).launch:
+        launched = " or ".join(name for name, kind in ENGINES.items() if kind.launch)
+        raise InputError(f"--dry-run: shows a launch of {launched}; engine.name={config.engine.name} has none")
+    lines: list[str] = _imported(kind_of(config).launch)(config)
+    return lines
+
+
+def _imported(place: str) -> Any:
+    module, _, attribute = place.partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def open_sampler(config: RunConfig, engine: "Engine") -> "Sampler":
     """What evaluations sample with: the run's engine itself or vLLM; the caller closes it. Raises InputError."""
     require_sampler(config)
     if config.evaluation.sampler == "torch":
@@ -43,7 +121,7 @@ def require_sampler(config: RunConfig) -> None:
     """Raise InputError for a sampler of evaluations that this installation, or the engine's policy, does not have."""
     if config.evaluation.sampler != "vllm":
         return
-    if config.engine.name.startswith("scripted"):
+    if not kind_of(config).has_model:
         raise InputError(f"evaluation.sampler=vllm: engine.name={config.engine.name} has no model; use torch")
     if find_spec("vllm") is None:
         raise InputError(
@@ -52,10 +130,17 @@ def require_sampler(config: RunConfig) -> None:
         )
 
 
+def is_installed(config: RunConfig) -> bool:
+    """Whether this installation has the config's engine."""
+    library = kind_of(config).library
+    return not library or find_spec(library) is not None
+
+
 def require_engine(config: RunConfig) -> None:
     """Raise InputError for an engine that this installation does not have."""
-    if config.engine.name == "verl" and find_spec("verl") is None:
+    library = kind_of(config).library
+    if not is_installed(config):
         raise InputError(
-            "engine.name=verl: verl is not installed here; `pip install 'siri-rl[verl]'` brings it. "
-            "`siri train RECIPE --dry-run` and `siri preview` do without"
+            f"engine.name={config.engine.name}: {library} is not installed here; "
+            f"`pip install 'siri-rl[{library}]'` brings it. `siri train RECIPE --dry-run` and `siri preview` do without"
         )

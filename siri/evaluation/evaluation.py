@@ -1,28 +1,35 @@
 """Evaluations in the store: named by snapshot, benchmark and sampling settings, made once, kept with every sample."""
 
 import json
+import re
 import shutil
 from collections.abc import Generator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from siri.config import absolute_benchmark
 from siri.engine import SampleRequest
 from siri.engines import open_engine, open_sampler
 from siri.errors import InputError
 from siri.evaluation.report import EvalReport, report_from_json, summarise, tabulate
-from siri.problems import ProblemSet, load_benchmark
+from siri.problems import BENCHMARKS, Problem, ProblemSet, load_benchmark
 from siri.runs import keys
-from siri.runs.run import Run
+from siri.runs.catalog import note_measured
+from siri.runs.run import Run, describe_set, require_same_makers
 from siri.store.entries import Entry, Manifest, Store, describe_files, full_disk_explained
 from siri.store.replicated import open_store
 
 REPORT = "report.json"
 SAMPLES = "samples.parquet"
+PROBLEMS = "problems.parquet"
+"""The benchmark as it was put: tables and answers are read without its file."""
+OF_DIGEST = re.compile(r"(.+)@([0-9a-f]{8,64})")
+"""The problems of a name by the beginning of their digest."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +40,28 @@ class Evaluation:
     snapshot: str
     """Name of the snapshot."""
     benchmark: str
-    """`dev`, `test` or the path of a problem file."""
+    """`dev`, `test` or the path of a problem file; `dev@DIGEST` for problems that have changed since."""
+
+    @cached_property
+    def asked(self) -> ProblemSet:
+        """The benchmark's problems as they are now. Raises InputError for a file that is not there or broken."""
+        splits = {"dev": self.run.problems.dev, "test": self.run.problems.test} if self.benchmark in BENCHMARKS else {}
+        return splits.get(self.benchmark) or load_benchmark(self.benchmark, "benchmark")
 
     @cached_property
     def problems(self) -> ProblemSet:
-        """The benchmark's problems. Raises InputError for a file that is not there or broken."""
-        splits = {"dev": self.run.problems.dev, "test": self.run.problems.test}
-        return splits.get(self.benchmark) or load_benchmark(self.benchmark, "benchmark")
+        """The problems as they were put to the snapshot; as they are now where that is still to be done."""
+        entry = self.find()
+        return self.asked if entry is None else read_problems(entry.folder)
+
+    @cached_property
+    def digest(self) -> str:
+        """Which problems: those that the run recorded under the benchmark's name, else what its file holds now."""
+        found = OF_DIGEST.fullmatch(self.benchmark)
+        if found:
+            return find_digest(self.store, self.snapshot_key, found[2]) or found[2]
+        recorded = self.run.sets.get(absolute_benchmark(self.benchmark))
+        return str(recorded["digest"]) if recorded else self.asked.digest
 
     @property
     def budget(self) -> int:
@@ -49,17 +71,18 @@ class Evaluation:
     @property
     def settings(self) -> dict[str, Any]:
         """Everything that decides the samples, apart from the snapshot and the sampler's version, which is recorded."""
-        evaluation, problems = self.run.config.evaluation, self.run.config.problems
+        evaluation = self.run.config.evaluation
         return {
-            "benchmark": self.problems.digest,
+            "benchmark": self.digest,
             "budget": self.budget,
             "samples": evaluation.samples,
             "temperature": evaluation.temperature,
             "seed": evaluation.seed,
-            "prompt": [problems.template, problems.suffix],
-            "grader": problems.grader,
+            "sampler": evaluation.sampler,
+            "prompt": self.run.prompt,
+            "grader": list(self.run.grader),
             "numerics": self.run.numerics,
-        } | ({} if evaluation.sampler == "torch" else {"sampler": evaluation.sampler})
+        }
 
     @cached_property
     def snapshot_key(self) -> str:
@@ -77,7 +100,10 @@ class Evaluation:
         return open_store(self.run.home, "evaluations")
 
     def find(self) -> Entry | None:
-        """The stored evaluation, verified; None when it has not been made."""
+        """The stored evaluation, verified; None when it has not been made.
+
+        Raises InputError for a problem file that is gone and that the run was never measured on.
+        """
         return self.store.verified(self.key)
 
     def report(self) -> EvalReport:
@@ -97,9 +123,36 @@ class Evaluation:
         return entry
 
 
+def asked_name(benchmark: str) -> str:
+    """What an evaluation's manifest calls its benchmark: a file by its name, without the folders of this machine."""
+    found = OF_DIGEST.fullmatch(benchmark)
+    return Path(found[1] if found else benchmark).name
+
+
 def read_report(folder: Path) -> EvalReport:
     """The report in an evaluation's folder."""
     return report_from_json(json.loads((folder / REPORT).read_text()))
+
+
+def read_problems(folder: Path) -> ProblemSet:
+    """The problems in an evaluation's folder."""
+    rows = pd.read_parquet(folder / PROBLEMS)
+    members = zip(rows["id"], rows["question"], rows["answer"], strict=True)
+    return ProblemSet(read_report(folder).benchmark, tuple(Problem(*member) for member in members))
+
+
+def find_digest(store: Store, snapshot: str, beginning: str) -> str | None:
+    """The digest, by its beginning, of problems that a snapshot has been measured on."""
+    found = (str(entry.manifest.facts["benchmark"]) for entry in store.entries() if entry.manifest.parent == snapshot)
+    return next((digest for digest in found if digest.startswith(beginning)), None)
+
+
+def find_evaluation(evaluation: Evaluation) -> Entry | None:
+    """The stored evaluation; None when it has not been made, or its benchmark's file is not there to tell."""
+    try:
+        return evaluation.find()
+    except InputError:
+        return None
 
 
 def measure(evaluation: Evaluation) -> Generator[int, None, EvalReport]:
@@ -110,48 +163,60 @@ def measure(evaluation: Evaluation) -> Generator[int, None, EvalReport]:
     with full_disk_explained(evaluation.store.root), evaluation.store.lease(evaluation.key):
         found = evaluation.find()
         if found is not None:
+            _note_file(evaluation)
             return read_report(found.folder)
         snapshot = evaluation.run.snapshot(evaluation.snapshot)
         if snapshot is None:
             raise InputError(
                 f"snapshot={evaluation.snapshot}: not in the store; `siri train` with the same recipe makes it"
             )
+        _require_same(evaluation)
         rows, sampler = yield from _sample(evaluation, snapshot)
         settings = evaluation.run.config.evaluation
-        report = summarise(rows, evaluation.problems.name, evaluation.budget, settings.temperature, settings.seed)
+        report = summarise(rows, evaluation.asked.name, evaluation.budget, settings.temperature, settings.seed)
         _commit(evaluation, snapshot, rows, report, sampler)
+        _note_file(evaluation)
         return report
+
+
+def _note_file(evaluation: Evaluation) -> None:
+    """A problem file is read again under its name when tables are made: as it was, whatever it holds by then."""
+    name = absolute_benchmark(evaluation.benchmark)
+    if name not in BENCHMARKS and not OF_DIGEST.fullmatch(name):
+        facts = describe_set(evaluation.problems)
+        note_measured(evaluation.run.home, evaluation.run.folder, name, facts)
 
 
 def _sample(evaluation: Evaluation, snapshot: Entry) -> Generator[int, None, tuple[pd.DataFrame, dict[str, Any]]]:
     """The samples, and the numerics of what wrote them."""
     run, settings, batches = evaluation.run, evaluation.run.config.evaluation, []
     request = SampleRequest(
-        problems=evaluation.problems.problems,
+        problems=evaluation.asked.problems,
         samples=settings.samples,
         budget=evaluation.budget,
         temperature=settings.temperature,
         seed=settings.seed,
     )
     done = 0
-    with closing(open_engine(run.config, run.problems.train)) as engine:
-        _require_same(engine.numerics(), run)
-        with closing(open_sampler(run.config, engine)) as sampler:
-            for batch in sampler.sample(snapshot.folder, request):
-                batches.append(batch)
-                done += len(batch.texts)
-                yield done
-            return tabulate(batches), sampler.numerics()
+    with (
+        closing(open_engine(run.engine_config, ProblemSet("none", ()))) as engine,
+        closing(open_sampler(run.config, engine)) as sampler,
+    ):
+        for batch in sampler.sample(snapshot.folder, request):
+            batches.append(batch)
+            done += len(batch.texts)
+            yield done
+        return tabulate(batches), sampler.numerics()
 
 
-def _require_same(numerics: dict[str, Any], run: Run) -> None:
-    """Raise InputError where another engine than the run's would be measured with: its numbers do not compare."""
-    other = [name for name in numerics if numerics[name] != run.numerics.get(name)]
-    if other:
-        name = other[0]
+def _require_same(evaluation: Evaluation) -> None:
+    """Raise InputError where something else than the evaluation's key names would be measured, or be measured with."""
+    run, benchmark = evaluation.run, evaluation.benchmark
+    require_same_makers(run, "evaluations do not compare across engines: train it again here, or measure it there")
+    if evaluation.asked.digest != evaluation.digest:
         raise InputError(
-            f"run={run.name}: made with {name}={run.numerics.get(name)}, here it is {numerics[name]}; "
-            "evaluations do not compare across engines: train it again here, or measure it there"
+            f"run={run.name}: the problems of {benchmark} have changed since it was made; "
+            "`siri evaluate` measures it on what they are now"
         )
 
 
@@ -161,6 +226,7 @@ def _commit(
     folder = evaluation.store.scratch()
     try:
         rows.to_parquet(folder / SAMPLES, index=False)
+        pd.DataFrame([asdict(problem) for problem in evaluation.asked]).to_parquet(folder / PROBLEMS, index=False)
         (folder / REPORT).write_text(json.dumps(report.to_json(), indent=1))
         manifest = Manifest(
             key=evaluation.key,
@@ -169,7 +235,7 @@ def _commit(
             role="evaluation",
             weights_sha256=snapshot.manifest.weights_sha256,
             files=describe_files(folder),
-            facts=evaluation.settings | {"sampler": sampler},
+            facts=evaluation.settings | {"asked": asked_name(evaluation.benchmark), "sampled_by": sampler},
         )
         evaluation.store.commit(folder, manifest)
     finally:

@@ -37,12 +37,16 @@ class Method:
     def link(self, settings: MethodSettings) -> dict[str, Any]:
         """What of the method goes into a snapshot's key: which functions made the step, and their settings.
 
-        Two methods of different names that share all functions make the same policy, hence the same key.
+        Two methods of different names that share all functions make the same policy, hence the same key. `shared` are
+        the settings that all methods have, `settings` a method's own: none has any yet.
         """
         functions = (self.budgets, self.prompts, self.rewards, self.advantages, self.loss)
-        named = {"functions": [_name(function) for function in functions]}
-        changed = {"version": self.version} if self.version != 1 else {}
-        return named | changed | settings.model_dump(exclude={"name"})
+        return {
+            "functions": [_name(function) for function in functions],
+            "version": self.version,
+            "shared": settings.model_dump(exclude={"name"}),
+            "settings": {},
+        }
 
 
 def _name(function: Callable[..., Any]) -> str:

@@ -17,8 +17,9 @@ from siri.monitoring.length_extrema import find_turn, stage_before
 from siri.monitoring.monitors import Alarm, Monitors, Surroundings
 from siri.processes.stopping import Stop
 from siri.runs import step_log
+from siri.runs.advancing import advance
 from siri.runs.catalog import held_steps, kept_names, list_runs, note_kept, write_held
-from siri.runs.run import Run, advance, describe_run
+from siri.runs.run import Run, describe_run
 from siri.schedule import Stage
 from siri.store.entries import write_atomically
 from siri.store.tombstones import bury

@@ -7,11 +7,11 @@ from pydantic import Field
 
 from siri.errors import InputError
 from siri.problems import laptop
-from siri.problems.files import load_problems
+from siri.problems.files import FileState, file_state, load_problems
 from siri.problems.grading import GraderName
 from siri.problems.order import deal, problems_of_step
 from siri.problems.problem import SPLITS, Problem, ProblemSet, Split, Splits, split_of
-from siri.problems.prompts import Prompt, TemplateName, encode_prompt, make_prompt
+from siri.problems.prompts import Prompt, TemplateName, encode_prompt, make_prompt, prompt_link
 from siri.settings import Settings
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "load_splits",
     "make_prompt",
     "problems_of_step",
+    "prompt_link",
     "split_of",
 ]
 
@@ -64,13 +65,19 @@ class ProblemSettings(Settings):
     """A file of problems for final tables; without it a tenth of the source is held out."""
 
 
-@lru_cache(maxsize=4)
 def load_splits(settings: ProblemSettings) -> Splits:
     """The train, dev and test problems that the settings name.
 
     Without files of their own, dev and test each hold the tenth of the source whose questions hash there, and train
     never sees them. Raises InputError when a source cannot be read or leaves a split empty.
     """
+    files = (settings.source, settings.dev, settings.test)
+    return _load_splits(settings, tuple(file_state(name) for name in files if name is not None))
+
+
+@lru_cache(maxsize=4)
+def _load_splits(settings: ProblemSettings, states: tuple[FileState | None, ...]) -> Splits:
+    """As `load_splits`; read again when a file has changed since."""
     own: dict[Split, str] = {}
     if settings.dev is not None:
         own["dev"] = settings.dev

@@ -25,6 +25,19 @@ _NAMED_AT_MOST = 5
 Row = Mapping[str, Any]
 
 
+FileState = tuple[str, int, int, int, int]
+"""Absolute path, size, inode and times (ns) of last change; the second one no user can set back."""
+
+
+def file_state(source: str) -> FileState | None:
+    """Tells one content of a problem file from the next without reading it; None for what is no file."""
+    path = Path(source).expanduser()
+    if path.suffix not in SUFFIXES or not path.is_file():
+        return None
+    found = path.stat()
+    return (str(path.absolute()), found.st_size, found.st_ino, found.st_mtime_ns, found.st_ctime_ns)
+
+
 def load_problems(source: str, setting: str = "problems.source", names: Sequence[str] = ("laptop",)) -> ProblemSet:
     """All problems of a file, or of a data set on the Hugging Face hub (`owner/name`), in their order.
 

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
+from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
@@ -147,6 +148,16 @@ GRADERS: dict[GraderName, Grader] = {
     "answer": Grader(find_answer, compare_maths),
     "boxed": Grader(find_boxed, compare_maths),
 }
+
+VERSIONS: dict[GraderName, int] = {"exact": 1, "answer": 1, "boxed": 1}
+"""Raised by hand when a rule gives another verdict on the same response."""
+
+
+def grader_version(name: GraderName) -> str:
+    """Version of a rule as it stands in keys: its own, and that of the library it asks where it asks one."""
+    asks = "" if GRADERS[name].compare is compare_tokens else f", math-verify {version('math-verify')}"
+    return f"{VERSIONS[name]}{asks}"
+
 
 # What changes how an answer looks, never what it is; a percent or degree sign goes too, as benchmarks often omit it.
 _COSMETICS = (

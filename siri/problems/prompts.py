@@ -1,7 +1,7 @@
 """The one way from a problem to token ids; every engine calls it, so all of them train on the same prompts."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from siri.errors import InputError
 from siri.problems.problem import Problem
@@ -10,6 +10,20 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 TemplateName = Literal["chat", "plain"]
+
+
+class PromptSettings(Protocol):
+    """What of a run's settings makes its prompts."""
+
+    @property
+    def template(self) -> TemplateName:
+        """How a question becomes text."""
+        ...
+
+    @property
+    def suffix(self) -> str:
+        """What is put behind it."""
+        ...
 
 
 class Prompt(NamedTuple):
@@ -55,11 +69,33 @@ def _spaced(suffix: str) -> str:
 
 def _encode_chat(text: str, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
     messages = [{"role": "user", "content": text}]
-    return list(tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False))
+    return list(tokenizer.apply_chat_template(messages, return_dict=False, **ARGUMENTS))
 
 
 def _encode_plain(text: str, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
     return list(tokenizer(text)["input_ids"])
+
+
+RULES = 1
+"""Raised by hand when a question, by the same template and suffix, becomes other token ids."""
+ARGUMENTS = {"add_generation_prompt": True}
+"""What a chat template is told beside the messages."""
+
+
+def prompt_link(settings: "PromptSettings") -> dict[str, Any]:
+    """What of the prompts goes into a snapshot's key, as JSON values.
+
+    A prompt is a function of the question (named by the problems' digest), of these values, and of the tokenizer's
+    files with the text of its chat template (named by the base). Rendering the train split would say the same, and
+    takes a tokenizer and seconds where a run is only looked up or planned. Whatever else reaches a template has to
+    stand here.
+    """
+    return {
+        "rules": RULES,
+        "template": settings.template,
+        "suffix": settings.suffix,
+        "arguments": ARGUMENTS if settings.template == "chat" else {},
+    }
 
 
 TEMPLATES: dict[TemplateName, Callable[[str, "PreTrainedTokenizerBase"], list[int]]] = {

@@ -1,16 +1,17 @@
 """The policy before RL: made by warm-up, or taken over from a folder, and kept in the store under its weights' name."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 from siri.config import ForkSettings, RunConfig
 from siri.engine import StagePlan, StepReport
-from siri.engines import open_engine
+from siri.engines import base_config, kind_of, numerics, open_engine
 from siri.errors import InputError
 from siri.home import Home
 from siri.problems import load_splits
@@ -34,6 +35,8 @@ from siri.store.tombstones import is_state
 
 Beside = Callable[[Path], dict[str, str]]
 """What of a base's folder names it, beside its weights."""
+PASSED_OVER = re.compile(r"(^|/)(\.|README|LICEN[CS]E|NOTICE)|\.md$")
+"""In a folder that somebody brings: files and folders that make no policy."""
 NOT_MODEL = (*STATE, "steps.jsonl", "responses.jsonl", MANIFEST)
 """Files of a checkpoint that are not the model: RL starts with a fresh optimizer and sees the weights alone."""
 
@@ -45,58 +48,70 @@ def make_base(config: RunConfig, home: Home, stop: Stop | None = None) -> Iterat
     """
     store = open_store(home)
     with full_disk_explained(home.store), closing(open_engine(config, load_splits(config.problems).train)) as engine:
-        numerics = base_numerics(config, engine.numerics())
-        name = base_name(config, numerics)
+        name = base_name(config)
         if find_base(store, name) is not None:
             return
         if _needs_warmup(config):
-            yield from _warm_up(config, store, numerics, stop or Stop())
+            yield from _warm_up(config, store, stop or Stop())
             if stop is not None and stop.is_set():
                 return
         with store.lease(name):
             if find_base(store, name) is None:
                 if _needs_warmup(config):
-                    _adopt(store, name, partial(_copy_warmed, config, store, numerics), lambda folder: {})
+                    _adopt(store, name, partial(_copy_warmed, config, store), lambda folder: {})
                 else:
                     _adopt(store, name, engine.make_base, _beside_weights)
 
 
 def _needs_warmup(config: RunConfig) -> bool:
-    return config.model.base == "laptop" and not config.engine.name.startswith("scripted")
+    return config.model.base == "laptop" and kind_of(config).has_model
 
 
-def base_numerics(config: RunConfig, numerics: dict[str, Any]) -> dict[str, Any]:
-    """The numerics of the engine that makes the base: a run on verl starts from what the local engine makes."""
-    if config.engine.name != "verl":
-        return numerics
-    from siri.engines.local.engine import numerics_of
+def base_name(config: RunConfig) -> str:
+    """What a base is asked for by, before its weights are known: the chain of its warm-up, or its folder's content.
 
-    return numerics_of(config)
-
-
-def base_name(config: RunConfig, numerics: dict[str, Any]) -> str:
-    """What a base is asked for by, before its weights are known. Raises InputError for a folder that is not there."""
-    numerics = base_numerics(config, numerics)
-    if config.engine.name.startswith("scripted"):
-        return keys.digest(["scripted base", numerics])
+    By whichever path a folder is named, equal content is one base. Raises InputError for a folder that is not there.
+    """
+    if not kind_of(config).has_model:
+        return keys.digest(["no model", numerics(config)])
     if config.model.base == "laptop":
-        return _warmup_keys(config, numerics)[-1]
-    folder = _hub_folder(config) if config.engine.name == "verl" else Path(config.model.base)
+        return _warmup_keys(config)[-1]
+    return keys.digest(["folder", _content(_folder(config))])
+
+
+def _folder(config: RunConfig) -> Path:
+    if kind_of(config).takes_hub_names:
+        from siri.engines.local.pretrained import model_folder
+
+        return model_folder(config.model.base)
+    folder = Path(config.model.base).expanduser()
     if not folder.is_dir():
         raise InputError(f"model.base={config.model.base}: neither `laptop` nor a folder with a model")
-    return keys.digest(["folder", describe_files(folder), numerics["dtype"]])
+    return folder
 
 
-def _hub_folder(config: RunConfig) -> Path:
-    from siri.engines.local.pretrained import model_folder
+def _content(folder: Path) -> dict[str, str]:
+    """Path below the folder -> sha256 of every file that may make the policy: what is hidden or for people does not."""
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    names = {path.relative_to(folder).as_posix(): path for path in paths}
+    return {name: _sha256(path) for name, path in names.items() if not PASSED_OVER.search(name)}
 
-    return model_folder(config.model.base)
+
+def _sha256(path: Path) -> str:
+    """Of a file, read once in a process unless it changes: weights are gigabytes, and a run is named several times."""
+    found = path.stat()
+    return _read_sha256(path.resolve(), (found.st_size, found.st_ino, found.st_mtime_ns, found.st_ctime_ns))
 
 
-def _warmup_keys(config: RunConfig, numerics: dict[str, Any]) -> list[str]:
+@lru_cache(maxsize=1024)
+def _read_sha256(path: Path, state: tuple[int, ...]) -> str:
+    return file_sha256(path)
+
+
+def _warmup_keys(config: RunConfig) -> list[str]:
     from siri.engines.local.warmup import warmup_links
 
-    return keys.warmup_keys(config, warmup_links(config), numerics)
+    return keys.warmup_keys(config, warmup_links(config), numerics(base_config(config)))
 
 
 def find_base(store: Store, name: str) -> Entry | None:
@@ -112,15 +127,15 @@ def _note(store: Store, name: str) -> Path:
     return store.root / "bases" / f"{name}.json"
 
 
-def _warm_up(config: RunConfig, store: Store, numerics: dict[str, Any], stop: Stop) -> Iterator[StepReport]:
+def _warm_up(config: RunConfig, store: Store, stop: Stop) -> Iterator[StepReport]:
     from siri.engines.local.warmup import warm_up, write_initialisation
 
-    chain_keys = _warmup_keys(config, numerics)
+    chain_keys, made_by = _warmup_keys(config), numerics(base_config(config))
     last = len(chain_keys) - 1
     every = max(config.checkpoint_every, last // 15)  # a warm-up step takes a tenth of an RL step
 
     def facts(step: int) -> dict[str, Any]:
-        return {"warmup": True, "base_seed": config.model.base_seed, "numerics": numerics}
+        return {"warmup": True, "base_seed": config.model.base_seed, "numerics": made_by}
 
     chain = Chain(store, chain_keys, frozenset((0, last)), every, facts, stop)
     if store.verified(chain_keys[0]) is None:
@@ -134,8 +149,8 @@ def _warm_up(config: RunConfig, store: Store, numerics: dict[str, Any], stop: St
     yield from travel(chain, last, train)
 
 
-def _copy_warmed(config: RunConfig, store: Store, numerics: dict[str, Any], folder: Path) -> None:
-    warmed = store.find(_warmup_keys(config, numerics)[-1])
+def _copy_warmed(config: RunConfig, store: Store, folder: Path) -> None:
+    warmed = store.find(_warmup_keys(config)[-1])
     assert warmed is not None
     for name in model_files(warmed):
         shutil.copyfile(warmed.folder / name, folder / name)

@@ -1,37 +1,68 @@
-"""What the folders of runs say: which runs there are, and the names of what is kept beside the schedule's own."""
+"""What the folders of runs say: which runs there are, by which names they are found, and what each has kept."""
 
 import json
 import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from siri.home import Home
-from siri.store.entries import write_atomically
+from filelock import FileLock
 
+from siri.errors import InputError
+from siri.home import Home
+from siri.store.entries import Entry, Store, write_atomically
+from siri.store.replicated import open_store
+
+Description = dict[str, Any]
+"""What a run.json says."""
+SetFacts = Mapping[str, Any]
+"""What is recorded of a problem set: name, rows, digest."""
+RUN = "run.json"
+"""In a run's folder: what the run is, written when it is created and read from then on."""
+DESCRIBED = {
+    "id": str,
+    "labels": list,
+    "name": str,
+    "created": int,
+    "base": str,
+    "numerics": dict,
+    "grader": list,
+    "prompt": dict,
+    "problems": dict,
+    "snapshots": dict,
+    "keys": list,
+    "config": dict,
+}
+"""What a run.json must hold, and of which kind."""
 KEPT = "kept.json"
 """In a run's folder: checkpoints that were promoted, observed extrema."""
-
-
-DESCRIBED = {"id": str, "name": str, "base": str, "numerics": dict, "snapshots": dict, "config": dict}
-"""What a run.json must hold, and of which kind."""
+SHORTEST = 4
+"""Characters of an id that name a run."""
+MOST_LISTED = 10
+"""Runs of one name that are listed, the newest ones."""
+MOST_SHOWN = 4
+"""Settings that tell runs apart; more would not be read."""
 log = logging.getLogger("siri")
 
 
-def list_runs(home: Home) -> list[dict[str, Any]]:
+def list_runs(home: Home) -> list[Description]:
     """What each run's folder says of it (id, name, snapshots, config, …), the newest last.
 
     One that cannot be read is left out, with a warning that names it.
     """
-    paths = sorted(home.runs.glob("*/run.json"), key=lambda path: path.stat().st_mtime)
-    return [described for path in paths if (described := read_description(path)) is not None]
+    found = (read_description(path) for path in home.runs.glob(f"*/{RUN}"))
+    return sorted((run for run in found if run is not None), key=lambda run: (run["created"], run["id"]))
 
 
-def read_description(path: Path) -> dict[str, Any] | None:
+def read_description(path: Path) -> Description | None:
     """What a run.json says; None, with a warning, for one that cannot be read."""
     try:
-        described: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        described: Description = json.loads(path.read_text(encoding="utf-8"))
         missing = [name for name in DESCRIBED if not isinstance(described[name], DESCRIBED[name])]
         described["config"]["recipe"]
+        described["problems"]["train"]["digest"]
     except (OSError, ValueError, TypeError, KeyError) as error:
         missing = [repr(error)]
     if missing:
@@ -40,10 +71,125 @@ def read_description(path: Path) -> dict[str, Any] | None:
     return described
 
 
-def labels_of(described: dict[str, Any]) -> list[str]:
-    """The recipes that a run was opened by, the first before all others."""
-    labels: list[str] = described.get("labels", [described["config"]["recipe"]])  # homes of 0.1.0.dev have no labels
-    return labels
+def write_description(folder: Path, described: Description) -> None:
+    """Write what a run's folder says of it."""
+    write_atomically(folder / RUN, json.dumps(described, indent=1))
+
+
+@contextmanager
+def recording(home: Home) -> Iterator[None]:
+    """Held while a run.json is read and written again, and while it is decided which run is the newest."""
+    home.runs.mkdir(parents=True, exist_ok=True)
+    with FileLock(home.runs / "runs.lock"):
+        yield
+
+
+def next_creation(home: Home) -> int:
+    """When a run that is created now was created: nanoseconds since the epoch, later than all others of its home.
+
+    By the clock, unless that stands still or was set back: the newest run is the one that was created last.
+    """
+    return max([time.time_ns(), *(int(run["created"]) + 1 for run in list_runs(home))])
+
+
+def find_description(home: Home, reference: str) -> Description:
+    """What the run of an id, the beginning of one, a name or a recipe says.
+
+    Of several runs of a recipe it is the newest that has finished, else the newest, with a warning that lists them.
+    Raises InputError if there is none, and for a name or the beginning of an id that fits several.
+    """
+    runs = list_runs(home)
+    own = [run for run in runs if reference in (run["id"], run["name"])]
+    labelled = [run for run in runs if reference in run["labels"]]
+    begun = [run for run in runs if len(reference) >= SHORTEST and run["id"].startswith(reference)]
+    found = own or labelled or begun
+    if not found:
+        raise InputError(_not_there(home, reference, runs))
+    if len(found) == 1:
+        return found[0]
+    store = open_store(home)
+    listed = "; ".join(_tell_apart(found[-MOST_LISTED:], store))
+    if len(found) > MOST_LISTED:
+        listed += f"; and {len(found) - MOST_LISTED} older ones"
+    if not labelled or own:
+        raise InputError(f"run={reference}: {len(found)} runs are called so, name one by its id: {listed}")
+    chosen = next((run for run in reversed(found) if is_finished(run, store)), found[-1])
+    which = "newest" if chosen is found[-1] else "newest that has finished"
+    log.warning(
+        "run=%s: %d runs are called so; taken is the %s, %s; they are %s",
+        reference, len(found), which, chosen["name"], listed,
+    )  # fmt: skip
+    return chosen
+
+
+def _not_there(home: Home, reference: str, runs: Sequence[Description]) -> str:
+    if not runs:
+        return f"run={reference}: no runs yet in {home.root}"
+    return f"run={reference}: not in {home.runs}, which has {', '.join(run['name'] for run in runs)}"
+
+
+def is_known(home: Home, reference: str) -> bool:
+    """Whether a run is called so; without a word about it."""
+    names = [(run["id"], run["name"], *run["labels"]) for run in list_runs(home)]
+    return any(reference in own or (len(reference) >= SHORTEST and own[0].startswith(reference)) for own in names)
+
+
+def is_finished(described: Description, store: Store) -> bool:
+    """Whether a run's last snapshot stands, or stood until it was collected."""
+    last = described["keys"][-1]
+    return store.find(last) is not None or store.remains(last).exists()
+
+
+def _tell_apart(runs: Sequence[Description], store: Store) -> Iterator[str]:
+    """Each run's name and id, when it was created, whether it has finished, and the settings that it alone has."""
+    told = [_facts(run) for run in runs]
+    names = dict.fromkeys(name for facts in told for name in facts)
+    differing = [name for name in names if len({str(facts.get(name)) for facts in told}) > 1]
+    for run, facts in zip(runs, told, strict=True):
+        made = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run["created"] / 1e9))
+        settings = [f"{name}={facts.get(name, 'none')}" for name in differing[:MOST_SHOWN]]
+        state = "finished" if is_finished(run, store) else "not finished"
+        yield f"{run['name']} ({', '.join([run['id'], made, state, *settings])})"
+
+
+def _facts(described: Description) -> dict[str, Any]:
+    """What tells one run from another, by the names of its settings."""
+    config = dict(_flat({name: value for name, value in described["config"].items() if name != "recipe"}))
+    made_by = {name: value for name, value in described["numerics"].items() if name not in ("engine", "version")}
+    made_of = {"base": described["base"][:12], "problems": described["problems"]["train"]["digest"][:12]}
+    return config | made_by | made_of | {"grader": " ".join(map(str, described["grader"]))}
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def snapshot_rows(home: Home) -> list[dict[str, Any]]:
+    """One row per stored snapshot of every run: run, name, key, step, budget, weights_sha256; files unverified."""
+    runs = list_runs(home)
+    if not runs:
+        return []  # and no store is made, in a place that may be a slip of the keyboard
+    store, rows = open_store(home), []
+    for described in runs:
+        for name, key in described["snapshots"].items():
+            entry = store.find(key)
+            if entry is not None:
+                rows.append({"run": described["name"], "name": name, "key": key} | snapshot_row(entry))
+    return rows
+
+
+def snapshot_row(entry: Entry) -> dict[str, Any]:
+    """What a table says of a stored snapshot."""
+    manifest = entry.manifest
+    return {
+        "step": manifest.step,
+        "budget": manifest.facts.get("budget"),
+        "weights_sha256": manifest.weights_sha256,
+    }
 
 
 def kept_names(folder: Path) -> dict[str, int]:
@@ -51,6 +197,25 @@ def kept_names(folder: Path) -> dict[str, int]:
     path = folder / KEPT
     found: dict[str, int] = json.loads(path.read_text()) if path.exists() else {}
     return found
+
+
+BENCHMARKS = "benchmarks.json"
+"""In a run's folder: the files that it was measured on, as they were then."""
+
+
+def measured_files(folder: Path) -> dict[str, SetFacts]:
+    """Absolute path of a problem file -> what it held when the run was last measured on it."""
+    path = folder / BENCHMARKS
+    found: dict[str, SetFacts] = json.loads(path.read_text()) if path.exists() else {}
+    return found
+
+
+def note_measured(home: Home, folder: Path, file: str, facts: SetFacts) -> None:
+    """Note what a problem file holds that a run is measured on."""
+    with recording(home):
+        noted = measured_files(folder)
+        if noted.get(file) != facts:
+            write_atomically(folder / BENCHMARKS, json.dumps(noted | {file: facts}, indent=1))
 
 
 Held = dict[str, list[int]]

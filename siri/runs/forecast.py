@@ -7,7 +7,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from siri.config import RunConfig, ShapeSettings
+from siri.config import RunConfig, ShapeSettings, with_absolute_paths
+from siri.engines import kind_of
 from siri.home import Home
 from siri.problems.laptop import VOCABULARY
 from siri.runs.catalog import list_runs
@@ -16,8 +17,6 @@ from siri.store.replicated import open_store
 
 NEWEST = 20
 """Runs that are looked at, the newest ones; more would tell little more."""
-BYTES_OF_A_CLUSTER = 14
-"""Per parameter in a snapshot of verl: bfloat16 weights for people, float32 weights, two float32 moments."""
 BYTES = {"float32": 4, "bfloat16": 2}
 
 
@@ -100,20 +99,23 @@ def _alike(home: Home, config: RunConfig, numerics: dict[str, Any]) -> Iterator[
 
 
 def _is_alike(described: dict[str, Any], config: RunConfig) -> bool:
-    own = config.model.model_dump(mode="json", include={"base", "shape"})
+    """Recorded paths are absolute."""
+    own = with_absolute_paths(config).model.model_dump(mode="json", include={"base", "shape"})
     return {name: described["config"]["model"][name] for name in own} == own
 
 
 def snapshot_bytes(config: RunConfig, measured: Measured) -> int | None:
     """Size of a snapshot: as measured, else from the model's parameters, else unknown."""
-    if measured.snapshot_bytes is not None or config.engine.name.startswith("scripted"):
+    kind = kind_of(config)
+    if measured.snapshot_bytes is not None or not kind.has_model:
         return measured.snapshot_bytes
-    if config.engine.name == "verl":
+    if kind.bytes_per_parameter is not None:
         parameters = _parameters_by_name(config.model.base)
-        return None if parameters is None else BYTES_OF_A_CLUSTER * parameters
+        return None if parameters is None else kind.bytes_per_parameter * parameters
     if config.model.base == "laptop":  # weights and two moments
         return 3 * BYTES[config.engine.dtype] * count_parameters(config.model.shape)
-    return 3 * sum(path.stat().st_size for path in Path(config.model.base).glob("*.safetensors")) or None
+    folder = Path(config.model.base).expanduser()
+    return 3 * sum(path.stat().st_size for path in folder.glob("*.safetensors")) or None
 
 
 def count_parameters(shape: ShapeSettings) -> int:

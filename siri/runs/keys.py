@@ -1,25 +1,44 @@
-"""The chain of names: key(t) = hash(key(t−1), link(t)), where link(t) holds what step t alone was made by."""
+"""The chain of names: key(t) = hash(key(t−1), link(t)), where link(t) holds what step t alone was made by.
+
+key(0) is the base, by the content of its weights and of what stands beside them (config, tokenizer with its chat
+template). A link of an RL step holds
+
+- `budget`: L(t). A method that gives each problem a budget of its own starts from it; its rule is one of `functions`
+  below, and the state it reads follows from the steps before.
+- `learning_rate` at t, and `optimizer`, the rest of AdamW. What depends on the number of steps enters by its value.
+- `method`: the names of its functions, its version, the settings that all methods share, and `settings`, its own.
+- `rollout`: problems per step, responses per problem, temperature, whose log-probabilities are the old ones.
+- `draws`: how often a step may draw in place of groups that its method drops. The n-th draw is a function of (seed, t,
+  n), so that the most there may be names them all; today each step draws once.
+- `reference`: the key of the policy that the method's loss refers to; none today.
+- `seed`: which problems a step sees, every sample and every deal of minibatches follow from (seed, t).
+- `problems`: digest of the train split, content and order.
+- `prompt`: what makes a prompt of a question beside the tokenizer's files, which are the base's (see `prompt_link`).
+- `grader`: its name and version (see `grader_version`); only what the named rule uses is in the version.
+- `numerics`: what decides the engine's bits: its own version, its libraries', device, number format, kernels, batching.
+
+A value that is not used yet stands there all the same: a second one needs no new form of the link. Out of the key:
+paths, names, evaluation, guards, what is kept, checkpoint interval, machines, and the steps still to come.
+"""
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from siri.config import RunConfig
 from siri.methods import METHODS
+from siri.problems import laptop, prompt_link
+from siri.problems.grading import grader_version
 
 IN_KEY = ("seed", "schedule", "method", "rollout", "optimizer", "problems", "engine", "fork")
 """Settings that enter a link, as such or as their value at its step; `model` enters through the base's weights."""
 OUT_OF_KEY = ("recipe", "evaluation", "guards", "snapshots", "checkpoint_every")
 """Settings that change no step: labels, how snapshots are measured, what is watched and kept on the way, how often."""
-OUT_OF_VERL = ("nodes", "gpus_per_node", "prompt_tokens")
-"""verl's settings that change no step: on how many machines it runs, and how much room it leaves for prompts."""
-
-ADDED: dict[str, dict[str, Any]] = {
-    "schedule": {"first_phase": "compression", "cycle_shapes": []},
-    "engine": {"verl": {"tensor_parallel": 1, "extra": []}},
-}
-"""Settings younger than the first run ids, with the value that changes nothing: there they are left out of the id."""
+DRAWS = 1
+"""How often a step draws."""
+REFERENCE = None
+"""Key of the policy that a method's loss refers to."""
 
 
 def digest(value: Any) -> str:
@@ -35,28 +54,30 @@ def fold(root: str, links: Iterable[dict[str, Any]]) -> list[str]:
     return keys
 
 
-def base_key(weights_sha256: str, beside: Mapping[str, str] | None = None) -> str:
+def base_key(weights_sha256: str, beside: Mapping[str, str]) -> str:
     """key(0): the base is named by its content.
 
     A base made by warm-up is its weights; of a folder that a user brings, `beside` says what stands beside the weights
     (file name -> sha256): the same weights under another config or tokenizer are another policy.
     """
-    return digest(["base", weights_sha256, *([beside] if beside else [])])
+    return digest(["base", weights_sha256, beside])
 
 
 def rl_link(config: RunConfig, step: int, problems_digest: str, numerics: dict[str, Any]) -> dict[str, Any]:
-    """link(t) of an RL step. What depends on the total number of steps enters only as its value at t."""
-    optimizer = config.optimizer
+    """link(t) of an RL step; what it holds stands at the top of this file."""
+    optimizer, grader = config.optimizer, config.problems.grader
     return {
         "budget": config.schedule(step),
         "learning_rate": optimizer.learning_rate_at(step),
         "optimizer": optimizer.model_dump(exclude={"learning_rate", "warmup_steps"}),
         "method": METHODS[config.method.name].link(config.method),
         "rollout": config.rollout.model_dump(),
+        "draws": DRAWS,
+        "reference": REFERENCE,
         "seed": config.seed,
         "problems": problems_digest,
-        "prompt": [config.problems.template, config.problems.suffix],
-        "grader": config.problems.grader,
+        "prompt": prompt_link(config.problems),
+        "grader": [grader, grader_version(grader)],
         "numerics": numerics,
     }
 
@@ -79,19 +100,21 @@ def fork_key(snapshot: str) -> str:
 
 
 def warmup_keys(config: RunConfig, links: Iterable[dict[str, Any]], numerics: dict[str, Any]) -> list[str]:
-    """The warm-up's own chain: it starts at the initialisation, named by the shape and the base's seed."""
+    """The warm-up's own chain: it starts at the initialisation, named by shape, vocabulary and the base's seed."""
     model = config.model
-    root = digest(["initialisation", model.shape.model_dump(), model.base_seed, numerics])
+    words = [laptop.VOCABULARY, laptop.CHAT_TEMPLATE]
+    root = digest(["initialisation", model.shape.model_dump(), words, model.base_seed, numerics])
     return fold(root, links)
 
 
-def run_id(config: RunConfig, problems_digest: str) -> str:
-    """Id of a run: the hash of its training config, the whole schedule included; 12 hexadecimal digits."""
-    settings = config.model_dump(mode="json", exclude=set(OUT_OF_KEY) | {"problems"})
-    settings["engine"]["verl"] = config.engine.verl.model_dump(mode="json", exclude=set(OUT_OF_VERL))
-    if not config.fork.key:
-        del settings["fork"]  # younger than the first run ids as well
-    for group, neutral in ADDED.items():
-        settings[group] = {name: value for name, value in settings[group].items() if neutral.get(name, ...) != value}
-    settings["problems"] = [problems_digest, config.problems.template, config.problems.suffix, config.problems.grader]
-    return digest(settings)[:12]
+def run_id(config: RunConfig, chain: Sequence[str]) -> str:
+    """Id of a run: 12 hexadecimal digits of all that makes its weights and of which of them it keeps.
+
+    `chain`: the run's keys from what its base is asked for by (`base_name`), which is known before the base is made,
+    so that a plan and the run that comes of it bear one id. The last key names every step's link; beside it stand the
+    base, which a fork's last key does not name, the snapshots that the schedule names, and the method's name: two runs
+    that differ in these alone share all their steps, and are still two, with names and tables of their own. Schedules
+    that are written in two ways and mean the same budgets and snapshots are one run.
+    """
+    snapshots = {name: step for step, name in config.schedule.snapshot_names.items()}
+    return digest(["run", chain[0], chain[-1], snapshots, config.method.name])[:12]

@@ -16,7 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from siri.config import first_mistake, parse_yaml, say_off, validate
 from siri.errors import InputError
 from siri.home import Home
-from siri.runs import keys, step_log
+from siri.runs import step_log
 from siri.runs.catalog import held_steps, kept_names, list_runs, note_kept
 from siri.runs.run import Run, describe_run
 from siri.store.entries import BusyError, Entry, Store, without_waiting
@@ -149,12 +149,8 @@ def _way(described: Mapping[str, Any], folder: Path, held: set[str], busy: bool)
         config = validate(described["config"])
     except InputError as error:
         raise InputError(f"run={described['name']}: {error}; move {folder} away if it is not wanted") from None
-    chain = keys.rl_keys(config, described["base"], described["problems"]["digest"], described["numerics"])
+    chain = described["keys"]
     names = {key: name for name, key in described["snapshots"].items()}
-    if not set(names) <= set(chain):
-        raise InputError(
-            f"run={described['name']}: made by another version, its keys are others now; move {folder} away"
-        )
     names |= {chain[step]: "held for now" for steps in held_steps(folder).values() for step in steps}
     names |= {chain[step]: name for name, step in kept_names(folder).items()}
     extrema = tuple((stage.phase, chain[stage.last]) for stage in config.schedule.stages)

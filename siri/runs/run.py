@@ -1,28 +1,24 @@
-"""From files to files: a run and its place in the store, advanced to a step."""
+"""What a run is: identified by what makes it, created once, and from then on read from its folder."""
 
-import json
 import logging
-import shutil
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from siri.config import RunConfig, validate
-from siri.engine import StepReport
-from siri.engines import open_engine, require_engine, require_sampler
+from siri.config import EvaluationSettings, RunConfig, validate, with_absolute_paths
+from siri.engines import kind_of, numerics, open_engine, require_engine, require_sampler
 from siri.errors import InputError
 from siri.home import Home
-from siri.problems import BENCHMARKS, ProblemSet, Splits, load_benchmark, load_splits
-from siri.processes.stopping import Stop
-from siri.runs import keys, step_log
-from siri.runs.base_model import base_name, find_base, make_fork, model_files
-from siri.runs.catalog import kept_names, labels_of, read_description
-from siri.runs.catalog import list_runs as list_runs
-from siri.runs.chain import Chain, Train, travel
-from siri.store.entries import Entry, Store, full_disk_explained, write_atomically
+from siri.problems import BENCHMARKS, ProblemSet, Splits, load_benchmark, load_splits, prompt_link
+from siri.problems.grading import grader_version
+from siri.problems.problem import SPLITS
+from siri.runs import catalog, keys
+from siri.runs.base_model import base_name, find_base, make_fork
+from siri.runs.catalog import Description, SetFacts, kept_names
+from siri.store.entries import Entry, Store
 from siri.store.replicated import open_store
 
 log = logging.getLogger("siri")
@@ -30,24 +26,30 @@ log = logging.getLogger("siri")
 
 @dataclass(frozen=True)
 class Run:
-    """A recipe with overrides and seed, its place in the store and its folder."""
+    """A recipe with overrides and seed, its place in the store and its folder.
+
+    From `load_run` it is what its folder says, whatever its files hold by now; from `create_run` its settings for
+    evaluation, guards and what is kept are the caller's, which change no step.
+    """
 
     config: RunConfig
     home: Home
-    problems: Splits
+    id: str
+    """12 hexadecimal digits of all that makes its weights (see `siri.runs.keys.run_id`)."""
+    name: str
+    """What people call it: recipe, seeds, id."""
     base: str
     """key(0)."""
     numerics: dict[str, Any]
-
-    @cached_property
-    def id(self) -> str:
-        """12 hexadecimal digits that the training config decides."""
-        return keys.run_id(self.config, self.problems.train.digest)
-
-    @cached_property
-    def name(self) -> str:
-        """What people call it: recipe, seeds, id."""
-        return f"{self.config.recipe}-b{self.config.model.base_seed}-s{self.config.seed}-{self.id[:6]}"
+    """What decides the bits of the engine that it is made by."""
+    grader: tuple[str, str]
+    """Name and version."""
+    prompt: dict[str, Any]
+    """What makes its prompts beside the tokenizer."""
+    sets: Mapping[str, SetFacts]
+    """Split, or file of a benchmark that it was measured on -> what that problem set is."""
+    keys: list[str] = field(repr=False)
+    """key(0) … key(total_steps)."""
 
     @cached_property
     def folder(self) -> Path:
@@ -60,9 +62,29 @@ class Run:
         return open_store(self.home)
 
     @cached_property
-    def keys(self) -> list[str]:
-        """key(0) … key(total_steps)."""
-        return keys.rl_keys(self.config, self.base, self.problems.train.digest, self.numerics)
+    def problems(self) -> Splits:
+        """The problems as their files hold them now, with a warning if these have changed since the run was created.
+
+        Raises InputError for a file that is gone.
+        """
+        found = load_splits(self.config.problems)
+        changed = [split for split in SPLITS if getattr(found, split).digest != self.sets[split]["digest"]]
+        if changed:
+            log.warning(
+                "run=%s: problems.source=%s: the %s problems have changed since the run was made; what it recorded "
+                "stays, and new evaluations are of the new ones",
+                self.name, self.config.problems.source, " and ".join(changed),
+            )  # fmt: skip
+        return found
+
+    @cached_property
+    def engine_config(self) -> RunConfig:
+        """The config as engines get it: a model that was taken over is read from the store, not from its folder."""
+        if self.config.model.base == "laptop" or not kind_of(self.config).has_model:
+            return self.config
+        entry = self.store.find(self.base)
+        model = self.config.model.model_copy(update={"base": str(entry.folder)} if entry else {})
+        return self.config.model_copy(update={"model": model})
 
     @property
     def snapshot_steps(self) -> dict[str, int]:
@@ -84,46 +106,164 @@ class Run:
         """The stored snapshot of a name, verified; None when it has not been made yet."""
         return self.store.verified(self.keys[self.step_of(name)])
 
+    def evaluated_under(self, settings: EvaluationSettings) -> "Run":
+        """The same run, measured under other settings."""
+        return replace(self, config=self.config.model_copy(update={"evaluation": settings}))
 
-def open_run(config: RunConfig, home: Home) -> Run:
-    """The run of a config, its folder written, its base in the store (see `make_base`, which must have been run)."""
-    problems = load_splits(config.problems)
-    with closing(open_engine(config, problems.train)) as engine:
-        numerics = engine.numerics()
-    found = find_base(open_store(home), base_name(config, numerics))
+    def called_with(self, config: RunConfig) -> "Run":
+        """The same run as a call sees it: under the call's settings, its dev and test problems as they are now.
+
+        Where their files are gone they are what the run recorded.
+        """
+        given = with_absolute_paths(config)
+        labelled = given.model_copy(update={"recipe": self.config.recipe})
+        seen = replace(self, config=labelled)
+        same = labelled.problems == self.config.problems
+        sets = dict(self.sets)
+        try:
+            found = seen.problems if same else load_splits(labelled.problems)
+            sets |= {split: describe_set(getattr(found, split)) for split in BENCHMARKS}
+            sets |= {name: describe_set(load_benchmark(name, name)) for name in sets if name not in SPLITS}
+        except InputError as error:
+            log.warning("run=%s: %s", self.name, error)
+        return replace(seen, sets=sets)
+
+
+def describe_set(problems: ProblemSet) -> SetFacts:
+    """What is recorded of a problem set."""
+    return {"name": problems.name, "rows": len(problems), "digest": problems.digest}
+
+
+def identify(config: RunConfig, home: Home) -> Run:
+    """The run of a config, without a folder yet; its base must be in the store (see `make_base`). Writes nothing.
+
+    Raises InputError for a base that is not there, and for what cannot be read.
+    """
+    config = with_absolute_paths(config)
+    problems, made_by, name = load_splits(config.problems), numerics(config), base_name(config)
+    found = find_base(open_store(home), name)
     if found is None:
         raise InputError(f"model.base={config.model.base}: not in the store {home.store} yet; `siri train` makes it")
-    if config.fork.key:
-        make_fork(open_store(home), config.fork)
-    run = Run(config, home, problems, found.manifest.key, numerics)
-    return _named_as_before(run, config.recipe)
+    digest = problems.train.digest
+    run_id = keys.run_id(config, keys.rl_keys(config, name, digest, made_by))
+    base = _recorded_base(home, run_id, found.manifest.key)
+    grader = config.problems.grader
+    return Run(
+        config=config,
+        home=home,
+        id=run_id,
+        name=f"{config.recipe}-b{config.model.base_seed}-s{config.seed}-{run_id[:6]}",
+        base=base,
+        numerics=made_by,
+        grader=(grader, grader_version(grader)),
+        prompt=prompt_link(config.problems),
+        sets={split: describe_set(getattr(problems, split)) for split in SPLITS},
+        keys=keys.rl_keys(config, base, digest, made_by),
+    )
 
 
-def reopen_run(home: Home, reference: str) -> Run:
-    """The newest run of an id, the beginning of one, a name, or a recipe. Raises InputError if there is none."""
-    runs = list_runs(home)
-    named = [run for run in runs if reference in (run["id"], run["name"], *labels_of(run))]
-    begun = [run for run in runs if len(reference) >= 4 and run["id"].startswith(reference)]
-    found = named or begun
-    if found:
-        if len(found) > 1:
-            log.warning(
-                "run=%s: %d runs are called so; taken is the newest, %s", reference, len(found), found[-1]["name"]
-            )
-        return _from_description(found[-1], home)
-    if not runs:
-        raise InputError(f"run={reference}: no runs yet in {home.root}")
-    names = ", ".join(described["name"] for described in runs)
-    raise InputError(f"run={reference}: not in {home.runs}, which has {names}")
+def _recorded_base(home: Home, run_id: str, found: str) -> str:
+    """key(0): that of the run's folder if there is one. Warm-up on another machine may give other weights.
+
+    Raises InputError when the run's own base is gone and the one at hand is another.
+    """
+    path = home.runs / run_id / catalog.RUN
+    described = catalog.read_description(path) if path.exists() else None
+    recorded = described["base"] if described else found
+    if recorded != found and open_store(home).verified(recorded) is None:
+        raise InputError(
+            f"run={run_id}: began from the base {recorded[:12]}, which is gone, and what is made here is {found[:12]}; "
+            f"move {path.parent} away to begin the run again from that one"
+        )
+    return str(recorded)
 
 
-def _from_description(described: dict[str, Any], home: Home) -> Run:
-    """The run as it was made: its keys are those of the numerics of then, whatever is installed now."""
+def create_run(config: RunConfig, home: Home) -> Run:
+    """The run of a config, its folder written unless it is there already; its base must be in the store.
+
+    What the folder says of a run that is there stays: evaluation, guards and what is kept are as they were first, and
+    the call's hold for the call. The recipe that it is called by now becomes one more label of it, and files that have
+    moved, their content the same, are noted at their new place.
+    """
+    run = identify(config, home)
+    if run.config.fork.key:
+        make_fork(run.store, run.config.fork)
+    path = run.folder / catalog.RUN
+    with catalog.recording(home):
+        before = catalog.read_description(path) if path.exists() else None
+        described = _describe(run, catalog.next_creation(home)) if before is None else _go_on(before, run)
+        if described != before:
+            catalog.write_description(run.folder, described)
+    named = run.config.model_copy(update={"recipe": described["labels"][0]})
+    return replace(run, name=described["name"], config=named)
+
+
+def _describe(run: Run, created: int) -> Description:
+    return {
+        "id": run.id,
+        "labels": [run.config.recipe],
+        "name": run.name,
+        "created": created,
+        "base": run.base,
+        "numerics": run.numerics,
+        "grader": list(run.grader),
+        "prompt": run.prompt,
+        "problems": dict(run.sets),
+        "snapshots": _snapshots(run),
+        "keys": run.keys,
+        "config": run.config.model_dump(mode="json"),
+    }
+
+
+def _snapshots(run: Run) -> dict[str, str]:
+    return {name: run.keys[step] for name, step in run.snapshot_steps.items()}
+
+
+def _go_on(before: Description, run: Run) -> Description:
+    config = before["config"]
+    same = [split for split in SPLITS if before["problems"][split]["digest"] == run.sets[split]["digest"]]
+    moved = {"source" if split == "train" else split for split in same}
+    problems = config["problems"] | run.config.problems.model_dump(mode="json", include=moved)
+    model = config["model"] | {"base": run.config.model.base}
+    labels = [*dict.fromkeys([*before["labels"], run.config.recipe])]
+    return before | {
+        "labels": labels,
+        "snapshots": _snapshots(run),
+        "config": config | {"problems": problems, "model": model},
+    }
+
+
+def describe_run(run: Run) -> None:
+    """Write the snapshots that a run has by now into its folder: one has got another name."""
+    with catalog.recording(run.home):
+        described = catalog.read_description(run.folder / catalog.RUN)
+        if described is not None:
+            catalog.write_description(run.folder, described | {"snapshots": _snapshots(run)})
+
+
+def load_run(home: Home, reference: str) -> Run:
+    """The run of an id, the beginning of one, a name, or a recipe, as it was recorded (see `find_description`).
+
+    Raises InputError if there is none.
+    """
+    described = catalog.find_description(home, reference)
     try:
         config = validate(described["config"])
     except InputError as error:
         raise InputError(f"run={described['name']}: its run.json holds {error}") from None
-    return Run(config, home, load_splits(config.problems), described["base"], described["numerics"])
+    grader, version = described["grader"]
+    return Run(
+        config=config,
+        home=home,
+        id=described["id"],
+        name=described["name"],
+        base=described["base"],
+        numerics=described["numerics"],
+        grader=(grader, version),
+        prompt=described["prompt"],
+        sets=described["problems"] | catalog.measured_files(home.runs / described["id"]),
+        keys=described["keys"],
+    )
 
 
 def find_snapshot(home: Home, reference: str) -> tuple[Run, str]:
@@ -131,9 +271,32 @@ def find_snapshot(home: Home, reference: str) -> tuple[Run, str]:
     of_run, colon, name = reference.rpartition(":")
     if not colon:
         raise InputError(f"snapshot={reference}: must look like RUN:NAME, as in laptop:c3-low")
-    run = reopen_run(home, of_run)
+    run = load_run(home, of_run)
     run.step_of(name)
     return run, name
+
+
+def require_same_makers(run: Run, otherwise: str) -> None:
+    """Raise InputError, which ends in `otherwise`, where engine, grader or prompts are not what the run was made by."""
+    settings = run.config.problems
+    grading = {"grader": [settings.grader, grader_version(settings.grader)]}
+    now = numerics(run.config) | grading | {"prompt": prompt_link(settings)}
+    then = run.numerics | {"grader": list(run.grader), "prompt": run.prompt}
+    for name in {**then, **now}:
+        if then.get(name) != now.get(name):
+            raise InputError(
+                f"run={run.name}: made with {name}={then.get(name)}, here it is {now.get(name)}; {otherwise}"
+            )
+
+
+def require_unchanged(run: Run) -> None:
+    """Raise InputError where what would make a run's steps now is not what its keys name."""
+    require_same_makers(run, "`siri train` with its recipe begins a run of its own, or go on with it there")
+    if run.problems.train.digest != run.sets["train"]["digest"]:
+        raise InputError(
+            f"run={run.name}: problems.source={run.config.problems.source} has changed since it began; "
+            "`siri train` with its recipe begins a run of its own"
+        )
 
 
 def check(config: RunConfig) -> None:
@@ -157,13 +320,8 @@ def _mistake(look: Callable[[], object]) -> str | None:
 def _check_model(config: RunConfig) -> None:
     unread = _mistake(lambda: load_splits(config.problems)) is not None
     problems = ProblemSet("none", ()) if unread else load_splits(config.problems).train
-    with closing(open_engine(config, problems)) as engine:
-        base_name(config, engine.numerics())
-
-
-def describe_run(run: Run) -> None:
-    """Write what a run's folder says of it anew: its snapshots have got another name."""
-    _named_as_before(run, run.config.recipe)
+    with closing(open_engine(config, problems)):
+        base_name(config)
 
 
 def _check_benchmarks(config: RunConfig) -> None:
@@ -177,167 +335,3 @@ def check_benchmarks(names: Iterable[str], setting: str) -> None:
     for name in names:
         if name not in BENCHMARKS:
             load_benchmark(name, setting)
-
-
-def _named_as_before(run: Run, label: str) -> Run:
-    """The run under the name it was first made by; the recipe it is opened by now becomes one more label of it."""
-    path = run.folder / "run.json"
-    before = read_description(path) if path.exists() else None
-    labels = [*dict.fromkeys([*(labels_of(before) if before else []), label])]
-    named = replace(run, config=run.config.model_copy(update={"recipe": labels[0]}))
-    described = _describe_run(named, labels)
-    if described != before:
-        write_atomically(path, json.dumps(described, indent=1))
-    return named
-
-
-def _describe_run(run: Run, labels: list[str]) -> dict[str, Any]:
-    train = run.problems.train
-    return {
-        "id": run.id,
-        "labels": labels,
-        "name": run.name,
-        "base": run.base,
-        "numerics": run.numerics,
-        "problems": {"name": train.name, "rows": len(train), "digest": train.digest},
-        "snapshots": {name: run.keys[step] for name, step in run.snapshot_steps.items()},
-        "config": run.config.model_dump(mode="json"),
-    }
-
-
-def advance(run: Run, last: int, stop: Stop | None = None, keep: frozenset[int] = frozenset()) -> Generator[StepReport]:
-    """Go to step `last` of a run and leave its snapshots on the way; yields the steps that had to be trained.
-
-    Nothing is trained twice: the way starts at the nearest stored key. Another process that makes the same stage is
-    waited for. `stop`, once set, ends the way after the step at hand and keeps its checkpoint; breaking off the
-    iteration loses the steps since the last checkpoint. `keep`: steps where a snapshot stays beside the schedule's own,
-    for other runs that stand on them.
-    """
-
-    def facts(step: int) -> dict[str, Any]:
-        budget = run.config.schedule(step) if step else None
-        return {"budget": budget, "run": run.id, "numerics": run.numerics}
-
-    kept = keep.union(run.snapshot_steps.values())
-    engine = open_engine(run.config, run.problems.train)
-    chain = Chain(run.store, run.keys, kept, run.config.checkpoint_every, facts, stop or Stop(), engine.obstacle)
-    metrics = run.folder / step_log.METRICS
-    visit = _visit(chain, _points(run, last, kept), engine.train)
-    with full_disk_explained(run.home.root), closing(engine), closing(visit) as way:
-        previous: int | None = None
-        for report in way:
-            if previous is None or report.step != previous + 1:
-                _write_metrics(run, report.step - 1)
-            previous = report.step
-            step_log.append_line(metrics, step_log.step_line(report, run.keys[report.step]))
-            yield report
-    if run.store.find(run.keys[last]) is not None:
-        furthest = run.store.nearest(run.keys)
-        assert furthest is not None
-        _write_metrics(run, max(last, furthest.manifest.step))
-
-
-def _points(run: Run, last: int, kept: frozenset[int]) -> list[int]:
-    """The snapshots on the way through the stage that `last` lies in: added ones are made though its end stands."""
-    stage = next((stage for stage in run.config.schedule.stages if last in stage.steps), None)
-    inside = [step for step in kept if stage is not None and stage.first <= step < last]
-    return [*sorted(inside), last]
-
-
-def _visit(chain: Chain, points: list[int], train: Train) -> Generator[StepReport]:
-    for point in points:
-        yield from travel(chain, point, train)
-        if chain.stop.is_set():
-            return
-
-
-def _write_metrics(run: Run, step: int) -> None:
-    """Make metrics.jsonl what the chain says up to a step that is, or was before the next one, stored.
-
-    Lines beyond a checkpoint are dropped; a rolling one may be gone, replaced by that of the step behind it.
-    """
-    while (entry := run.store.nearest(run.keys[step : step + 2])) is not None:
-        try:
-            lines = [line for line in step_log.history(run.store, entry) if line["step"] <= step]
-        except FileNotFoundError:
-            for ancestor in step_log.lineage(run.store, entry):
-                run.store.verified(ancestor.manifest.key)  # damaged, it is moved aside; else it is gone by itself
-            continue
-        step_log.write_lines(run.folder / step_log.METRICS, lines)
-        return
-
-
-def snapshot_rows(home: Home) -> list[dict[str, Any]]:
-    """One row per stored snapshot of every run: run, name, key, step, budget, weights_sha256; files unverified."""
-    runs = list_runs(home)
-    if not runs:
-        return []  # and no store is made, in a place that may be a slip of the keyboard
-    store, rows = open_store(home), []
-    for described in runs:
-        for name, key in described["snapshots"].items():
-            entry = store.find(key)
-            if entry is not None:
-                rows.append({"run": described["name"], "name": name, "key": key} | _row(entry))
-    return rows
-
-
-def _row(entry: Entry) -> dict[str, Any]:
-    manifest = entry.manifest
-    return {
-        "step": manifest.step,
-        "budget": manifest.facts.get("budget"),
-        "weights_sha256": manifest.weights_sha256,
-    }
-
-
-def describe_snapshot(run: Run, name: str) -> dict[str, Any]:
-    """Where a snapshot comes from. Raises InputError when it is not in the store."""
-    entry = _stored(run, name)
-    chain = step_log.lineage(run.store, entry)
-    return {
-        "run": run.name,
-        "name": name,
-        "key": entry.manifest.key,
-        **_row(entry),
-        "lineage": [f"{ancestor.manifest.key[:12]} (step {ancestor.manifest.step})" for ancestor in chain],
-        "numerics": entry.manifest.facts.get("numerics"),
-        "bytes": entry.size,
-        "folder": str(entry.folder),
-        "files": sorted(entry.manifest.files),
-    }
-
-
-def export(run: Run, name: str, folder: Path) -> None:
-    """Copy a snapshot's model files into a new folder.
-
-    Raises InputError if there is something at `folder` already, if it cannot be written, and for a scripted snapshot.
-    """
-    if run.numerics["engine"] == "scripted":
-        raise InputError(f"run={run.name}: of the scripted engine, whose policy is no model; nothing could load it")
-    if folder.exists():
-        raise InputError(f"folder={folder}: there is something already; name a new one")
-    entry = _stored(run, name)
-    partial = folder.with_name(f".{folder.name}.part")
-    try:
-        with full_disk_explained(folder.parent):
-            _copy_model(entry, partial)
-            partial.rename(folder)
-    except OSError as error:
-        raise InputError(f"folder={folder}: cannot be written: {error.strerror}") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _copy_model(entry: Entry, folder: Path) -> None:
-    """Copy an entry's model files into a folder that is new, or left by an export that was killed."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    for file in model_files(entry):
-        shutil.copyfile(entry.folder / file, folder / file)
-
-
-def _stored(run: Run, name: str) -> Entry:
-    entry = run.snapshot(name)
-    if entry is None:
-        raise InputError(f"snapshot={run.name}:{name}: not in the store; `siri train` with its recipe makes it")
-    return entry

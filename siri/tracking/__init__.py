@@ -11,7 +11,8 @@ from filelock import FileLock, Timeout
 
 from siri.errors import StoppedError
 from siri.home import Home
-from siri.runs.run import Run, list_runs
+from siri.runs.catalog import list_runs
+from siri.runs.run import Run
 from siri.store.entries import BusyError
 from siri.tracking import record
 from siri.tracking.ablation import record_sweep

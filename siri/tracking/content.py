@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import psutil
 
-from siri.errors import InputError
 from siri.evaluation.evaluation import REPORT, Evaluation, read_report
 from siri.evaluation.report import EvalReport
 from siri.monitoring.monitors import Alarm
@@ -20,7 +19,8 @@ from siri.runs.run import Run
 from siri.store.entries import Entry, write_atomically
 
 RUN_ID = "siri.run_id"
-"""Tag by which a run's record is found."""
+BASE = "base_key"
+"""Tags by which a run's record is found: warm-up on two machines may give one run two bases, and so two curves."""
 KEY = "siri.key"
 """Tag by which a snapshot's model and model version are found."""
 TAGS = "tags.json"
@@ -64,7 +64,7 @@ def _setting(run: Run, path: str) -> Any:
 
 def identity(run: Run) -> dict[str, str]:
     """Tags that say what a run is."""
-    train = run.problems.train
+    train = run.sets["train"]
     return {
         RUN_ID: run.id,
         "recipe": run.config.recipe,
@@ -72,10 +72,11 @@ def identity(run: Run) -> dict[str, str]:
         "base_seed": str(run.config.model.base_seed),
         "schedule": run.config.schedule.model_dump_json(),
         "numerics": json.dumps(run.numerics),
-        "base_key": run.base,
-        "problems.name": train.name,
-        "problems.rows": str(len(train)),
-        "problems.digest": train.digest,
+        BASE: run.base,
+        "problems.name": train["name"],
+        "problems.rows": str(train["rows"]),
+        "problems.digest": train["digest"],
+        "grader": " ".join(run.grader),
     } | read_tags(run)
 
 
@@ -156,14 +157,6 @@ def batches(lines: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
         batch.append(line)
     if batch:
         yield batch
-
-
-def find_evaluation(evaluation: Evaluation) -> Entry | None:
-    """The stored evaluation; None when it has not been made, or its benchmark's file is not there to tell."""
-    try:
-        return evaluation.find()
-    except InputError:
-        return None
 
 
 def evaluation_metrics(report: EvalReport) -> dict[str, float]:

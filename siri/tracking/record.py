@@ -11,13 +11,13 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from siri.evaluation.evaluation import Evaluation
+from siri.evaluation.evaluation import Evaluation, find_evaluation
 from siri.home import Home
 from siri.runs import step_log
 from siri.runs.run import Run
 from siri.store.entries import Entry
 from siri.tracking import content
-from siri.tracking.content import KEY, RUN_ID, Point
+from siri.tracking.content import BASE, KEY, RUN_ID, Point
 from siri.tracking.server import write_note
 
 EXPERIMENT = "siri"
@@ -94,9 +94,11 @@ def open_record(run: Run, trains: bool) -> "Record":
 
     client = MlflowClient(tracking_uri=run.home.tracking_uri)
     experiment = find_experiment(client, run.home)
-    query = f"tags.`{RUN_ID}` = '{run.id}'"
+    query = f"tags.`{RUN_ID}` = '{run.id}' AND tags.`{BASE}` = '{run.base}'"
     found = client.search_runs([experiment], query, max_results=1, order_by=["attributes.start_time ASC"])
-    made = found[0] if found else client.create_run(experiment, tags={RUN_ID: run.id}, run_name=run.name)
+    made = (
+        found[0] if found else client.create_run(experiment, tags={RUN_ID: run.id, BASE: run.base}, run_name=run.name)
+    )
     _describe(client, made, run, content.surroundings(run) if trains or not found else {})
     if not made.inputs or not made.inputs.dataset_inputs:
         _log_problems(client, made.info.run_id, run)
@@ -142,8 +144,9 @@ def _log_problems(client: Any, mlflow_id: str, run: Run) -> None:
     """The train split as a dataset input; MLflow takes 36 characters of its digest, the whole one is a tag."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    train, source = run.problems.train, json.dumps({"source": run.config.problems.source})
-    dataset = Dataset(train.name, train.digest[:36], "siri", source, profile=json.dumps({"num_rows": len(train)}))
+    train, source = run.sets["train"], json.dumps({"source": run.config.problems.source})
+    profile = json.dumps({"num_rows": train["rows"]})
+    dataset = Dataset(train["name"], train["digest"][:36], "siri", source, profile=profile)
     client.log_inputs(mlflow_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
 
 
@@ -233,7 +236,7 @@ class Record:
 
     def _write_evaluations(self) -> int:
         self._look_for_new_names()
-        found = [(evaluation, content.find_evaluation(evaluation)) for evaluation in self.pending]
+        found = [(evaluation, find_evaluation(evaluation)) for evaluation in self.pending]
         written = 0
         for evaluation, entry in found:
             if entry is None:

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from siri.home import Home
-from siri.runs.run import advance
+from siri.runs.advancing import advance
 from tests.conftest import prepare
 from tests.verl.support import tiny_verl
 

@@ -22,7 +22,8 @@ from siri.engines.verl.engine import VerlEngine
 from siri.home import Home
 from siri.metrics import METRICS
 from siri.problems import load_splits, problems_of_step
-from siri.runs.run import Run, advance
+from siri.runs.advancing import advance
+from siri.runs.run import Run
 from siri.runs.step_log import read_lines
 from siri.store.entries import WEIGHTS
 from tests.conftest import prepare, wait_for

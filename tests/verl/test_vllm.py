@@ -27,7 +27,8 @@ from siri.evaluation.evaluation import Evaluation, measure
 from siri.home import Home
 from siri.problems import encode_prompt, load_splits, problems_of_step
 from siri.rollouts import RolloutBatch
-from siri.runs.run import Run, advance
+from siri.runs.advancing import advance
+from siri.runs.run import Run
 from siri.store.entries import WEIGHTS
 from tests.conftest import prepare, wait_for
 from tests.engine_case import check_batch
@@ -225,8 +226,8 @@ import sys
 from pathlib import Path
 from siri.home import Home
 from siri.evaluation.evaluation import Evaluation, measure
-from siri.runs.run import reopen_run
-for done in measure(Evaluation(reopen_run(Home(Path(sys.argv[1])), sys.argv[2]), "c1-low", "test")):
+from siri.runs.run import load_run
+for done in measure(Evaluation(load_run(Home(Path(sys.argv[1])), sys.argv[2]), "c1-low", "test")):
     print("done", done, flush=True)
 """
 

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -68,18 +69,23 @@ class LocalEngine:
 
 
 def numerics_of(config: RunConfig) -> dict[str, Any]:
-    """What decides the bits of the local engine under these settings, whichever engine they name."""
+    """What decides the bits of the local engine under these settings, whichever engine they name.
+
+    A model that somebody brings is read, and may be computed, by transformers; the laptop's own is not.
+    """
     settings = config.engine
+    readers = () if config.model.base == "laptop" else ("transformers", "tokenizers")
     return {
         "engine": "local",
         "version": NUMERICS,
-        "torch": torch.__version__.partition("+")[0],
+        "torch": str(torch.__version__).partition("+")[0],
         "device": settings.device,
         "dtype": DTYPES[settings.dtype],
+        "kernels": settings.kernels,
         "threads": settings.threads,
         "micro_batch_tokens": settings.micro_batch_tokens,
         "sample_rows": settings.sample_rows,
-    }
+    } | {name: version(name) for name in readers}
 
 
 def _check_context(config: RunConfig) -> None:

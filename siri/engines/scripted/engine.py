@@ -14,6 +14,11 @@ from siri.train import train
 NUMERICS = 1
 
 
+def numerics_of(config: RunConfig) -> dict[str, Any]:
+    """The same bits in this process and in a child: both bear one name."""
+    return {"engine": "scripted", "version": NUMERICS}
+
+
 class ScriptedEngine:
     """An Engine over the scripted policy; it takes microseconds a step and needs no model."""
 
@@ -22,8 +27,8 @@ class ScriptedEngine:
         self.problems = problems
 
     def numerics(self) -> dict[str, Any]:
-        """The same bits in this process and in a child: both bear one name."""
-        return {"engine": "scripted", "version": NUMERICS}
+        """What decides the bits."""
+        return numerics_of(self.config)
 
     def train(self, plan: StagePlan) -> Iterator[StepReport]:
         """Train through the loop that all in-process engines share."""

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from siri.rollouts import RolloutBatch
 
 NUMERICS = 2
 """Raised by hand when the plug-in makes other steps of equal settings."""
+LIBRARIES = ("verl", "torch", "vllm", "transformers")
+"""What samples, trains and makes prompts."""
 
 
 class VerlEngine:
@@ -35,19 +37,8 @@ class VerlEngine:
         self._process: VerlProcess | None = None
 
     def numerics(self) -> dict[str, Any]:
-        """What decides a step beside the recipe; how many GPUs share the work is left out."""
-        settings = self.config.engine
-        return {
-            "engine": "verl",
-            "version": NUMERICS,
-            "verl": version("verl"),
-            "torch": version("torch").partition("+")[0],
-            "device": settings.device,
-            "dtype": settings.dtype,
-            "micro_batch_tokens": settings.micro_batch_tokens,
-            "tensor_parallel": settings.verl.tensor_parallel,
-            "extra": json.dumps(settings.verl.extra),
-        }
+        """What decides a step beside the recipe."""
+        return numerics_of(self.config)
 
     def train(self, plan: StagePlan) -> Iterator[StepReport]:
         """Start verl on the plan, pass its reports on as they come, and fail if it ended early."""
@@ -106,3 +97,26 @@ class VerlEngine:
         if self._process is not None:
             self._process.close()
             self._process = None
+
+
+def numerics_of(config: RunConfig) -> dict[str, Any]:
+    """What decides a step beside the recipe; how many GPUs share the work is left out."""
+    settings = config.engine
+    return {
+        "engine": "verl",
+        "version": NUMERICS,
+        **{name: _version(name) for name in LIBRARIES},
+        "device": settings.device,
+        "dtype": settings.dtype,
+        "kernels": settings.kernels,
+        "micro_batch_tokens": settings.micro_batch_tokens,
+        "tensor_parallel": settings.verl.tensor_parallel,
+        "extra": json.dumps(settings.verl.extra),
+    }
+
+
+def _version(library: str) -> str:
+    try:
+        return version(library).partition("+")[0]
+    except PackageNotFoundError:  # on a cluster vLLM may be the nodes' alone
+        return "not here"

@@ -1,15 +1,9 @@
-"""RunConfig: one frozen model behind three doors (a YAML recipe, `a.b=value` overrides, Prefect's form)."""
+"""The settings of a run, group by group; defaults are the paper's (arXiv 2509.25176)."""
 
-import difflib
-from collections.abc import Iterator, Mapping, Sequence
-from importlib import resources
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
-import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from siri.errors import InputError
 from siri.problems import ProblemSettings
 from siri.schedule import LengthSchedule
 from siri.settings import Settings
@@ -28,8 +22,11 @@ class MethodSettings(Settings):
     """PPO's upper clip, decoupled from the lower one (DAPO, arXiv 2503.14476)."""
     advantage_scale: Literal["std", "none"] = "std"
     """Divide a group's advantages by its sample standard deviation, or leave them (Dr. GRPO, arXiv 2503.20783)."""
-    loss_aggregation: Literal["token-mean", "seq-mean-token-sum", "seq-mean-token-mean"] = "token-mean"
-    """How the loss per token becomes one number, over the whole minibatch (names as in verl)."""
+    loss_aggregation: Literal["token-mean", "seq-mean-token-sum", "seq-mean-token-mean"] = "seq-mean-token-mean"
+    """How the loss per token becomes one number, over the whole minibatch (names as in verl).
+
+    `seq-mean-token-mean` is what the paper prints (section 3.2): each response's tokens are averaged first.
+    """
     minibatches: Annotated[int, Field(ge=1)] = 1
     """Optimizer updates per step; the step's problems are dealt out among them."""
 
@@ -46,6 +43,8 @@ class RolloutSettings(Settings):
     """
     temperature: Annotated[float, Field(gt=0)] = 1.0
     """Sampling temperature of the rollouts."""
+    old_logprobs: Literal["sampler"] = "sampler"
+    """Whose log-probabilities the ratio is taken against: those that the engine's own sampling leaves."""
 
 
 class OptimizerSettings(Settings):
@@ -142,6 +141,8 @@ class EngineSettings(Settings):
     """Where it computes; verl on a CPU is for tests of the engine."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Number format of the arithmetic; weights and optimizer are float32 whatever it says."""
+    kernels: Literal["torch"] = "torch"
+    """What computes attention and the rest of the forward pass: torch's own operators."""
     threads: Annotated[int, Field(ge=1)] = 1
     """CPU threads of the local engine; never taken from the machine, since 1 and 2 threads give other bits."""
     micro_batch_tokens: Annotated[int, Field(ge=1)] = 4096
@@ -273,126 +274,3 @@ class RunConfig(Settings):
     def forecast_tokens(self) -> int:
         """Upper bound of the response tokens that the whole run samples."""
         return sum(self.schedule.budgets) * self.rollout.batch_size * self.rollout.group_size
-
-
-def recipe_names() -> list[str]:
-    """Names of the recipes that ship with SIRI, sorted."""
-    folder = resources.files("siri") / "recipes"
-    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
-
-
-def load(recipe: str, overrides: Sequence[str] = ()) -> RunConfig:
-    """Read a recipe, by name or as a path of a YAML file, and apply `a.b=value` overrides in order.
-
-    Raises InputError: unknown recipe, broken YAML, unknown key, wrong type or a value out of bounds.
-    """
-    values = _read_recipe(recipe)
-    values.setdefault("recipe", recipe if recipe in recipe_names() else Path(recipe).stem)
-    for override in overrides:
-        _apply(values, override)
-    return validate(values)
-
-
-def validate(values: Mapping[str, Any]) -> RunConfig:
-    """A RunConfig from plain values; the first mistake as one InputError line."""
-    try:
-        return RunConfig.model_validate(values)
-    except ValidationError as error:
-        raise InputError(first_mistake(error, RunConfig)) from None
-
-
-def _read_recipe(recipe: str) -> dict[str, Any]:
-    if recipe in recipe_names():
-        text = (resources.files("siri") / "recipes" / f"{recipe}.yaml").read_text(encoding="utf-8")
-    elif Path(recipe).is_file():
-        text = _read_text(Path(recipe))
-    else:
-        raise InputError(f"recipe={recipe}: neither a file nor one of {', '.join(recipe_names())}")
-    return parse_yaml(text, f"recipe={recipe}")
-
-
-def parse_yaml(text: str, source: str) -> dict[str, Any]:
-    """The settings of a YAML text. Raises InputError, which names the source, for anything else."""
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"{source}: broken YAML: {' '.join(str(error).split())}") from None
-    if values is None:
-        raise InputError(f"{source}: is empty; it must hold `key: value` lines")
-    if not isinstance(values, dict):
-        raise InputError(f"{source}: must hold `key: value` lines, holds {type(values).__name__}")
-    return values
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"recipe={path}: not UTF-8 text (byte {error.start})") from None
-
-
-def _apply(values: dict[str, Any], override: str) -> None:
-    path, equals, text = override.partition("=")
-    if not equals or not path:
-        raise InputError(f"override {override!r}: must look like schedule.min_budget=4096")
-    *parents, name = path.split(".")
-    node = values
-    for parent in parents:
-        node = node.setdefault(parent, {})
-        if not isinstance(node, dict):
-            raise InputError(f"{path}: {parent} is a value, not a group of settings")
-    try:
-        node[name] = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise InputError(f"{path}={text}: not a YAML value") from None
-
-
-def first_mistake(error: ValidationError, model: type[BaseModel]) -> str:
-    """One line for the first mistake in a model's values: field, value, what is allowed."""
-    first = error.errors()[0]
-    field = ".".join(str(part) for part in first["loc"]) or "config"
-    if first["type"] == "extra_forbidden":
-        return f"{field}: unknown setting{_closest(field, model)}"
-    if first["type"] == "missing":
-        return f"{field}: must be given"
-    if first["type"] == "model_type":
-        return f"{field}={first['input']!r}: is a group of settings{_first_of(field, model)}"
-    if first["type"] == "too_short":
-        return f"{field}={first['input']!r}: must hold at least {first['ctx']['min_length']}"
-    message = first["msg"].removeprefix("Value error, ").replace("tuple", "list")
-    if first["type"] == "value_error":
-        return f"{field}: {message}"
-    return f"{field}={first['input']!r}: {message[0].lower()}{message[1:]}"
-
-
-def _first_of(group: str, model: type[BaseModel]) -> str:
-    inside = [path for path in field_paths(model) if path.startswith(f"{group}.")]
-    return f"; set one of them, as in {inside[0]}=…" if inside else ", as in {name: value}"
-
-
-def _closest(field: str, model: type[BaseModel]) -> str:
-    known = list(field_paths(model))
-    matches = difflib.get_close_matches(field, known, n=1)
-    if matches:
-        return f"; did you mean {matches[0]}?"
-    return "; `siri preview RECIPE --config` lists all" if model is RunConfig else f"; known are {', '.join(known)}"
-
-
-def field_paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Dotted paths of all settings of a model, groups left out: `schedule.shape`, `seed`, …"""
-    for name, field in model.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield from field_paths(kind, f"{prefix}{name}.")
-        else:
-            yield prefix + name
-
-
-def choices(literal: Any) -> tuple[str, ...]:
-    """The values of a Literal type."""
-    return get_args(literal)
-
-
-def to_yaml(config: RunConfig) -> str:
-    """Every setting with its value, as a recipe."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -1,0 +1,52 @@
+"""Paths in a config, made to mean the same from every working directory."""
+
+import os
+from pathlib import Path
+
+from siri.config.settings import EvaluationSettings, RunConfig
+from siri.problems import BENCHMARKS, ProblemSettings
+from siri.problems.files import SUFFIXES
+
+
+def with_absolute_paths(config: RunConfig) -> RunConfig:
+    """The config with its model folder and problem files as absolute paths; names and hub names stay as they are.
+
+    Symbolic links are kept: what they point to may change, and is named by its content.
+    """
+    model = config.model.model_copy(update={"base": _absolute_folder(config.model.base)})
+    changed = {
+        "model": model,
+        "problems": _absolute_problems(config.problems),
+        "evaluation": absolute_benchmarks(config.evaluation),
+    }
+    return config.model_copy(update=changed)
+
+
+def absolute_benchmarks(settings: EvaluationSettings) -> EvaluationSettings:
+    """Evaluation settings whose benchmark files are absolute paths."""
+    lists = {name: tuple(map(absolute_benchmark, getattr(settings, name))) for name in ("benchmarks", "final")}
+    return settings.model_copy(update=lists)
+
+
+def absolute_benchmark(name: str) -> str:
+    """A benchmark's name; a file's as an absolute path."""
+    return name if name in BENCHMARKS else _absolute_file(name)
+
+
+def _absolute_problems(settings: ProblemSettings) -> ProblemSettings:
+    named = {name: getattr(settings, name) for name in ("source", "dev", "test")}
+    return settings.model_copy(update={name: text and _absolute_file(text) for name, text in named.items()})
+
+
+def _absolute_file(text: str) -> str:
+    return absolute(text) if Path(text).suffix in SUFFIXES else text
+
+
+def _absolute_folder(text: str) -> str:
+    """`laptop` is a name whatever lies beside it; another name is a folder where there is one, else the hub's."""
+    return absolute(text) if text != "laptop" and Path(text).expanduser().is_dir() else text
+
+
+def absolute(path: str) -> str:
+    """A path as it is from anywhere: `~` and `..` are resolved, symbolic links are not."""
+    return os.path.abspath(Path(path).expanduser())

@@ -1,0 +1,71 @@
+"""Under which settings, and on which problems, a run's snapshots have been measured beside those of its own."""
+
+import logging
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from siri.errors import InputError
+from siri.evaluation.evaluation import Evaluation, asked_name
+from siri.runs.run import Run
+from siri.store.replicated import open_store
+
+SETTINGS = ("samples", "temperature", "budget", "seed", "sampler")
+"""What evaluations of one snapshot on one set of problems differ in."""
+Variant = tuple[Any, ...]
+"""Values of SETTINGS, then the digest of the problems."""
+log = logging.getLogger("siri")
+
+
+def other_measurements(run: Run, benchmark: str) -> list[str]:
+    """What else a run has been measured under on a benchmark, as what to add to a command that reads evaluations."""
+    own = _own(run, benchmark)
+    return [_in_words(own, found, benchmark) for found in _variants(run, benchmark) if own and found != own]
+
+
+def as_measured(run: Run, benchmark: str | None = None) -> Run:
+    """The run under settings that it has been measured under.
+
+    These are its own unless nothing has been measured under them and something has under others, of which those under
+    which most has been are taken, with a warning.
+    """
+    named = benchmark or run.config.evaluation.final[0]
+    found, own = _variants(run, named), _own(run, named)
+    if not found or not own or own[:-1] in {variant[:-1] for variant in found}:
+        return run
+    most = found.most_common(1)[0][0]
+    chosen = dict(zip(SETTINGS, most[:-1], strict=True))
+    log.warning("run=%s: measured under %s alone", run.name, _settings_in_words(own, most))
+    return run.evaluated_under(run.config.evaluation.model_copy(update=chosen))
+
+
+def _own(run: Run, benchmark: str) -> Variant:
+    """The run's own; empty where the problems are gone and nothing was measured on them."""
+    try:
+        return _variant(Evaluation(run, "base", benchmark).settings)
+    except InputError:
+        return ()
+
+
+def _variants(run: Run, benchmark: str) -> "Counter[Variant]":
+    """Variant -> how many snapshots were measured so, of the run's own on the benchmark of this name."""
+    snapshots, name = {run.keys[step] for step in run.snapshot_steps.values()}, asked_name(benchmark)
+    manifests = [entry.manifest for entry in open_store(run.home, "evaluations").entries()]
+    facts = [manifest.facts for manifest in manifests if manifest.parent in snapshots]
+    return Counter(_variant(told) for told in facts if told["asked"] == name)
+
+
+def _variant(settings: Mapping[str, Any]) -> Variant:
+    return (*(settings[name] for name in SETTINGS), settings["benchmark"])
+
+
+def _in_words(own: Variant, other: Variant, benchmark: str) -> str:
+    words = _settings_in_words(own, other)
+    if other[-1] == own[-1]:
+        return words
+    return f"{words} --benchmark {benchmark.partition('@')[0]}@{other[-1][:12]}".strip()
+
+
+def _settings_in_words(own: Variant, other: Variant) -> str:
+    pairs = zip(SETTINGS, own, other, strict=False)
+    return " ".join(f"evaluation.{name}={theirs}" for name, mine, theirs in pairs if mine != theirs)

@@ -1,0 +1,78 @@
+"""A run on its way through the store: from the nearest stored key to a step, its metrics read off its chain."""
+
+from collections.abc import Generator
+from contextlib import closing
+from typing import Any
+
+from siri.engine import StepReport
+from siri.engines import open_engine
+from siri.processes.stopping import Stop
+from siri.runs import step_log
+from siri.runs.chain import Chain, Train, travel
+from siri.runs.run import Run, require_unchanged
+from siri.store.entries import full_disk_explained
+
+
+def advance(run: Run, last: int, stop: Stop | None = None, keep: frozenset[int] = frozenset()) -> Generator[StepReport]:
+    """Go to step `last` of a run and leave its snapshots on the way; yields the steps that had to be trained.
+
+    Nothing is trained twice: the way starts at the nearest stored key. Another process that makes the same stage is
+    waited for. `stop`, once set, ends the way after the step at hand and keeps its checkpoint; breaking off the
+    iteration loses the steps since the last checkpoint. `keep`: steps where a snapshot stays beside the schedule's own,
+    for other runs that stand on them.
+
+    Raises InputError where the steps would not be those that the run's keys name: other problems, another torch.
+    """
+
+    def facts(step: int) -> dict[str, Any]:
+        budget = run.config.schedule(step) if step else None
+        return {"budget": budget, "run": run.id, "numerics": run.numerics}
+
+    require_unchanged(run)
+    kept = keep.union(run.snapshot_steps.values())
+    engine = open_engine(run.engine_config, run.problems.train)
+    chain = Chain(run.store, run.keys, kept, run.config.checkpoint_every, facts, stop or Stop(), engine.obstacle)
+    metrics = run.folder / step_log.METRICS
+    visit = _visit(chain, _points(run, last, kept), engine.train)
+    with full_disk_explained(run.home.root), closing(engine), closing(visit) as way:
+        previous: int | None = None
+        for report in way:
+            if previous is None or report.step != previous + 1:
+                _write_metrics(run, report.step - 1)
+            previous = report.step
+            step_log.append_line(metrics, step_log.step_line(report, run.keys[report.step]))
+            yield report
+    if run.store.find(run.keys[last]) is not None:
+        furthest = run.store.nearest(run.keys)
+        assert furthest is not None
+        _write_metrics(run, max(last, furthest.manifest.step))
+
+
+def _points(run: Run, last: int, kept: frozenset[int]) -> list[int]:
+    """The snapshots on the way through the stage that `last` lies in: added ones are made though its end stands."""
+    stage = next((stage for stage in run.config.schedule.stages if last in stage.steps), None)
+    inside = [step for step in kept if stage is not None and stage.first <= step < last]
+    return [*sorted(inside), last]
+
+
+def _visit(chain: Chain, points: list[int], train: Train) -> Generator[StepReport]:
+    for point in points:
+        yield from travel(chain, point, train)
+        if chain.stop.is_set():
+            return
+
+
+def _write_metrics(run: Run, step: int) -> None:
+    """Make metrics.jsonl what the chain says up to a step that is, or was before the next one, stored.
+
+    Lines beyond a checkpoint are dropped; a rolling one may be gone, replaced by that of the step behind it.
+    """
+    while (entry := run.store.nearest(run.keys[step : step + 2])) is not None:
+        try:
+            lines = [line for line in step_log.history(run.store, entry) if line["step"] <= step]
+        except FileNotFoundError:
+            for ancestor in step_log.lineage(run.store, entry):
+                run.store.verified(ancestor.manifest.key)  # damaged, it is moved aside; else it is gone by itself
+            continue
+        step_log.write_lines(run.folder / step_log.METRICS, lines)
+        return
