@@ -161,7 +161,7 @@ in_turn(load("laptop", ["engine.device=cuda"]), body)
 
 
 def test_those_that_need_the_gpu_take_turns_and_who_waits_for_a_stage_gives_its_turn_back(platform: Platform) -> None:
-    environment = os.environ | {"PREFECT_API_URL": f"{platform.prefect}/api"}
+    environment = os.environ | platform.environment
     command = [sys.executable, "-c", TURN]
     turns = [
         subprocess.Popen([*command, word], env=environment, stdout=subprocess.PIPE, text=True)
@@ -197,7 +197,7 @@ def test_an_evaluation_waits_for_its_turn_at_the_gpu_as_a_stage_does(platform: P
     evaluation = Evaluation(run, "c1-low", "test")
     assert run.snapshot("c1-low") is not None
     assert evaluation.find() is None
-    environment = os.environ | {"PREFECT_API_URL": f"{platform.prefect}/api"}
+    environment = os.environ | platform.environment
     pipe = subprocess.PIPE
     with subprocess.Popen([sys.executable, "-c", HOLD], env=environment, stdin=pipe, stdout=pipe, text=True) as holder:
         assert holder.stdout is not None
@@ -267,7 +267,7 @@ PASSWORDS = {
 def test_with_passwords_nobody_gets_in_without_them_and_they_are_in_no_file(tmp_path: Path) -> None:
     home = tmp_path / "home"
     ignoring = (signal.SIGTERM, signal.SIGINT)
-    with bring_up(home, ignoring, **PASSWORDS) as up:
+    with bring_up(home, ignoring=ignoring, **PASSWORDS) as up:
         pages = (f"{up.prefect}/api/flow_runs/filter", {}), (f"{up.mlflow}/api/2.0/mlflow/runs/search", {})
         for url, body in pages:
             for wrong in ("", "admin:password1234", "user:"):

@@ -5,7 +5,6 @@ import shutil
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import quote
 
 from siri.errors import InputError
 from siri.home import Home
@@ -69,7 +68,7 @@ def link(prefect: str, auth: str | None) -> str:
 
     What follows the # is not sent to any server, and stands in no log.
     """
-    return f"{prefect}/{LOGIN}" + (f"#{quote(private.encoded(auth), safe='')}" if auth is not None else "")
+    return f"{prefect}/{LOGIN}" + (f"#{private.encoded(auth)}" if auth is not None else "")
 
 
 def _package() -> Path:

@@ -34,6 +34,8 @@ DEFAULTS = {
 MLFLOW_PASSWORD = "MLFLOW_AUTH_ADMIN_PASSWORD"
 MLFLOW_SECRET = "MLFLOW_FLASK_SERVER_SECRET_KEY"
 MLFLOW_ADMIN = "MLFLOW_AUTH_ADMIN_USERNAME"
+MLFLOW_USERS = "mlflow-users.db"
+"""Of the user's own password; with the generated one it is another file, since MLflow keeps what it was first given."""
 DASHBOARD_AUTH = "SIRI_DASHBOARD_AUTH"
 """User and password that optuna-dashboard asks for, as in user:password; unset, it asks for none."""
 ORIGINS = "PREFECT_SERVER_CORS_ALLOWED_ORIGINS"
@@ -177,6 +179,16 @@ def mlflow_password(settings: Settings) -> str | None:
     return own or (private.password(settings.home) if settings.private else None)
 
 
+def generated(settings: Settings) -> tuple[str, ...]:
+    """The parts that ask for the work folder's password."""
+    asking = {
+        "prefect": private.own_auth() is None,
+        "mlflow": settings.private and not os.environ.get(MLFLOW_PASSWORD),
+        "optuna-dashboard": settings.private,
+    }
+    return tuple(name for name, asks in asking.items() if asks)
+
+
 def mlflow_log_in(password: str | None) -> dict[str, str]:
     """What MLflow's clients log in by; nothing where its server asks for no password."""
     if password is None:
@@ -222,18 +234,18 @@ def _mlflow(settings: Settings) -> Part:
 def _mlflow_users(home: Home, password: str) -> dict[str, str]:
     """MLflow's settings for users: hashes of their passwords lie in the work folder, not where `siri up` was typed."""
     chosen = os.environ.get("MLFLOW_AUTH_CONFIG_PATH")
+    folder = private.folder(home).resolve()
     if os.environ.get(MLFLOW_PASSWORD):
-        path = os.path.abspath(chosen) if chosen else _write_log_in(home.root.resolve() / "platform")
-        return {"MLFLOW_AUTH_CONFIG_PATH": path}
+        return {"MLFLOW_AUTH_CONFIG_PATH": os.path.abspath(chosen) if chosen else _write_log_in(folder, MLFLOW_USERS)}
     return {
-        "MLFLOW_AUTH_CONFIG_PATH": _write_log_in(private.folder(home).resolve()),
+        "MLFLOW_AUTH_CONFIG_PATH": _write_log_in(folder, private.MLFLOW_USERS),
         MLFLOW_PASSWORD: password,
         MLFLOW_SECRET: os.environ.get(MLFLOW_SECRET) or secrets.token_urlsafe(32),
     }
 
 
-def _write_log_in(folder: Path) -> str:
-    users = str(folder / "mlflow-users.db").replace("%", "%%")  # as its reader wants it
+def _write_log_in(folder: Path, name: str) -> str:
+    users = str(folder / name).replace("%", "%%")  # as its reader wants it
     write_atomically(folder / "mlflow-users.ini", LOG_IN.format(users=users))
     return str(folder / "mlflow-users.ini")
 
@@ -247,9 +259,10 @@ def absolute(url: str) -> str:
         found = make_url(url)
     except ArgumentError:
         return url
-    if not found.drivername.startswith("sqlite") or not found.database or found.database.startswith((":", "file:")):
+    file = found.database or ":memory:"
+    if not found.drivername.startswith("sqlite") or os.path.isabs(file) or file.startswith((":", "file:")):
         return url
-    return found.set(database=os.path.abspath(found.database)).render_as_string(hide_password=False)
+    return found.set(database=os.path.abspath(file)).render_as_string(hide_password=False)
 
 
 def empty_folder(home: Home) -> Path:

@@ -18,6 +18,7 @@ CLIENT_AUTH = "PREFECT_API_AUTH_STRING"
 USER = "siri"
 FORM = re.compile(rf"{USER}:[A-Za-z0-9_-]{{43}}")
 """Of the file's content: as Prefect's auth strings, user:password."""
+MLFLOW_USERS = "mlflow-users-generated.db"
 FOLDER_MODE, FILE_MODE = 0o700, 0o600
 
 
@@ -75,7 +76,7 @@ def renew(home: Home) -> None:
     place = folder(home)
     with FileLock(place / "password.lock"):
         _write(place)
-        (place / "mlflow-users.db").unlink(missing_ok=True)  # it knows the old one
+        (place / MLFLOW_USERS).unlink(missing_ok=True)  # it knows the old one
 
 
 def password(home: Home) -> str:

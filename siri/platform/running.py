@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPException
-from typing import Any, Literal
+from typing import Any
 
 import psutil
 from filelock import FileLock, Timeout
@@ -44,10 +44,8 @@ class Running:
     ready: bool
     """Whether all parts have been healthy and everything is deployed."""
     members: tuple[Member, ...]
-    password: Literal["generated", "own"] = "generated"
-    """Which one Prefect's API asks for: the work folder's, or one that its user has set, which is kept nowhere."""
-    private: bool = False
-    """Whether MLflow and optuna-dashboard ask for the generated one."""
+    generated: tuple[str, ...] = ()
+    """The parts that ask for the work folder's password. One that the user has set is kept nowhere."""
 
 
 def lock(home: Home) -> FileLock:
@@ -67,7 +65,8 @@ def find(home: Home) -> Running | None:
     if not path.exists() or not _is_locked(home):
         return None
     values = json.loads(path.read_text())
-    return Running(**values | {"members": tuple(Member(**member) for member in values["members"])})
+    members = tuple(Member(**member) for member in values["members"])
+    return Running(**values | {"members": members, "generated": tuple(values["generated"])})
 
 
 def _is_locked(home: Home) -> bool:
@@ -80,7 +79,7 @@ def _is_locked(home: Home) -> bool:
 
 def auth(home: Home, running: Running) -> str:
     """User and password for Prefect's API. Raises InputError when this user has not got them."""
-    if running.password == "generated":
+    if "prefect" in running.generated:
         return private.read(home)
     own = private.own_auth()
     if own is None:
@@ -94,7 +93,7 @@ def variables(home: Home, running: Running) -> dict[str, dict[str, str]]:
     Those of the `siri` commands, and of `prefect` and `mlflow` by way of `siri env`. Raises InputError when this user
     has not got the password.
     """
-    log_in = parts.mlflow_log_in(private.password(home)) if running.private else {}
+    log_in = parts.mlflow_log_in(private.password(home)) if "mlflow" in running.generated else {}
     return {
         "PREFECT_API_URL": {
             "PREFECT_API_URL": f"{running.prefect}/api",

@@ -9,7 +9,6 @@ from contextlib import suppress
 from pathlib import Path
 from threading import Event
 from types import FrameType
-from typing import Literal
 
 import psutil
 
@@ -210,11 +209,8 @@ class Supervisor:
 
     def _describe(self, started: list[Child]) -> Running:
         members = tuple(child.describe() for child in started)
-        password: Literal["generated", "own"] = "own" if private.own_auth() else "generated"
-        settings = self.settings
-        return Running(
-            os.getpid(), settings.prefect, settings.mlflow, self.ready, members, password, settings.private
-        )  # fmt: skip
+        asking = parts.generated(self.settings)
+        return Running(os.getpid(), self.settings.prefect, self.settings.mlflow, self.ready, members, asking)
 
     def _write(self, started: list[Child]) -> None:
         running.write(self.settings.home, self._describe(started))
@@ -271,13 +267,13 @@ def link(home: Home, up: Running, member: Member) -> str | None:
     if member.page is None:
         return None
     if member.name == "prefect":
-        shown = up.password == "generated" and not _is_journal()
+        shown = member.name in up.generated and not _is_journal()
         return pages.link(member.page, private.read(home) if shown else None)
-    if up.private and member.name == "optuna-dashboard":
-        return f"{member.page}/login" + ("" if _is_journal() else f"#{private.password(home)}")
-    if up.private and member.name == "mlflow":
+    if member.name not in up.generated:
+        return member.page
+    if member.name == "mlflow":
         return f"{member.page} (its user and password: siri env)"
-    return member.page
+    return f"{member.page}/login" + ("" if _is_journal() else f"#{private.password(home)}")
 
 
 def _is_journal() -> bool:
