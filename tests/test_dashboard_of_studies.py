@@ -1,14 +1,18 @@
-"""optuna-dashboard over a work folder: it follows the sweeps as they come."""
+"""optuna-dashboard over a work folder: it follows the sweeps as they come, and refuses strangers."""
 
 import json
+from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
+from wsgiref.types import WSGIApplication
 from wsgiref.util import setup_testing_defaults
 
 import optuna
 import pytest
 
 from siri.home import Home
-from sweeps.dashboard import application
+from siri.platform.private import encoded
+from sweeps.dashboard import Guarded, LoggedIn, application
 from sweeps.storage import STUDY_URL, open_storage, quiet
 
 
