@@ -4,6 +4,8 @@ import os
 import stat
 import subprocess
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from siri.home import Home
 from siri.platform import pages, parts, private, running
 from siri.platform.parts import Settings
 from siri.platform.running import Member, Running
-from siri.platform.supervisor import link
+from siri.platform.supervisor import Child, link
 from siri.processes import children
 from tests.test_cli import run_cli
 
@@ -211,6 +213,22 @@ def test_prefects_pages_are_served_without_the_analytics_key_whatever_was_there_
     (made / "v2" / "assets" / changed[0]).write_bytes((source / changed[0]).read_bytes())
     with pytest.raises(InputError, match=r"prefect=\S+: its pages .* were replaced by Prefect's own"):
         pages.check(made)
+
+
+def test_each_start_of_prefect_lays_its_pages_out_for_the_version_that_is_there_then(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [prefect] = [part for part in parts.servers(Settings(home)) if part.name == "prefect"]
+    child = Child(replace(prefect, command=(sys.executable, "-c", "pass")), os.environ, tmp_path)
+    folder = Path(prefect.environment["PREFECT_SERVER_UI_STATIC_DIRECTORY"])
+    (folder / "v2" / pages.REFERENCE).write_text("replaced")
+    monkeypatch.setattr(pages, "version", lambda _: "9.9.9")
+    child.process.wait()
+    assert not child.tend(), "after a pause"
+    child.due = time.monotonic()
+    assert child.tend()
+    child.kill()
+    assert (folder / "v2" / pages.REFERENCE).read_text() == "v2:9.9.9:/v2"
 
 
 @pytest.mark.parametrize(("keys", "said"), [(0, "hold 0 keys"), (2, "hold 2 keys")])

@@ -26,7 +26,8 @@ LOGIN = "siri-login.html"
 def prepare(home: Home) -> Path:
     """Lay out the pages in the work folder's private part; returns the folder for Prefect's server.
 
-    Whatever was there, of another version or from a start that was killed, is replaced. Raises InputError when this
+    Whatever was there, of another version or from a start that was killed, is replaced: Prefect's server would replace
+    what is not of its version by its own. Raises InputError when this
     version of Prefect is not as expected: then its pages would call an analytics host, or not find the password.
     """
     place = served(home)
@@ -51,10 +52,7 @@ def served(home: Home) -> Path:
 
 
 def check(place: Path) -> None:
-    """Raise InputError unless pages are those that `prepare` made: without a key, with the login, by Prefect accepted.
-
-    Prefect's server replaces a copy that it does not take for its own; so this is asked again once it has started.
-    """
+    """Raise InputError unless pages are those that `prepare` made; asked again once Prefect's server has started."""
     found = _found(f"its pages below {place}")
     if not (place / "v1" / LOGIN).is_file() or any(KEY.search(path.read_bytes()) for path in _scripts(place / "v2")):
         raise InputError(f"{found} were replaced by Prefect's own, which call an analytics host")

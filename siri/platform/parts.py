@@ -3,8 +3,9 @@
 import os
 import secrets
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from siri.errors import InputError
@@ -97,6 +98,8 @@ class Part:
     """What it alone finds there; anybody may read a command line, so addresses with passwords are not on it."""
     directory: Path | None = None
     """Where it is started; servers look for modules there, so theirs is empty."""
+    prepare: Callable[[], object] | None = None
+    """What is done before each of its starts: packages may have been updated since the last one."""
 
 
 def check(settings: Settings) -> None:
@@ -206,12 +209,13 @@ def _prefect(settings: Settings) -> Part:
     command = children.command(
         "prefect", "server", "start", "--host", settings.host, "--port", str(settings.prefect_port)
     )
-    own = {"PREFECT_SERVER_UI_STATIC_DIRECTORY": str(pages.prepare(settings.home))}
+    own = {"PREFECT_SERVER_UI_STATIC_DIRECTORY": str(pages.served(settings.home))}
     database = os.environ.get("PREFECT_API_DATABASE_CONNECTION_URL")
     if database:
         own["PREFECT_API_DATABASE_CONNECTION_URL"] = absolute(database)
     page = settings.prefect
-    return Part("prefect", tuple(command), page, f"{page}/api/health", own, empty_folder(settings.home))
+    prepare = partial(pages.prepare, settings.home)
+    return Part("prefect", tuple(command), page, f"{page}/api/health", own, empty_folder(settings.home), prepare)
 
 
 def _mlflow(settings: Settings) -> Part:

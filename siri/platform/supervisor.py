@@ -48,6 +48,8 @@ class Child:
 
     def start(self) -> None:
         """In a session of its own: a terminal's Ctrl-C reaches the supervisor alone."""
+        if self.part.prepare is not None:
+            self.part.prepare()
         self.began = time.monotonic()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
