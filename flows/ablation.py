@@ -1,6 +1,5 @@
 """The flow of a sweep: queue its trials, keep worker processes at them, watch; and the flow that each trial is."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from flows.lifecycle import live
 from siri import tracking
 from siri.errors import InputError, StoppedError
 from siri.home import find_home
+from siri.processes import children
 from siri.processes.stopping import STOP, Stop
 from siri.runs import run as runs
 from siri.runs.run import Run
@@ -140,9 +140,10 @@ class Crew:
 
     def _start(self, log: IO[bytes]) -> "subprocess.Popen[bytes]":
         """In a process group of its own: Ctrl-C reaches it through this process, once."""
-        command = [sys.executable, "-m", "flows.ablation", describe_job(self.job)]
+        command = children.command("flows.ablation", describe_job(self.job))
+        environment = children.environment() | _environment()
         return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=0, env=os.environ | _environment()
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=0, env=environment
         )
 
     def _last_words(self) -> str:

@@ -17,6 +17,7 @@ from prefect.workers.process import ProcessWorker
 
 from flows.gpu import make_gpu_limit
 from siri.errors import InputError
+from siri.processes import children
 
 FILE = Path(__file__).parent.parent / "prefect.yaml"
 """The deployments that ship with SIRI, beside the flows that they name."""
@@ -85,8 +86,8 @@ def read_schedules(client: SyncPrefectClient) -> Active:
 
 
 def _run_prefect(file: Path) -> None:
-    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(file)]
-    quiet = {name: value for name, value in os.environ.items() if name != "PREFECT_LOGGING_LEVEL"}
+    command = children.command("prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(file))
+    quiet = {name: value for name, value in children.environment().items() if name != "PREFECT_LOGGING_LEVEL"}
     done = subprocess.run(command, cwd=file.parent, env=quiet, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         said = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]

@@ -16,7 +16,7 @@ from prefect.states import Cancelled, Crashed
 
 from siri.errors import LostEngineError, StoppedError
 from siri.home import find_home
-from siri.processes import flow_lock, reaper, stopping
+from siri.processes import children, flow_lock, reaper, stopping
 
 LIMIT_SECONDS = 8.0
 """What a flow run gets to finish its step once it is asked to stop; a cancelled one is gone after ten."""
@@ -38,6 +38,7 @@ def live(body: Callable[[], str]) -> str:
         return body()
     if reaper.MARK in os.environ:  # a worker of `siri up` has started this
         _write_to_file()
+    children.protect()
     reaper.guard()
     attempt = _read().run_count
     done = Event()

@@ -1,6 +1,8 @@
 """Prefect's settings for flows that run in this process: a home of their own, patience at the start, no telemetry."""
 
+import contextlib
 import os
+import secrets
 import signal
 import sys
 import urllib.error
@@ -10,11 +12,16 @@ from pathlib import Path
 from filelock import FileLock
 
 from siri.errors import InputError
-from siri.home import Home
-from siri.platform import running
+from siri.home import Home, find_home
+from siri.platform import parts, private, running
+from siri.processes import children
 
 ANSWER_SECONDS = 10.0
 """Longest wait for the user's own server."""
+NO_ORIGIN = "http://127.0.0.1:0"
+"""Whose pages may ask a server that has none: nobody's."""
+EMPTY = "empty"
+DATABASE = "PREFECT_API_DATABASE_CONNECTION_URL"
 
 
 def use_home(home: Home) -> None:
@@ -22,8 +29,9 @@ def use_home(home: Home) -> None:
 
     Without PREFECT_API_URL a flow brings a server of its own, on loopback, for as long as it runs. The first start on a
     fresh home migrates a database, which outlasts Prefect's default time-out of 20 s. While `siri up` runs on the work
-    folder, its servers are used.
+    folder, its servers are used, with its password.
     """
+    children.protect()
     os.environ["SIRI_HOME"] = str(home.root.resolve())
     _use_servers(home)
     defaults = {
@@ -45,24 +53,26 @@ def _use_servers(home: Home) -> None:
     up = running.find(home)
     if up is None:
         return
-    places = {
-        "PREFECT_API_URL": (f"{up.prefect}/api", f"{up.prefect}/api/health"),
-        "MLFLOW_TRACKING_URI": (up.mlflow, f"{up.mlflow}/health"),
-    }
-    for name, (url, health) in places.items():
-        if name in os.environ:
-            continue
-        if running.answers(health):
-            os.environ[name] = url
+    try:
+        given = running.variables(home, up)
+    except InputError as error:
+        print(f"siri: `siri up` runs, but {error}; going on without it", file=sys.stderr)
+        return
+    health = {"PREFECT_API_URL": f"{up.prefect}/api/health", "MLFLOW_TRACKING_URI": f"{up.mlflow}/health"}
+    for name, own in given.items():
+        if os.environ.get(name, own[name]) != own[name]:
+            continue  # a server of the user's, who must not hear our password
+        if running.answers(health[name]):
+            os.environ.update(own)
         else:
-            print(f"siri: `siri up` runs, but {url} does not answer; going on without it", file=sys.stderr)
+            print(f"siri: `siri up` runs, but {own[name]} does not answer; going on without it", file=sys.stderr)
 
 
 def start_server() -> None:
     """Bring the server of flows that run without one, deaf to Ctrl-C: a terminal's would end it before its flow.
 
     Call it before the first flow. With PREFECT_API_URL set there is nothing to bring: raises InputError unless a server
-    answers there.
+    answers there and takes the password. Else the server asks for the password of the work folder.
     """
     import prefect
     from prefect.settings import PREFECT_API_URL, PREFECT_HOME
@@ -71,31 +81,58 @@ def start_server() -> None:
     if address:
         _require_answer(address)
         return
+    _set_password()
     folder: Path = PREFECT_HOME.value()
+    (folder / EMPTY).mkdir(parents=True, exist_ok=True)
     migrated = folder / f"migrated-{prefect.__version__}"
     if migrated.exists():
-        _start()
+        _start(folder / EMPTY)
         return
-    folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "first-start.lock"):  # two servers that migrate one database spoil each other's work
-        _start()
+        _start(folder / EMPTY)
         migrated.touch()
 
 
 def _require_answer(address: str) -> None:
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY
+
+    auth = PREFECT_API_AUTH_STRING.value()
+    known = {"Authorization": f"Basic {private.encoded(auth)}"} if auth else {}
     try:
-        urllib.request.urlopen(f"{address.rstrip('/')}/health", timeout=ANSWER_SECONDS).close()
-    except urllib.error.HTTPError:  # it lives; what it asks for, Prefect knows
-        return
+        for path, headers in (("health", {}), ("admin/version", known)):
+            request = urllib.request.Request(f"{address.rstrip('/')}/{path}", headers=headers)
+            urllib.request.urlopen(request, timeout=ANSWER_SECONDS).close()
+    except urllib.error.HTTPError as error:  # it lives; what it asks for by other means, Prefect knows
+        if error.code == 401 and not PREFECT_API_KEY.value():
+            given = "refused" if auth else "not set, and the server asks for it"
+            raise InputError(f"{private.CLIENT_AUTH}: {given}; `siri env` prints it for what `siri up` runs") from None
     except (OSError, ValueError) as error:
         raise InputError(f"PREFECT_API_URL={address}: no server answers ({error}); start it, or unset it") from None
 
 
-def _start() -> None:
+def _set_password() -> None:
+    """The work folder's; where that cannot be kept from others, one that only this process and its children know."""
+    from prefect.context import refresh_global_settings_context
+
+    home = find_home()
+    try:
+        auth = private.auth(home)
+    except InputError:
+        auth = f"{private.USER}:{secrets.token_urlsafe(32)}"
+    os.environ.update({private.SERVER_AUTH: auth, private.CLIENT_AUTH: auth})
+    os.environ.setdefault(parts.ORIGINS, NO_ORIGIN)
+    if os.environ.get(DATABASE):
+        os.environ[DATABASE] = parts.absolute(os.environ[DATABASE])
+    refresh_global_settings_context()  # Prefect, imported before it was known that there is no server
+
+
+def _start(empty: Path) -> None:
+    """In a folder without modules: the server's migrations look for them where it is started."""
     from prefect.server.api.server import SubprocessASGIServer
 
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # children inherit it
     try:
-        SubprocessASGIServer().start()
+        with contextlib.chdir(empty):
+            SubprocessASGIServer().start()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

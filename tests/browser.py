@@ -34,13 +34,19 @@ class Page:
     def __init__(self, connection: ClientConnection) -> None:
         self.connection = connection
         self.sent = 0
+        self.requested: list[str] = []
+        """The addresses that pages have asked for, also by workers' scripts and sockets; see `listen`."""
 
     def send(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """Call a method of the protocol; events that come in between are dropped."""
+        """Call a method of the protocol; of the events that come in between, requests are kept."""
         self.sent += 1
         self.connection.send(json.dumps({"id": self.sent, "method": method, "params": parameters}))
         while True:
             answer = json.loads(self.connection.recv(timeout=60))
+            if answer.get("method") == "Network.requestWillBeSent":
+                self.requested.append(answer["params"]["request"]["url"])
+            if answer.get("method") == "Network.webSocketCreated":
+                self.requested.append(answer["params"]["url"])
             if answer.get("id") == self.sent:
                 assert "error" not in answer, answer
                 return dict(answer["result"])
@@ -50,6 +56,10 @@ class Page:
         result = self.send("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
+
+    def listen(self) -> None:
+        """Keep the addresses of requests from here on."""
+        self.send("Network.enable")
 
     def open(self, url: str) -> None:
         """Go to a page; use `wait_for` for what it draws."""

@@ -17,7 +17,7 @@ from siri.rollouts import RolloutBatch
 from siri.runs import base_model
 from siri.runs.advancing import advance
 from siri.runs.run import Run, create_run
-from tests.upped import TINY_FLOW, Platform, bring_up, siri_command
+from tests.upped import TINY_FLOW, Platform, bring_up, plant, siri_command
 
 settings.register_profile("siri", deadline=None)
 settings.load_profile("siri")
@@ -118,9 +118,12 @@ def home(tmp_path: Path) -> Home:
 
 @pytest.fixture(scope="session")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    """`siri up` on a work folder in which one run has been trained before, without a server."""
+    """`siri up` on a work folder in which one run has been trained before, without a server.
+
+    It is typed in a folder that holds modules of a stranger's.
+    """
     home = tmp_path_factory.mktemp("platform") / "home"
     trained = siri_command(home, "train", "laptop", *TINY_FLOW, "seed=90")
     assert trained.returncode == 0, trained.stderr
-    with bring_up(home) as up:
+    with bring_up(home, hostile=plant(home.parent / "hostile")) as up:
         yield up

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,9 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.upped import processes_of
+from siri.home import Home
+from siri.platform import private
+from tests.upped import ask, processes_of
 
 pytestmark = pytest.mark.server
 
@@ -116,6 +119,22 @@ def wait_for(question: str, answer: Any, seconds: float = 120) -> None:
         time.sleep(0.2)
 
 
+def check_password(home: Path) -> None:
+    """The server that a flow has brought asks for the work folder's password, and knows no pages that may ask it."""
+    commands = [process.cmdline() for process in processes_of(home)]
+    [server] = [words for words in commands if "prefect.server.api.server:create_app" in words]
+    url = f"http://127.0.0.1:{server[server.index('--port') + 1]}/api/flow_runs/filter"
+    password = private.read(Home(home))
+    assert password not in str(commands)
+    for auth in ("", "siri:"):
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            ask(url, {}, auth=auth)
+    assert ask(url, {}, auth=password)
+    foreign = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
+    with pytest.raises(urllib.error.HTTPError, match="400"):
+        urllib.request.urlopen(urllib.request.Request(url, None, foreign, method="OPTIONS"), timeout=30)
+
+
 def test_a_killed_flow_leaves_no_process_and_goes_on_where_it_was(tmp_path: Path) -> None:
     home = tmp_path / "home"
     # the paper's cycle length: long enough that the kill comes in the middle of a stage
@@ -127,6 +146,7 @@ def test_a_killed_flow_leaves_no_process_and_goes_on_where_it_was(tmp_path: Path
             "twenty steps", lambda: sum(len(p.read_text().splitlines()) for p in metrics.glob("*/metrics.jsonl")) > 20
         )
         assert processes_of(home), "the flow has brought its own Prefect server"
+        check_password(home)
         os.kill(child.pid, signal.SIGKILL)
         child.wait()
         wait_for("the guard to end what is left", lambda: not processes_of(home), 30)

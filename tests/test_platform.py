@@ -161,7 +161,7 @@ in_turn(load("laptop", ["engine.device=cuda"]), body)
 
 
 def test_those_that_need_the_gpu_take_turns_and_who_waits_for_a_stage_gives_its_turn_back(platform: Platform) -> None:
-    environment = os.environ | {"PREFECT_API_URL": f"{platform.prefect}/api"}
+    environment = os.environ | platform.environment
     command = [sys.executable, "-c", TURN]
     turns = [
         subprocess.Popen([*command, word], env=environment, stdout=subprocess.PIPE, text=True)
@@ -197,7 +197,7 @@ def test_an_evaluation_waits_for_its_turn_at_the_gpu_as_a_stage_does(platform: P
     evaluation = Evaluation(run, "c1-low", "test")
     assert run.snapshot("c1-low") is not None
     assert evaluation.find() is None
-    environment = os.environ | {"PREFECT_API_URL": f"{platform.prefect}/api"}
+    environment = os.environ | platform.environment
     pipe = subprocess.PIPE
     with subprocess.Popen([sys.executable, "-c", HOLD], env=environment, stdin=pipe, stdout=pipe, text=True) as holder:
         assert holder.stdout is not None
@@ -267,7 +267,7 @@ PASSWORDS = {
 def test_with_passwords_nobody_gets_in_without_them_and_they_are_in_no_file(tmp_path: Path) -> None:
     home = tmp_path / "home"
     ignoring = (signal.SIGTERM, signal.SIGINT)
-    with bring_up(home, ignoring, **PASSWORDS) as up:
+    with bring_up(home, ignoring=ignoring, **PASSWORDS) as up:
         pages = (f"{up.prefect}/api/flow_runs/filter", {}), (f"{up.mlflow}/api/2.0/mlflow/runs/search", {})
         for url, body in pages:
             for wrong in ("", "admin:password1234", "user:"):
@@ -303,6 +303,25 @@ def kill_all(up: Platform) -> None:
     assert not psutil.wait_procs(found, timeout=60)[1]
 
 
+def check_private(up: Platform, old: str) -> None:
+    """All three servers ask for the new password, and take it."""
+    user, _, password = up.auth.partition(":")
+    assert up.links["optuna-dashboard"] == f"{up.dashboard}/login#{password}"
+    asked = {
+        (f"{up.prefect}/api/flow_runs/filter", user): {},
+        (f"{up.mlflow}/api/2.0/mlflow/experiments/search", "admin"): {"max_results": 1},
+        (f"{up.dashboard}/api/studies", user): None,
+    }
+    for (url, name), body in asked.items():
+        for wrong in ("", f"{name}:", f"{name}:{old.partition(':')[2]}"):
+            with pytest.raises(urllib.error.HTTPError, match="401"):
+                ask(url, body, auth=wrong)
+        assert ask(url, body, auth=f"{name}:{password}")
+    assert up.status()["well"]
+    lines = [" ".join(process.cmdline()) for process in processes_of(up.home)]
+    assert not [line for line in lines if password in line]
+
+
 SELDOM = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "600"}
 """Half an hour before missing heartbeats tell: whoever sees sooner that a run was killed has looked for itself."""
 
@@ -329,12 +348,14 @@ def test_a_run_goes_on_after_a_power_cut_and_after_down_and_a_killed_supervisor_
         assert [state["message"] for state in states if state["type"] == "CRASHED"] == [
             f"its process on {socket.gethostname()} was killed, or the machine went down"
         ]
+        old = up.auth
         assert siri_command(home, "down").returncode == 0
         assert up.process.wait(timeout=60) == 0
         assert not processes_of(home)
         trained = len(up.steps(6))
-    with bring_up(home, **SELDOM) as up:
+    with bring_up(home, "--private", "--new-password", **SELDOM) as up:
         goes_on(up)
+        check_private(up, old)
         assert len(list(home.glob("runs/*/run.json"))) == 1, "the same run"
         up.set_state(run, "CANCELLING")
         up.wait(run, "Cancelled")

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.browser import CHROMIUM, browse
+from tests.browser import CHROMIUM, Page, browse
 from tests.upped import ROOT, TINY_FLOW, Platform, wait_until
 
 PICTURES = Path(os.environ.get("SIRI_CI_OUTPUT") or ROOT / "build" / "ci") / "screenshots"
@@ -21,6 +21,12 @@ pytestmark = [
 ]
 
 
+def log_in(page: Page, platform: Platform) -> None:
+    """By the link that `siri up` has printed."""
+    page.open(platform.links["prefect"])
+    page.wait_for_text("Flow Runs")
+
+
 def test_a_run_started_from_the_form_completes_with_artifacts_and_links(platform: Platform, tmp_path: Path) -> None:
     deployment = platform.deployment("train-recipe")["id"]
     # as the UI's own "copy to new run" prefills the form; one override is typed by hand
@@ -32,6 +38,7 @@ def test_a_run_started_from_the_form_completes_with_artifacts_and_links(platform
         return [run["id"] for run in found if run["id"] not in there]
 
     with browse(tmp_path / "profile") as page:
+        log_in(page, platform)
         page.open(f"{platform.prefect}/deployments/deployment/{deployment}/run?parameters={prefilled}")
         page.wait_for_text("Changes to it, each as in schedule.min_budget=24.")
         choices = page.evaluate("[...document.querySelectorAll('select')].map(e => e.innerText).join()")
@@ -65,6 +72,7 @@ def test_a_run_started_from_the_form_completes_with_artifacts_and_links(platform
 def test_the_form_of_train_shows_every_group_of_settings(platform: Platform, tmp_path: Path) -> None:
     deployment = platform.deployment("train")["id"]
     with browse(tmp_path / "profile") as page:
+        log_in(page, platform)
         page.open(f"{platform.prefect}/deployments/deployment/{deployment}/run")
         page.wait_for_text("Steps between rolling checkpoints: what a crash can cost.")
         for help_text in ("The budget of every step.", "Problems per step.", "Sampling temperature of the rollouts."):

@@ -18,8 +18,11 @@ from typing import Any
 
 import psutil
 
+from siri.home import Home
+from siri.platform import running
 from siri.processes.reaper import MARK
 
+SIRI = Path(sys.executable).parent / "siri"
 ROOT = Path(__file__).parent.parent
 TINY_FLOW = (
     "engine.name=scripted",
@@ -37,17 +40,22 @@ LONG = (
     "checkpoint_every=40",
 )
 """Trains until it is stopped."""
-UP_SECONDS = 400
+HOSTILE = (
+    "uuid", "json", "siri", "prefect", "flows", "sweeps", "dashboards", "mlflow", "optuna", "alembic", "uvicorn",
+    "typing", "sitecustomize", "aiosqlite", "torch", "tomllib",
+)  # fmt: skip
+"""Names of modules that a stranger could leave in a folder that somebody works in."""
+UP_SECONDS = 150
 RUN_SECONDS = 400
 FINAL = ("Completed", "Failed", "Crashed", "Cancelled")
 
 
 def siri_command(
-    home: Path, *words: str, seconds: float = RUN_SECONDS, **environment: str
+    home: Path, *words: str, seconds: float = RUN_SECONDS, cwd: Path = ROOT, **environment: str
 ) -> "subprocess.CompletedProcess[str]":
     """Run the command line to its end."""
     return subprocess.run(
-        [sys.executable, "-m", "siri.cli", *words, "--home", str(home)],
+        [SIRI, *words, "--home", str(home)], cwd=cwd,
         capture_output=True, text=True, timeout=seconds, env=os.environ | environment, check=False,
     )  # fmt: skip
 
@@ -74,8 +82,26 @@ class Platform:
     seconds: float
     """From the command to all parts being well."""
     auth: str = ""
-    """User and password for Prefect, as in user:password; empty where it asks for none."""
+    """User and password for Prefect, as in user:password."""
     mlflow_auth: str = ""
+    """The same for MLflow; empty where it asks for none."""
+    hostile: Path | None = None
+    """The folder that it was brought up in, if that holds modules of a stranger's."""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What its clients find in theirs, as `siri env` says it."""
+        found = running.find(Home(self.home))
+        assert found is not None
+        return {
+            name: value for own in running.variables(Home(self.home), found).values() for name, value in own.items()
+        }
+
+    @property
+    def links(self) -> dict[str, str]:
+        """What it has printed for people to open, by the parts' names."""
+        lines = [line.split() for line in self.output.read_text().splitlines() if " http://" in line]
+        return {name: link for name, link, *_ in lines}
 
     def call(self, path: str, body: Any = None, method: str | None = None) -> Any:
         """Ask the Prefect server."""
@@ -160,6 +186,23 @@ def ask(url: str, body: Any = None, method: str | None = None, auth: str = "") -
         time.sleep(1)
 
 
+def plant(folder: Path) -> Path:
+    """A folder of modules that leave a trace when they are imported, and end who does it."""
+    folder.mkdir()
+    trace = folder / "imported"
+    for name in HOSTILE:
+        (folder / f"{name}.py").write_text(
+            f"import os, sys\nopen({str(trace)!r}, 'a').write(f'{name}: {{sys.orig_argv}}\\n')\nos._exit(66)\n"
+        )
+    return folder
+
+
+def imported(folder: Path) -> str:
+    """Which of the planted modules have been imported, and by which commands."""
+    trace = folder / "imported"
+    return trace.read_text() if trace.exists() else ""
+
+
 def free_port() -> int:
     """A port of loopback that was free a moment ago."""
     with socket.socket() as probe:
@@ -181,11 +224,13 @@ def processes_of(home: Path) -> list[psutil.Process]:
 
 
 @contextmanager
-def bring_up(home: Path, ignoring: tuple[signal.Signals, ...] = (), **environment: str) -> Iterator[Platform]:
-    """`siri up` until the block ends; `ignoring`: signals that it inherits as ignored."""
+def bring_up(
+    home: Path, *words: str, ignoring: tuple[signal.Signals, ...] = (), hostile: Path | None = None, **environment: str
+) -> Iterator[Platform]:
+    """`siri up` until the block ends; `ignoring`: signals that it inherits as ignored; `hostile`: where it is typed."""
     ports = {"prefect": free_port(), "mlflow": free_port(), "dashboard": free_port()}
     options = [f"--{name}-port={port}" for name, port in ports.items()]
-    command = [sys.executable, "-m", "siri.cli", "up", "--home", str(home), *options]
+    command = [SIRI, "up", "--home", str(home), *options, *words]
     output = home.parent / f"up-{time.monotonic_ns()}.log"
 
     def ignore() -> None:
@@ -195,17 +240,20 @@ def bring_up(home: Path, ignoring: tuple[signal.Signals, ...] = (), **environmen
     began = time.monotonic()
     with output.open("wb") as log:
         process = subprocess.Popen(
-            command, stdout=log, stderr=log, cwd=ROOT, env=os.environ | environment, start_new_session=True,
+            command, stdout=log, stderr=log, cwd=hostile or ROOT, env=os.environ | environment, start_new_session=True,
             preexec_fn=ignore,
         )  # fmt: skip
     try:
         wait_until("siri up", lambda: "\nup;" in output.read_text() or process.poll() is not None, UP_SECONDS)
         assert process.poll() is None, output.read_text()
         addresses = [f"http://127.0.0.1:{ports[name]}" for name in ("prefect", "mlflow", "dashboard")]
-        auth = environment.get("PREFECT_SERVER_API_AUTH_STRING", "")
-        password = environment.get("MLFLOW_AUTH_ADMIN_PASSWORD")
-        mlflow_auth = f"admin:{password}" if password else ""
-        yield Platform(home, *addresses, process, output, time.monotonic() - began, auth, mlflow_auth)
+        platform = Platform(home, *addresses, process, output, time.monotonic() - began, hostile=hostile)
+        own = environment.get("PREFECT_SERVER_API_AUTH_STRING")
+        clients = environment if own else platform.environment
+        platform.auth = own or clients["PREFECT_API_AUTH_STRING"]
+        password = environment.get("MLFLOW_AUTH_ADMIN_PASSWORD") or clients.get("MLFLOW_TRACKING_PASSWORD")
+        platform.mlflow_auth = f"admin:{password}" if password else ""
+        yield platform
     finally:
         if process.poll() is None:
             process.terminate()

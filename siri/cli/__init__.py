@@ -6,6 +6,7 @@ import typer
 
 from siri.cli import looking, platform, snapshots, training, upkeep
 from siri.errors import InputError
+from siri.processes import children
 
 app = typer.Typer(
     help="Reinforcement learning of reasoning models under an oscillating length budget (SIRI, arXiv 2509.25176).",
@@ -26,6 +27,7 @@ for command in (
     platform.up,
     platform.down,
     platform.status,
+    platform.env,
     platform.deploy,
     platform.databases,
 ):
@@ -44,6 +46,7 @@ app.add_typer(snapshots_app, name="snapshots")
 
 def main() -> None:
     """Run the command line: a user's mistake is one line on stderr and exit code 2."""
+    children.protect()
     try:
         app()
     except InputError as error:

@@ -1,17 +1,22 @@
-"""Commands of the platform: up, down, status, deploy, databases."""
+"""Commands of the platform: up, down, status, env, deploy, databases."""
 
 import json
 import os
 import signal
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from siri.cli.common import HomeOption, Json
 from siri.errors import InputError
+
+if TYPE_CHECKING:
+    from siri.home import Home
+    from siri.platform.running import Running
 
 DOWN_SECONDS = 60.0
 
@@ -23,18 +28,51 @@ def up(
     mlflow_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the MLflow server.")] = 5000,
     dashboard_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of optuna-dashboard.")] = 8080,
     host: Annotated[str, typer.Option(help="Address to bind; others than loopback need passwords.")] = "127.0.0.1",
+    private: Annotated[
+        bool, typer.Option("--private", help="Ask for the password at MLflow and optuna-dashboard too.")
+    ] = False,
+    new_password: Annotated[bool, typer.Option("--new-password", help="Change the work folder's password first.")] = (
+        False
+    ),
 ) -> None:
     """Bring up Prefect, MLflow and workers on one work folder, deploy the flows, and print the links.
 
+    Prefect's API asks for a password, which is kept in the work folder; its link logs a browser in, `siri env` a shell.
     What dies is started again. Ctrl-C, SIGTERM or `siri down` ends it all. Meanwhile, commands on that folder use its
     servers; runs made before without a server are there to see.
     """
     from siri.home import find_home
+    from siri.platform import running
     from siri.platform.parts import Settings
+    from siri.platform.private import renew
     from siri.platform.supervisor import up as run
 
-    if not run(Settings(find_home(home), host, prefect_port, mlflow_port, dashboard_port, workers)):
+    place = find_home(home)
+    if new_password:
+        if running.find(place) is not None:
+            raise InputError(f"new-password: `siri up` runs on {place.root} with the old one; `siri down` first")
+        renew(place)
+    if not run(Settings(place, host, prefect_port, mlflow_port, dashboard_port, workers, private)):
         raise typer.Exit(1)
+
+
+def env(home: HomeOption = None) -> None:
+    """Print the shell lines by which `prefect` and `mlflow` use what `siri up` runs: eval "$(siri env)".
+
+    They hold the password.
+    """
+    import shlex
+
+    from siri.home import find_home
+    from siri.platform import running
+
+    place = find_home(home)
+    found = running.find(place)
+    if found is None:
+        raise InputError(f"home={place.root}: nothing is up; `siri up` brings it up")
+    for server in running.variables(place, found).values():
+        for name, value in server.items():
+            print(f"export {name}={shlex.quote(value)}")
 
 
 def down(home: HomeOption = None) -> None:
@@ -64,7 +102,7 @@ def status(home: HomeOption = None, as_json: Json = False) -> None:
 
     place = find_home(home)
     found = running.find(place)
-    health = running.health(found) if found is not None else {}
+    health = running.health(found, _auth(place, found)) if found is not None else {}
     well = found is not None and found.ready and all(health.values())
     if as_json:
         members = [asdict(member) | {"well": health[member.name]} for member in found.members] if found else []
@@ -81,6 +119,17 @@ def status(home: HomeOption = None, as_json: Json = False) -> None:
             print("still starting")
     if not well:
         raise typer.Exit(1)
+
+
+def _auth(home: "Home", found: "Running") -> str | None:
+    """What Prefect asks for; where this user has not got it, that is said, and the servers' health alone is known."""
+    from siri.platform import running
+
+    try:
+        return running.auth(home, found)
+    except InputError as error:
+        print(f"siri: {error}", file=sys.stderr)
+        return None
 
 
 def deploy(

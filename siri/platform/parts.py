@@ -1,13 +1,17 @@
 """The parts of the platform: what each is started by, in which environment, and where it says that it is well."""
 
 import os
+import secrets
 import socket
-import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 
 from siri.errors import InputError
 from siri.home import Home
+from siri.platform import pages, private
+from siri.processes import children
 from siri.store.entries import write_atomically
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -23,12 +27,20 @@ DEFAULTS = {
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
     # a server that starts again must know who holds a slot, or nobody ever gives it back
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     "PREFECT_WORKER_ENABLE_CANCELLATION": "true",
     "PREFECT_WORKER_QUERY_SECONDS": "2",  # a run from the UI starts soon; the default is 10
 }
 """What children find in their environment unless the user has set it."""
 MLFLOW_PASSWORD = "MLFLOW_AUTH_ADMIN_PASSWORD"
 MLFLOW_SECRET = "MLFLOW_FLASK_SERVER_SECRET_KEY"
+MLFLOW_ADMIN = "MLFLOW_AUTH_ADMIN_USERNAME"
+MLFLOW_USERS = "mlflow-users.db"
+"""Of the user's own password; with the generated one it is another file, since MLflow keeps what it was first given."""
+DASHBOARD_AUTH = "SIRI_DASHBOARD_AUTH"
+"""User and password that optuna-dashboard asks for, as in user:password; unset, it asks for none."""
+ORIGINS = "PREFECT_SERVER_CORS_ALLOWED_ORIGINS"
+SERVE_BASES = ("PREFECT_SERVER_UI_SERVE_BASE", "PREFECT_UI_SERVE_BASE")
 LOG_IN = """[mlflow]
 default_permission = READ
 database_uri = sqlite:///{users}
@@ -48,6 +60,8 @@ class Settings:
     mlflow_port: int = 5000
     dashboard_port: int = 8080
     workers: int = 1
+    private: bool = False
+    """Whether MLflow and optuna-dashboard ask for the password too; Prefect's API always does."""
 
     @property
     def prefect(self) -> str:
@@ -61,7 +75,7 @@ class Settings:
 
     @property
     def dashboard(self) -> str:
-        """Address of optuna-dashboard: always loopback, it knows no passwords."""
+        """Address of optuna-dashboard: always loopback."""
         return f"http://127.0.0.1:{self.dashboard_port}"
 
     @property
@@ -82,6 +96,10 @@ class Part:
     """URL that answers 200 when the part is well; workers are asked for at the Prefect server."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """What it alone finds there; anybody may read a command line, so addresses with passwords are not on it."""
+    directory: Path | None = None
+    """Where it is started; servers look for modules there, so theirs is empty."""
+    prepare: Callable[[], object] | None = None
+    """What is done before each of its starts: packages may have been updated since the last one."""
 
 
 def check(settings: Settings) -> None:
@@ -90,6 +108,11 @@ def check(settings: Settings) -> None:
         _check_passwords(settings.host)
     if os.environ.get(MLFLOW_PASSWORD) and not os.environ.get(MLFLOW_SECRET):
         raise InputError(f"{MLFLOW_SECRET}: not set; MLflow's log-in, which {MLFLOW_PASSWORD} asks for, needs it")
+    if not private.auth(settings.home).isascii():
+        raise InputError(f"{private.SERVER_AUTH}: holds characters that Prefect cannot compare; use ASCII")
+    for name in SERVE_BASES:
+        if os.environ.get(name, "/") not in ("/", ""):
+            raise InputError(f"{name}: `siri up` serves Prefect's pages at /; unset it, and let a proxy add a path")
     chosen = {
         "prefect-port": (settings.host, settings.prefect_port),
         "mlflow-port": (settings.host, settings.mlflow_port),
@@ -124,21 +147,57 @@ def _check_free(option: str, host: str, port: int) -> None:
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """What every child inherits: the work folder, the servers, no telemetry; the user's own settings stay."""
+    """What every child inherits: the work folder, the servers, the password, no telemetry; the user's settings stay.
+
+    Raises InputError when the password cannot be kept where nobody else reads it.
+    """
+    auth = private.auth(settings.home)
     own = {
         "SIRI_HOME": str(settings.home.root.resolve()),
         "PREFECT_API_URL": f"{settings.prefect}/api",
         "MLFLOW_TRACKING_URI": settings.mlflow,
+        private.SERVER_AUTH: auth,
+        private.CLIENT_AUTH: auth,
         **TELEMETRY_OFF,
+        **mlflow_log_in(mlflow_password(settings)),
     }
-    auth = os.environ.get("PREFECT_SERVER_API_AUTH_STRING")
-    password = os.environ.get(MLFLOW_PASSWORD)
-    if auth:
-        own["PREFECT_API_AUTH_STRING"] = auth
-    if password:
-        user = os.environ.get("MLFLOW_AUTH_ADMIN_USERNAME") or "admin"
-        own |= {"MLFLOW_TRACKING_USERNAME": user, "MLFLOW_TRACKING_PASSWORD": password}
-    return {"PREFECT_HOME": str(settings.home.prefect.resolve()), **DEFAULTS, **os.environ, **own}
+    defaults = {"PREFECT_HOME": str(settings.home.prefect.resolve()), ORIGINS: ",".join(origins(settings)), **DEFAULTS}
+    return {**defaults, **children.environment(), **own}
+
+
+def origins(settings: Settings) -> list[str]:
+    """The addresses whose pages may ask the Prefect server: its own, by every name of this machine's loopback."""
+    names = dict.fromkeys(["127.0.0.1", "localhost", "[::1]", bracketed(settings.near)])
+    return [f"http://{name}:{settings.prefect_port}" for name in names]
+
+
+def bracketed(host: str) -> str:
+    """A host as addresses have it."""
+    return f"[{host}]" if ":" in host else host
+
+
+def mlflow_password(settings: Settings) -> str | None:
+    """What MLflow's server asks for: the user's own, else with `--private` the generated one."""
+    own = os.environ.get(MLFLOW_PASSWORD) or None
+    return own or (private.password(settings.home) if settings.private else None)
+
+
+def generated(settings: Settings) -> tuple[str, ...]:
+    """The parts that ask for the work folder's password."""
+    asking = {
+        "prefect": private.own_auth() is None,
+        "mlflow": settings.private and not os.environ.get(MLFLOW_PASSWORD),
+        "optuna-dashboard": settings.private,
+    }
+    return tuple(name for name, asks in asking.items() if asks)
+
+
+def mlflow_log_in(password: str | None) -> dict[str, str]:
+    """What MLflow's clients log in by; nothing where its server asks for no password."""
+    if password is None:
+        return {}
+    user = os.environ.get(MLFLOW_ADMIN) or "admin"
+    return {"MLFLOW_TRACKING_USERNAME": user, "MLFLOW_TRACKING_PASSWORD": password}
 
 
 def servers(settings: Settings) -> list[Part]:
@@ -147,9 +206,16 @@ def servers(settings: Settings) -> list[Part]:
 
 
 def _prefect(settings: Settings) -> Part:
-    command = ("prefect", "server", "start", "--host", settings.host, "--port", str(settings.prefect_port))
+    command = children.command(
+        "prefect", "server", "start", "--host", settings.host, "--port", str(settings.prefect_port)
+    )
+    own = {"PREFECT_SERVER_UI_STATIC_DIRECTORY": str(pages.served(settings.home))}
+    database = os.environ.get("PREFECT_API_DATABASE_CONNECTION_URL")
+    if database:
+        own["PREFECT_API_DATABASE_CONNECTION_URL"] = absolute(database)
     page = settings.prefect
-    return Part("prefect", (sys.executable, "-m", *command), page, f"{page}/api/health")
+    prepare = partial(pages.prepare, settings.home)
+    return Part("prefect", tuple(command), page, f"{page}/api/health", own, empty_folder(settings.home), prepare)
 
 
 def _mlflow(settings: Settings) -> Part:
@@ -158,30 +224,66 @@ def _mlflow(settings: Settings) -> Part:
     if store.startswith("http"):
         store = f"sqlite:///{settings.home.root.resolve() / 'mlflow.db'}"
     artifacts = (settings.home.root.resolve() / "mlartifacts").as_uri()
-    server = (sys.executable, "-m", "mlflow", "server", "--host", settings.host, "--port", str(settings.mlflow_port))
-    command: tuple[str, ...] = (*server, "--workers", "1", "--artifacts-destination", artifacts)
-    own = {"MLFLOW_BACKEND_STORE_URI": store}
-    if os.environ.get(MLFLOW_PASSWORD):
-        command += ("--app-name", "basic-auth")
-        own |= {"MLFLOW_AUTH_CONFIG_PATH": os.environ.get("MLFLOW_AUTH_CONFIG_PATH") or _write_log_in(settings.home)}
-    return Part("mlflow", command, settings.mlflow, f"{settings.mlflow}/health", own)
+    address = ("--host", settings.host, "--port", str(settings.mlflow_port), "--workers", "1")
+    command = children.command("mlflow", "server", *address, "--artifacts-destination", artifacts)
+    own = {"MLFLOW_BACKEND_STORE_URI": absolute(store)}
+    password = mlflow_password(settings)
+    if password is not None:
+        command += ["--app-name", "basic-auth"]
+        own |= _mlflow_users(settings.home, password)
+    folder = empty_folder(settings.home)
+    return Part("mlflow", tuple(command), settings.mlflow, f"{settings.mlflow}/health", own, folder)
 
 
-def _write_log_in(home: Home) -> str:
+def _mlflow_users(home: Home, password: str) -> dict[str, str]:
     """MLflow's settings for users: hashes of their passwords lie in the work folder, not where `siri up` was typed."""
-    folder = home.root.resolve() / "platform"
-    users = str(folder / "mlflow-users.db").replace("%", "%%")  # as its reader wants it
+    chosen = os.environ.get("MLFLOW_AUTH_CONFIG_PATH")
+    folder = private.folder(home).resolve()
+    if os.environ.get(MLFLOW_PASSWORD):
+        return {"MLFLOW_AUTH_CONFIG_PATH": os.path.abspath(chosen) if chosen else _write_log_in(folder, MLFLOW_USERS)}
+    return {
+        "MLFLOW_AUTH_CONFIG_PATH": _write_log_in(folder, private.MLFLOW_USERS),
+        MLFLOW_PASSWORD: password,
+        MLFLOW_SECRET: os.environ.get(MLFLOW_SECRET) or secrets.token_urlsafe(32),
+    }
+
+
+def _write_log_in(folder: Path, name: str) -> str:
+    users = str(folder / name).replace("%", "%%")  # as its reader wants it
     write_atomically(folder / "mlflow-users.ini", LOG_IN.format(users=users))
     return str(folder / "mlflow-users.ini")
 
 
+def absolute(url: str) -> str:
+    """The URL of a database; a SQLite file that it names from here on is named wherever its server is started."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        found = make_url(url)
+    except ArgumentError:
+        return url
+    file = found.database or ":memory:"
+    if not found.drivername.startswith("sqlite") or os.path.isabs(file) or file.startswith((":", "file:")):
+        return url
+    return found.set(database=os.path.abspath(file)).render_as_string(hide_password=False)
+
+
+def empty_folder(home: Home) -> Path:
+    """A folder in which servers find no modules of anybody's: theirs and their migrations' look where they started."""
+    folder = private.folder(home) / "empty"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
 def _dashboard(settings: Settings) -> Part:
-    command = (sys.executable, "-m", "sweeps.dashboard", "--port", str(settings.dashboard_port))
-    return Part("optuna-dashboard", command, settings.dashboard, settings.dashboard)
+    command = children.command("sweeps.dashboard", "--port", str(settings.dashboard_port))
+    own = {DASHBOARD_AUTH: private.generated(settings.home)} if settings.private else {}
+    return Part("optuna-dashboard", tuple(command), settings.dashboard, settings.dashboard, own)
 
 
 def workers(settings: Settings) -> list[Part]:
     """Workers of the pool, told apart by their names."""
-    start = (sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--name")
+    start = children.command("prefect", "worker", "start", "--pool", POOL, "--name")
     names = [f"{socket.gethostname()}-{number}" for number in range(1, settings.workers + 1)]
     return [Part(f"worker {name}", (*start, name)) for name in names]

@@ -1,8 +1,6 @@
 """Whether `siri up` runs on a work folder, and what: a lock that dies with it, and a file that says the rest."""
 
-import base64
 import json
-import os
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -15,7 +13,9 @@ from typing import Any
 import psutil
 from filelock import FileLock, Timeout
 
+from siri.errors import InputError
 from siri.home import Home
+from siri.platform import parts, private
 from siri.store.entries import write_atomically
 
 SECONDS = 3.0
@@ -44,6 +44,8 @@ class Running:
     ready: bool
     """Whether all parts have been healthy and everything is deployed."""
     members: tuple[Member, ...]
+    generated: tuple[str, ...] = ()
+    """The parts that ask for the work folder's password. One that the user has set is kept nowhere."""
 
 
 def lock(home: Home) -> FileLock:
@@ -63,7 +65,8 @@ def find(home: Home) -> Running | None:
     if not path.exists() or not _is_locked(home):
         return None
     values = json.loads(path.read_text())
-    return Running(**values | {"members": tuple(Member(**member) for member in values["members"])})
+    members = tuple(Member(**member) for member in values["members"])
+    return Running(**values | {"members": members, "generated": tuple(values["generated"])})
 
 
 def _is_locked(home: Home) -> bool:
@@ -72,6 +75,32 @@ def _is_locked(home: Home) -> bool:
             return False
     except Timeout:
         return True
+
+
+def auth(home: Home, running: Running) -> str:
+    """User and password for Prefect's API. Raises InputError when this user has not got them."""
+    if "prefect" in running.generated:
+        return private.read(home)
+    own = private.own_auth()
+    if own is None:
+        raise InputError(f"{private.CLIENT_AUTH}: not set; `siri up` was started with a password of the user's own")
+    return own
+
+
+def variables(home: Home, running: Running) -> dict[str, dict[str, str]]:
+    """What clients of a platform find in their environment, under the variable that names the server.
+
+    Those of the `siri` commands, and of `prefect` and `mlflow` by way of `siri env`. Raises InputError when this user
+    has not got the password.
+    """
+    log_in = parts.mlflow_log_in(private.password(home)) if "mlflow" in running.generated else {}
+    return {
+        "PREFECT_API_URL": {
+            "PREFECT_API_URL": f"{running.prefect}/api",
+            private.CLIENT_AUTH: auth(home, running),
+        },
+        "MLFLOW_TRACKING_URI": {"MLFLOW_TRACKING_URI": running.mlflow, **log_in},
+    }
 
 
 @contextmanager
@@ -101,9 +130,12 @@ def answers(url: str) -> bool:
         return False
 
 
-def health(running: Running) -> dict[str, bool]:
-    """Each part's name and whether it is well: its process lives, its server answers, a worker is known as online."""
-    online = _online_workers(running)
+def health(running: Running, auth: str | None) -> dict[str, bool]:
+    """Each part's name and whether it is well: its process lives, its server answers, a worker is known as online.
+
+    `auth`: user and password for Prefect's API; without them no worker is known.
+    """
+    online = _online_workers(running, auth)
     return {member.name: psutil.pid_exists(member.pid) and _is_well(member, online) for member in running.members}
 
 
@@ -113,30 +145,29 @@ def _is_well(member: Member, online: set[str]) -> bool:
     return member.name.removeprefix("worker ") in online
 
 
-def _online_workers(running: Running) -> set[str]:
+def _online_workers(running: Running, auth: str | None) -> set[str]:
     try:
-        found = _post(f"{running.prefect}/api/work_pools/siri/workers/filter", {})
+        found = _post(f"{running.prefect}/api/work_pools/siri/workers/filter", {}, auth)
     except (OSError, HTTPException, ValueError):
         return set()
     return {worker["name"] for worker in found if worker["status"] == "ONLINE"}
 
 
-def crashes(prefect: str) -> set[str]:
+def crashes(prefect: str, auth: str) -> set[str]:
     """What has crashed in the last hour and not been taken up, by states' ids; nothing where no server answers."""
     since = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
     runs = {"state": {"type": {"any_": ["CRASHED"]}}, "end_time": {"after_": since}, "tags": {"all_": ["siri"]}}
     try:
-        found = _post(f"{prefect}/api/flow_runs/filter", {"flow_runs": runs})
+        found = _post(f"{prefect}/api/flow_runs/filter", {"flow_runs": runs}, auth)
     except (OSError, HTTPException, ValueError):
         return set()
     return {run["state_id"] for run in found}
 
 
-def _post(url: str, body: dict[str, Any]) -> Any:
+def _post(url: str, body: dict[str, Any], auth: str | None) -> Any:
     headers = {"Content-Type": "application/json"}
-    auth = os.environ.get("PREFECT_API_AUTH_STRING") or os.environ.get("PREFECT_SERVER_API_AUTH_STRING")
-    if auth:
-        headers["Authorization"] = f"Basic {base64.b64encode(auth.encode()).decode()}"
+    if auth is not None:
+        headers["Authorization"] = f"Basic {private.encoded(auth)}"
     request = urllib.request.Request(url, json.dumps(body).encode(), headers)
     with urllib.request.urlopen(request, timeout=SECONDS) as answer:
         return json.load(answer)

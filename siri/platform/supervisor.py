@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -14,10 +13,11 @@ from types import FrameType
 import psutil
 
 from siri.errors import InputError
-from siri.platform import parts, running
+from siri.home import Home
+from siri.platform import pages, parts, private, running
 from siri.platform.parts import Part, Settings
 from siri.platform.running import Member, Running
-from siri.processes import flow_lock, reaper
+from siri.processes import children, flow_lock, reaper
 
 HEALTHY_SECONDS = 300.0
 """What the parts get to become well; a first start migrates two databases."""
@@ -48,11 +48,13 @@ class Child:
 
     def start(self) -> None:
         """In a session of its own: a terminal's Ctrl-C reaches the supervisor alone."""
+        if self.part.prepare is not None:
+            self.part.prepare()
         self.began = time.monotonic()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 self.part.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment,
-                start_new_session=True,
+                start_new_session=True, cwd=self.part.directory,
             )  # fmt: skip
 
     def tend(self) -> bool:
@@ -111,9 +113,13 @@ class Supervisor:
         self._listen()
         reaper.guard()
         self.environment = parts.environment(self.settings)
+        self.auth = self.environment[private.CLIENT_AUTH]
         try:
             self.servers = self._start(parts.servers(self.settings))
-            if not (self._wait_for(self.servers) and self._deploy()):
+            if not self._wait_for(self.servers):
+                return self.stop.is_set()
+            pages.check(pages.served(self.settings.home))
+            if not self._deploy():
                 return self.stop.is_set()
             self.workers = self._start(parts.workers(self.settings))
             if not self._wait_for(self.workers):
@@ -141,13 +147,13 @@ class Supervisor:
         self._write([*self.servers, *started])
         return started
 
-    def _wait_for(self, children: list[Child]) -> bool:
+    def _wait_for(self, waiting: list[Child]) -> bool:
         """Wait until parts are well; False when asked to stop, or when it takes too long, which is said."""
         deadline = time.monotonic() + HEALTHY_SECONDS
-        names = {child.part.name for child in children}
+        names = {child.part.name for child in waiting}
         while not self.stop.wait(POLL_SECONDS):
             self._tend()
-            ill = [name for name, well in running.health(self._describe(children)).items() if not well]
+            ill = [name for name, well in running.health(self._describe(waiting), self.auth).items() if not well]
             if not ill:
                 say(f"{', '.join(sorted(names))}: well")
                 return True
@@ -160,7 +166,7 @@ class Supervisor:
         """Bring the server to where it can run our flows."""
         path = self.logs / "deploy.log"
         with path.open("wb") as log:
-            command = [sys.executable, "-m", "flows.deploy"]
+            command = children.command("flows.deploy")
             deploying = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment
             )
@@ -192,27 +198,29 @@ class Supervisor:
         if time.monotonic() - self.looked < LOOK_SECONDS:
             return
         self.looked = time.monotonic()
-        found = running.crashes(self.settings.prefect) | {sign.name for sign in flow_lock.ended(self.settings.home)}
+        found = running.crashes(self.settings.prefect, self.auth) | {
+            sign.name for sign in flow_lock.ended(self.settings.home)
+        }
         if found - self.crashes:
             self.crashes |= found
-            command = [sys.executable, "-m", "flows.maintenance"]
+            command = children.command("flows.maintenance")
             with (self.logs / "maintenance.log").open("ab") as log:
                 self.upkeep = subprocess.Popen(
                     command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment
                 )
 
-    def _describe(self, children: list[Child]) -> Running:
-        members = tuple(child.describe() for child in children)
-        return Running(os.getpid(), self.settings.prefect, self.settings.mlflow, self.ready, members)
+    def _describe(self, started: list[Child]) -> Running:
+        members = tuple(child.describe() for child in started)
+        asking = parts.generated(self.settings)
+        return Running(os.getpid(), self.settings.prefect, self.settings.mlflow, self.ready, members, asking)
 
-    def _write(self, children: list[Child]) -> None:
-        running.write(self.settings.home, self._describe(children))
+    def _write(self, started: list[Child]) -> None:
+        running.write(self.settings.home, self._describe(started))
 
     def _announce(self) -> None:
         self.ready = True
         self._write([*self.servers, *self.workers])
-        for child in self.servers:
-            say(f"{child.part.name:<17} {child.part.page}")
+        show(self.settings.home, self._describe(self.servers))
         say("up; Ctrl-C or `siri down` ends it all")
 
     def _end(self) -> None:
@@ -223,11 +231,11 @@ class Supervisor:
         _end_marked()
 
 
-def _end_together(children: list[Child]) -> None:
-    for child in children:
+def _end_together(ending: list[Child]) -> None:
+    for child in ending:
         child.ask()
     deadline = time.monotonic() + GRACE_SECONDS
-    for child in children:
+    for child in ending:
         with suppress(subprocess.TimeoutExpired):
             child.process.wait(max(0.0, deadline - time.monotonic()))
         child.kill()
@@ -250,6 +258,32 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
+def show(home: Home, up: Running) -> None:
+    """A line for each part, with the link that logs a browser in where it asks for the generated password."""
+    for member in up.members:
+        say(f"{member.name:<17} {link(home, up, member) or ''}".rstrip())
+
+
+def link(home: Home, up: Running, member: Member) -> str | None:
+    """What people open. A password that the user has set is not shown: the page asks for it."""
+    if member.page is None:
+        return None
+    if member.name == "prefect":
+        shown = member.name in up.generated and not _is_journal()
+        return pages.link(member.page, private.read(home) if shown else None)
+    if member.name not in up.generated:
+        return member.page
+    if member.name == "mlflow":
+        return f"{member.page} (its user and password: siri env)"
+    return f"{member.page}/login" + ("" if _is_journal() else f"#{private.password(home)}")
+
+
+def _is_journal() -> bool:
+    """Whether stdout is systemd's journal, which others may read: no place for a password."""
+    out = os.fstat(1)
+    return os.environ.get("JOURNAL_STREAM") == f"{out.st_dev}:{out.st_ino}"
+
+
 def up(settings: Settings) -> bool:
     """Run the platform of a work folder in this process until asked to stop; False when it did not come up.
 
@@ -261,8 +295,7 @@ def up(settings: Settings) -> bool:
             if found is None:
                 raise InputError(f"home={settings.home.root}: another `siri up` is just starting or ending here")
             say(f"up already, process {found.pid}")
-            for member in found.members:
-                say(f"{member.name:<17} {member.page or ''}".rstrip())
+            show(settings.home, found)
             return True
         parts.check(settings)
         return Supervisor(settings).run()

@@ -12,6 +12,9 @@ from typing import IO
 
 import psutil
 
+from siri.processes import children
+
+MODULE = "siri.processes.reaper"
 MARK = "SIRI_GUARD"
 """Environment variable that all descendants of a guarded process inherit."""
 KEEP = {"SPT_NOENV": "1"}
@@ -37,10 +40,10 @@ def new_mark() -> str:
 
 def watch(mark: str) -> "subprocess.Popen[bytes]":
     """Start the process that ends all processes with a mark when this one ends, or closes the returned one's stdin."""
-    command = [sys.executable, "-m", "siri.processes.reaper", mark]
+    command = children.command(MODULE, mark)
     # The pipe is never written to: it ends with this process, and that is what the guard waits for. It bears no mark,
     # or the guard of a process further up would end it before its work is done.
-    unmarked = {name: value for name, value in os.environ.items() if name != MARK}
+    unmarked = {name: value for name, value in children.environment().items() if name != MARK}
     return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, env=unmarked)
 
 
@@ -58,7 +61,8 @@ def marked(mark: str) -> list[psutil.Process]:
 
 def end_orphans(home: Path) -> list[str]:
     """End what guarded processes of a work folder have left whose guards were killed too; returns what it was."""
-    guards = {line[-1] for line in map(_command, psutil.process_iter()) if line[1:3] == ["-m", "siri.processes.reaper"]}
+    start = children.command(MODULE)[1:]
+    guards = {line[-1] for line in map(_command, psutil.process_iter()) if line[1:-1] == start}
     orphans = [process for process in psutil.process_iter() if _is_orphan(process, guards, str(home.resolve()))]
     names = [f"{process.pid} ({' '.join(_command(process)[:4])})" for process in orphans]
     end(orphans)
@@ -102,7 +106,7 @@ class Family:
             stdin=subprocess.PIPE,
             stdout=out,
             stderr=log,
-            env={**env, MARK: self.mark, **KEEP},
+            env={**children.environment(env), MARK: self.mark, **KEEP},
             start_new_session=True,  # Ctrl-C is for the parent, which passes it on as it sees fit
         )
 

@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +14,7 @@ from siri.engine import Response, StagePlan, StepReport
 from siri.engines.scripted.engine import ScriptedEngine
 from siri.errors import LostEngineError
 from siri.problems import ProblemSet
+from siri.processes import children
 
 
 class ScriptedProcessEngine(ScriptedEngine):
@@ -30,9 +30,11 @@ class ScriptedProcessEngine(ScriptedEngine):
         The child is in a process group of its own: a terminal's Ctrl-C is the parent's, which tells it to stop.
         """
         self.close()
-        command = [sys.executable, "-m", "siri.engines.scripted.child"]
+        command = children.command("siri.engines.scripted.child")
         pipe = subprocess.PIPE
-        self._child = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, process_group=0)
+        self._child = subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, text=True, process_group=0, env=children.environment()
+        )
         assert self._child.stdin is not None
         assert self._child.stdout is not None
         order = {"config": self.config.model_dump(mode="json"), "plan": _plan_to_json(plan)}

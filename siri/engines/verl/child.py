@@ -10,10 +10,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from siri.engines.verl.launch import overrides
 from siri.engines.verl.order import VARIABLE, Order, read_order
+from siri.processes.children import SAFE_PATH
 from siri.processes.reaper import end_with_parent
 
 PLUGIN = "siri.engines.verl.algorithms"
-FORWARDED = ("PYTHONPATH", "VERL_USE_EXTERNAL_MODULES", VARIABLE)
+FORWARDED = ("PYTHONPATH", SAFE_PATH, "VERL_USE_EXTERNAL_MODULES", VARIABLE)
 """What Ray's processes on other machines must have in their environment."""
 
 
@@ -78,8 +79,13 @@ def main() -> None:
     import ray
     from verl.trainer.main_ppo import run_ppo
 
+    here = Path.cwd()
+    os.chdir(folder)  # Ray puts the driver's working directory on the import path of all its workers
+
     class TaskRunner:
         def run(self, config: DictConfig) -> None:
+            if here.is_dir():
+                os.chdir(here)  # a recipe's relative paths start there
             run_trainer(config)
 
     run_ppo(config, task_runner_class=ray.remote(TaskRunner))

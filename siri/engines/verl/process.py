@@ -3,7 +3,6 @@
 import os
 import secrets
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from pathlib import Path
 import psutil
 
 from siri.engines.verl.order import Order
-from siri.processes import reaper
+from siri.processes import children, reaper
 from siri.processes.stopping import Stop
 
 POLL_SECONDS = 0.2
@@ -40,7 +39,7 @@ class VerlProcess:
         own = {"RAY_AUTH_TOKEN": secrets.token_hex(32)}  # else Ray keeps one in the user's home
         if "RAY_ADDRESS" not in os.environ:
             own |= ALONE
-        command = [sys.executable, "-m", "siri.engines.verl.child", str(order.path), str(self.folder)]
+        command = children.command("siri.engines.verl.child", str(order.path), str(self.folder))
         with self.log.open("wb") as log:
             self._family = reaper.Family(command, {**own, **os.environ, **QUIET}, log, log)
 

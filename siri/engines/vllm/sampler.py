@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from siri.engines.local.sampler import Sampled
 from siri.engines.local.stepper import graded
 from siri.errors import InputError, LostEngineError
 from siri.problems import Problem, Prompt, make_prompt
-from siri.processes import reaper
+from siri.processes import children, reaper
 from siri.rollouts import RolloutBatch, pad_rows
 from siri.seeding import seed_for
 
@@ -102,7 +101,7 @@ class VllmSampler:
     def _answers(self, order: Path) -> Iterator[dict[str, Any]]:
         """The child's answers as they come; nobody asks for more than there are. Raises when it ends before that."""
         log = order.with_name("log.txt")
-        command = [sys.executable, "-m", "siri.engines.vllm.child", str(order)]
+        command = children.command("siri.engines.vllm.child", str(order))
         with log.open("wb") as file:
             environment = {**os.environ, **QUIET, "TMPDIR": str(order.parent)}  # for its sockets and what it leaves
             self._family = reaper.Family(command, environment, subprocess.PIPE, file)
