@@ -16,9 +16,11 @@ from siri.store.replicated import open_store
 
 NEWEST = 20
 """Runs that are looked at, the newest ones; more would tell little more."""
-BYTES_OF_A_CLUSTER = 14
-"""Per parameter in a snapshot of verl: bfloat16 weights for people, float32 weights, two float32 moments."""
-BYTES = {"float32": 4, "bfloat16": 2}
+BYTES_PER_PARAMETER = {"local": 12, "verl": 16}
+"""In a snapshot, whatever number format the base or the arithmetic has: float32 weights and two float32 moments.
+
+verl keeps the weights twice, in its own files and in Hugging Face's.
+"""
 
 
 @dataclass(frozen=True)
@@ -116,12 +118,22 @@ def snapshot_bytes(config: RunConfig, measured: Measured) -> int | None:
     """Size of a snapshot: as measured, else from the model's parameters, else unknown."""
     if measured.snapshot_bytes is not None or config.engine.name.startswith("scripted"):
         return measured.snapshot_bytes
-    if config.engine.name == "verl":
-        parameters = _parameters_by_name(config.model.base)
-        return None if parameters is None else BYTES_OF_A_CLUSTER * parameters
-    if config.model.base == "laptop":  # weights and two moments
-        return 3 * BYTES[config.engine.dtype] * count_parameters(config.model.shape)
-    return 3 * sum(path.stat().st_size for path in Path(config.model.base).glob("*.safetensors")) or None
+    each, base = BYTES_PER_PARAMETER[config.engine.name], config.model.base
+    if base == "laptop":
+        return each * count_parameters(config.model.shape)
+    if Path(base).is_dir():
+        return _bytes_of_folder(Path(base), each)
+    parameters = _parameters_by_name(base)
+    return None if parameters is None else each * parameters
+
+
+def _bytes_of_folder(folder: Path, each: int) -> int:
+    """Size of a snapshot of a model folder: its parameters, and what is carried along beside them."""
+    from siri.engines.model_folder import count_parameters, files_beside, require_data
+
+    require_data(folder)
+    beside = sum((folder / name).stat().st_size for name in files_beside(folder))
+    return each * count_parameters(folder) + beside
 
 
 def count_parameters(shape: ShapeSettings) -> int:

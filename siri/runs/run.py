@@ -18,7 +18,7 @@ from siri.errors import InputError
 from siri.home import Home
 from siri.problems import BENCHMARKS, ProblemSet, Splits, load_benchmark, load_splits
 from siri.runs import keys, step_log
-from siri.runs.base_model import base_name, find_base, make_fork, model_files
+from siri.runs.base_model import base_name, copy_model, find_base, make_fork
 from siri.runs.catalog import kept_names, labels_of, read_description
 from siri.runs.catalog import list_runs as list_runs
 from siri.runs.chain import Chain, Train, travel
@@ -334,8 +334,7 @@ def _copy_model(entry: Entry, folder: Path) -> None:
     """Copy an entry's model files into a folder that is new, or left by an export that was killed."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    for file in model_files(entry):
-        shutil.copyfile(entry.folder / file, folder / file)
+    copy_model(entry, folder)
 
 
 def _stored(run: Run, name: str) -> Entry:

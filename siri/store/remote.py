@@ -127,6 +127,7 @@ class Depot:
         with self.explained():
             try:
                 for name, sha in files.items():
+                    (folder / name).parent.mkdir(parents=True, exist_ok=True)
                     self.fs.get_file(f"{self.root}/entries/{key}/{sha}", str(folder / name))
             except FileNotFoundError:
                 return False
