@@ -15,7 +15,7 @@ from siri.engines import open_engine
 from siri.engines.model_folder import files_of, require_data
 from siri.errors import InputError
 from siri.home import Home
-from siri.problems import load_splits
+from siri.problems import Problem, load_splits, make_prompt
 from siri.runs import keys
 from siri.runs.chain import Chain, commit_checkpoint, travel
 from siri.store.entries import (
@@ -89,6 +89,17 @@ def base_name(config: RunConfig, numerics: dict[str, Any]) -> str:
     require_data(folder)
     files = {name: file_sha256(folder / name) for name in files_of(folder)}
     return keys.digest(["folder", files, numerics["dtype"]])
+
+
+def check_prompt(config: RunConfig, problem: Problem) -> None:
+    """Raise InputError where a model folder's tokenizer cannot make a prompt, or its chat template is refused."""
+    if config.model.base == "laptop" or config.engine.name.startswith("scripted"):
+        return
+    from siri.engines.local.pretrained import read_tokenizer
+
+    folder = _hub_folder(config) if config.engine.name == "verl" else Path(config.model.base)
+    settings = config.problems
+    make_prompt(problem, read_tokenizer(folder), settings.template, settings.suffix, settings.date)
 
 
 def _hub_folder(config: RunConfig) -> Path:

@@ -55,10 +55,16 @@ def rl_link(config: RunConfig, step: int, problems_digest: str, numerics: dict[s
         "rollout": config.rollout.model_dump(),
         "seed": config.seed,
         "problems": problems_digest,
-        "prompt": [config.problems.template, config.problems.suffix],
+        "prompt": _prompt(config),
         "grader": config.problems.grader,
         "numerics": numerics,
     }
+
+
+def _prompt(config: RunConfig) -> list[str]:
+    """What makes a prompt of a question, beside the tokenizer, which is part of the base."""
+    problems = config.problems
+    return [problems.template, problems.suffix, *([problems.date.isoformat()] if problems.date else [])]
 
 
 def rl_keys(config: RunConfig, base: str, problems_digest: str, numerics: dict[str, Any]) -> list[str]:
@@ -93,5 +99,5 @@ def run_id(config: RunConfig, problems_digest: str) -> str:
         del settings["fork"]  # younger than the first run ids as well
     for group, neutral in ADDED.items():
         settings[group] = {name: value for name, value in settings[group].items() if neutral.get(name, ...) != value}
-    settings["problems"] = [problems_digest, config.problems.template, config.problems.suffix, config.problems.grader]
+    settings["problems"] = [problems_digest, *_prompt(config), config.problems.grader]
     return digest(settings)[:12]

@@ -18,7 +18,7 @@ from siri.errors import InputError
 from siri.home import Home
 from siri.problems import BENCHMARKS, ProblemSet, Splits, load_benchmark, load_splits
 from siri.runs import keys, step_log
-from siri.runs.base_model import base_name, copy_model, find_base, make_fork
+from siri.runs.base_model import base_name, check_prompt, copy_model, find_base, make_fork
 from siri.runs.catalog import kept_names, labels_of, read_description
 from siri.runs.catalog import list_runs as list_runs
 from siri.runs.chain import Chain, Train, travel
@@ -159,6 +159,8 @@ def _check_model(config: RunConfig) -> None:
     problems = ProblemSet("none", ()) if unread else load_splits(config.problems).train
     with closing(open_engine(config, problems)) as engine:
         base_name(config, engine.numerics())
+    if len(problems):
+        check_prompt(config, problems.problems[0])
 
 
 def describe_run(run: Run) -> None:

@@ -131,7 +131,7 @@ def load_pretrained(folder: Path, device: torch.device | str, dtype: torch.dtype
         raise InputError(f"model.base={folder}: not a folder with a Hugging Face model (it has no config.json)")
     require_data(folder)
     config = _attempt(folder, "config", lambda: load_config(folder))
-    tokenizer = _attempt(folder, "tokenizer", lambda: load_tokenizer(folder))
+    tokenizer = read_tokenizer(folder)
     eos_ids = _attempt(folder, "generation config", lambda: read_eos_ids(folder, config, tokenizer))
     shape = decoder_shape(config)
     model: Decoder | PretrainedModel
@@ -178,6 +178,12 @@ def load_config(folder: Path) -> PreTrainedConfig:
     """A folder's config.json."""
     config: PreTrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     return config
+
+
+def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """A folder's tokenizer. Raises InputError naming `model.base` when it cannot be used."""
+    require_data(folder)
+    return _attempt(folder, "tokenizer", lambda: load_tokenizer(folder))
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

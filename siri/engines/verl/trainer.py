@@ -15,7 +15,7 @@ from verl.utils import tensordict_utils as tu
 from verl.workers.utils.padding import response_to_nested
 
 from siri.engine import StepReport
-from siri.engines.local.pretrained import load_config, read_eos_ids
+from siri.engines.local.pretrained import load_config, load_tokenizer, read_eos_ids
 from siri.engines.verl.algorithms import place_advantages
 from siri.engines.verl.batch import Asked, Written, ask, asked_at, places, rollout_batch, rows, share_out
 from siri.engines.verl.order import current_order
@@ -58,7 +58,8 @@ class SiriTrainer(PPOTrainerSync):
         self.method = METHODS[self.recipe.method.name]
         self.problems = load_splits(self.recipe.problems).train
         self.problem_state = load_state(self.order.model)
-        self.eos_ids = read_eos_ids(self.order.model, load_config(self.order.model), self.tokenizer)
+        start = self.order.model
+        self.eos_ids = read_eos_ids(start, load_config(start), load_tokenizer(start))
         self.asked: list[Asked] = []
         self.sampled: RolloutBatch | None = None
 
