@@ -17,6 +17,7 @@ from prefect.workers.process import ProcessWorker
 
 from flows.gpu import make_gpu_limit
 from siri.errors import InputError
+from siri.terminal import say
 
 FILE = Path(__file__).parent.parent / "prefect.yaml"
 """The deployments that ship with SIRI, beside the flows that they name."""
@@ -115,7 +116,7 @@ def main() -> None:
         deploy()
         start_maintenance()
     except InputError as error:
-        print(f"siri: {error}", file=sys.stderr)
+        say(f"siri: {error}", sys.stderr)
         sys.exit(2)
 
 

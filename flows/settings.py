@@ -12,6 +12,7 @@ from filelock import FileLock
 from siri.errors import InputError
 from siri.home import Home
 from siri.platform import running
+from siri.terminal import say
 
 ANSWER_SECONDS = 10.0
 """Longest wait for the user's own server."""
@@ -55,7 +56,7 @@ def _use_servers(home: Home) -> None:
         if running.answers(health):
             os.environ[name] = url
         else:
-            print(f"siri: `siri up` runs, but {url} does not answer; going on without it", file=sys.stderr)
+            say(f"siri: `siri up` runs, but {url} does not answer; going on without it", sys.stderr)
 
 
 def start_server() -> None:

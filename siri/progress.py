@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from siri.engine import StepReport
+from siri.terminal import one_line, say
 
 LINE_SECONDS = 5.0
 """Most often that a line is written where there is no terminal."""
@@ -24,7 +25,7 @@ def follow(reports: Iterable[StepReport], name: str, first: int, last: int) -> I
 
 def _follow_with_bar(reports: Iterable[StepReport], name: str, first: int, last: int) -> Iterator[StepReport]:
     with _bar() as bar:
-        task = bar.add_task(name, total=last - first + 1, note="")
+        task = bar.add_task(one_line(name), total=last - first + 1, note="")
         began = time.monotonic()
         tokens = 0.0
         for report in reports:
@@ -44,7 +45,7 @@ def _follow_with_lines(reports: Iterable[StepReport], name: str, last: int) -> I
             shown = now
             speed = tokens / max(now - began, 1e-9)
             line = f"{name} step {report.step}/{last} · {describe(report)} · {speed:,.0f} tokens/s"
-            print(line, file=sys.stderr, flush=True)
+            say(line, sys.stderr)
         yield report
 
 
@@ -54,7 +55,7 @@ def count(done: Iterable[int], name: str, total: int) -> Iterator[int]:
         yield from done
         return
     with _bar() as bar:
-        task = bar.add_task(name, total=total, note="responses")
+        task = bar.add_task(one_line(name), total=total, note="responses")
         for number in done:
             bar.update(task, completed=number)
             yield number
@@ -88,11 +89,11 @@ def _tokens(report: StepReport) -> float:
 
 def _bar() -> Progress:
     return Progress(
-        TextColumn("{task.description:<18}"),
+        TextColumn("{task.description:<18}", markup=False),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         console=Console(stderr=True),
     )

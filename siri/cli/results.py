@@ -13,6 +13,7 @@ import typer
 
 from siri.cli.common import print_rich
 from siri.errors import InputError
+from siri.terminal import say
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,7 +88,7 @@ def show_runs(runs: "Sequence[Run]", benchmark: str | None, files: Files, as_jso
     from dashboards import report as pages
 
     for caution in data.cautions(runs):
-        print(f"caution: {caution}", file=sys.stderr)
+        say(f"caution: {caution}", sys.stderr)
     table = data.snapshot_table(runs, data.find_benchmark(runs[0], benchmark))
     files.write(table)
     if as_json:
@@ -95,7 +96,7 @@ def show_runs(runs: "Sequence[Run]", benchmark: str | None, files: Files, as_jso
         return
     print_rich(pages.print_table(runs[0], runs[1:], benchmark))
     path = files.report or runs[0].home.reports / _report_name(runs)
-    print(f"report: {pages.write_report(runs[0], runs[1:], path, benchmark)}")
+    say(f"report: {pages.write_report(runs[0], runs[1:], path, benchmark)}")
 
 
 def _report_name(runs: "Sequence[Run]") -> str:
@@ -123,7 +124,7 @@ def show_sweep(job: "Job", files: Files, as_json: bool) -> None:
         print_rich(print_result(result))
     if any(len(result.values) for result in results):
         path = files.report or job.home.reports / results[-1].study / "report.html"
-        print(f"report: {write_page(results, path)}")
+        say(f"report: {write_page(results, path)}")
 
 
 def show_outcome(job: "Job", as_json: bool) -> None:
@@ -134,5 +135,5 @@ def show_outcome(job: "Job", as_json: bool) -> None:
     failed = sum(result.failed for result in read_results(job))
     if failed:
         again = shlex.join(["siri", "sweep", job.file, *job.extra, "--size", job.size, "--retry-failed"])
-        print(f"{failed} trial{'' if failed == 1 else 's'} failed; run anew with: {again}", file=sys.stderr)
+        say(f"{failed} trial{'' if failed == 1 else 's'} failed; run anew with: {again}", sys.stderr)
         raise typer.Exit(1)

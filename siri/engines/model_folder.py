@@ -52,7 +52,6 @@ def require_data(folder: Path) -> None:
         raise InputError(
             f"model.base={folder}: has {WEIGHTS} and {INDEX}, and libraries read the one or the other; allowed is one"
         )
-    weight_files(folder)
 
 
 def weight_files(folder: Path) -> list[Path]:

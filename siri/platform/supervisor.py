@@ -13,6 +13,7 @@ from types import FrameType
 
 import psutil
 
+from siri import terminal
 from siri.errors import InputError
 from siri.platform import parts, running
 from siri.platform.parts import Part, Settings
@@ -247,7 +248,7 @@ def _end_marked() -> None:
 
 def say(line: str) -> None:
     """One line to whoever watches."""
-    print(line, flush=True)
+    terminal.say(line)
 
 
 def up(settings: Settings) -> bool:

@@ -133,6 +133,7 @@ def load_pretrained(folder: Path, device: torch.device | str, dtype: torch.dtype
     config = _attempt(folder, "config", lambda: load_config(folder))
     tokenizer = read_tokenizer(folder)
     eos_ids = _attempt(folder, "generation config", lambda: read_eos_ids(folder, config, tokenizer))
+    weight_files(folder)
     shape = decoder_shape(config)
     model: Decoder | PretrainedModel
     if shape is not None:

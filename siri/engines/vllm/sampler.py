@@ -21,6 +21,7 @@ from siri.engines.model_folder import require_data
 from siri.errors import InputError, LostEngineError
 from siri.problems import Problem, Prompt, make_prompt
 from siri.processes import reaper
+from siri.redaction import redact
 from siri.rollouts import RolloutBatch, pad_rows
 from siri.seeding import seed_for
 from siri.store.tombstones import is_state
@@ -119,7 +120,7 @@ class VllmSampler:
             else:
                 self._told = answer
         code, words = child.wait(), "\n".join(log.read_text(errors="replace").splitlines()[-20:])
-        raise (LostEngineError if code < 0 else RuntimeError)(f"vLLM ended with code {code}:\n{words}")
+        raise (LostEngineError if code < 0 else RuntimeError)(f"vLLM ended with code {code}:\n{redact(words)}")
 
     def close(self) -> None:
         """End vLLM with all its processes and remove what was laid out for it."""
