@@ -166,6 +166,10 @@ HOSTILE: dict[str, tuple[Callable[[Path, Path], None], str]] = {
     "a link to a file outside": (link_out("notes.txt"), "notes.txt is a link that leads out of the folder"),
     "weights by a link": (link_out("model.safetensors"), "model.safetensors is a link that leads out"),
     "config.json by a link": (link_out("config.json"), "config.json is a link that leads out"),
+    "a link to itself": (
+        lambda folder, marker: (folder / "notes.txt").symlink_to("notes.txt"),
+        "notes.txt is a link that leads out",
+    ),
     "a link in a sub-folder": (link_out("extra/notes.txt"), "extra/notes.txt is a link that leads out"),
     "a linked folder": (linked_folder, "extra is a link that leads out"),
     "a false cache": (false_cache, "README.md is a link that leads out"),

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -125,11 +126,18 @@ def test_short_passwords_do_not_hide_words(monkeypatch: pytest.MonkeyPatch) -> N
 # Every reader of such a variable
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with a run."""
+    root = tmp_path_factory.mktemp("trained") / "home"
+    settle(tiny(), Home(root))
+    return root
+
+
 @pytest.fixture
-def secretive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+def secretive(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     """A home with a run, and an address with a password, of a port where nobody listens, in every variable."""
-    home = Home(tmp_path / "home")
-    settle(tiny(), home)
+    home = Home(shutil.copytree(trained, tmp_path / "home"))
     there = f"me:{SECRET}@127.0.0.1:{free_port()}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://{there}/mlflow?token={SECRET}")
     monkeypatch.setenv("PREFECT_API_URL", f"http://{there}/api")

@@ -45,7 +45,10 @@ def require_data(folder: Path) -> None:
     checkpoint, which no model is loaded from.
     """
     for name in _walk(folder):
-        reason = _objection(folder, name)
+        try:
+            reason = _objection(folder, name)
+        except OSError as error:
+            reason = f"cannot be read: {error.strerror}; allowed are files that can be read"
         if reason is not None:
             raise InputError(f"model.base={folder}: {name} {reason}")
     if (folder / WEIGHTS).exists() and (folder / INDEX).exists():
@@ -128,7 +131,7 @@ def _objection(folder: Path, name: str) -> str | None:
 
 def _stays_inside(path: Path, folder: Path) -> bool:
     """Whether a link ends in the folder, or where the hub's cache keeps the files of its snapshots."""
-    root, end = folder.resolve(), path.resolve()
+    root, end = Path(os.path.realpath(folder)), Path(os.path.realpath(path))  # which take a link to itself as well
     if end.is_relative_to(root):
         return end.is_file()
     return root.parent.name == "snapshots" and end.is_relative_to(root.parent.parent / "blobs")

@@ -14,6 +14,7 @@ from typing import Any
 from siri.config import RunConfig, validate
 from siri.engine import StepReport
 from siri.engines import open_engine, require_engine, require_sampler
+from siri.engines.model_folder import require_data
 from siri.errors import InputError
 from siri.home import Home
 from siri.problems import BENCHMARKS, ProblemSet, Splits, load_benchmark, load_splits
@@ -336,6 +337,7 @@ def _copy_model(entry: Entry, folder: Path) -> None:
     """Copy an entry's model files into a folder that is new, or left by an export that was killed."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+    require_data(entry.folder)
     copy_model(entry, folder)
 
 
