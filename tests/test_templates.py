@@ -13,9 +13,11 @@ from transformers import PreTrainedTokenizerFast
 from siri.engines.local.stepper import LocalStepper
 from siri.engines.verl import batch
 from siri.errors import InputError
+from siri.evaluation.evaluation import Evaluation
+from siri.home import Home
 from siri.problems import Problem, ProblemSet, encode_prompt, make_prompt, templates
 from siri.runs import run
-from tests.conftest import tiny
+from tests.conftest import prepare, tiny
 from tests.test_pretrained import llama, word_tokenizer, write_folder
 
 QUESTION = Problem("q1", "w1 w2", "w3")
@@ -181,6 +183,13 @@ def test_the_command_line_says_what_to_set(dated: Path, tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("siri: problems.template=chat: the model's chat template prints the date")
     assert done.stderr.count("\n") == 1
+
+
+def test_evaluations_under_two_dates_are_two(home: Home) -> None:
+    """Of the base too, whose key no date enters."""
+    runs = [prepare(tiny(f"problems.date={date}"), home) for date in ("2025-01-31", "2025-02-01")]
+    assert runs[0].keys[0] == runs[1].keys[0]
+    assert len({Evaluation(opened, "base", "dev").key for opened in runs}) == 2
 
 
 @pytest.mark.parametrize("value", ["20250131", "'20250131'", "1.5", "2025-13-01", "2025-01-31T10:00:00", "soon", "''"])

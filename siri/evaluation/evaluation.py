@@ -49,15 +49,15 @@ class Evaluation:
     @property
     def settings(self) -> dict[str, Any]:
         """Everything that decides the samples, apart from the snapshot and the sampler's version, which is recorded."""
-        evaluation, problems = self.run.config.evaluation, self.run.config.problems
+        evaluation = self.run.config.evaluation
         return {
             "benchmark": self.problems.digest,
             "budget": self.budget,
             "samples": evaluation.samples,
             "temperature": evaluation.temperature,
             "seed": evaluation.seed,
-            "prompt": [problems.template, problems.suffix],
-            "grader": problems.grader,
+            "prompt": keys.prompt_of(self.run.config),
+            "grader": self.run.config.problems.grader,
             "numerics": self.run.numerics,
         } | ({} if evaluation.sampler == "torch" else {"sampler": evaluation.sampler})
 

@@ -55,13 +55,13 @@ def rl_link(config: RunConfig, step: int, problems_digest: str, numerics: dict[s
         "rollout": config.rollout.model_dump(),
         "seed": config.seed,
         "problems": problems_digest,
-        "prompt": _prompt(config),
+        "prompt": prompt_of(config),
         "grader": config.problems.grader,
         "numerics": numerics,
     }
 
 
-def _prompt(config: RunConfig) -> list[str]:
+def prompt_of(config: RunConfig) -> list[str]:
     """What makes a prompt of a question, beside the tokenizer, which is part of the base."""
     problems = config.problems
     return [problems.template, problems.suffix, *([problems.date.isoformat()] if problems.date else [])]
@@ -99,5 +99,5 @@ def run_id(config: RunConfig, problems_digest: str) -> str:
         del settings["fork"]  # younger than the first run ids as well
     for group, neutral in ADDED.items():
         settings[group] = {name: value for name, value in settings[group].items() if neutral.get(name, ...) != value}
-    settings["problems"] = [problems_digest, *_prompt(config), config.problems.grader]
+    settings["problems"] = [problems_digest, *prompt_of(config), config.problems.grader]
     return digest(settings)[:12]
