@@ -187,7 +187,9 @@ def print_table(run: Run, baselines: Sequence[Run], asked: str | None = None) ->
     rows = data.snapshot_table([run, *baselines], benchmark)
     report = Evaluation(run, data.evaluated(run, benchmark)[-1], benchmark).report()
     table = Table(
-        title=f"{report.benchmark}: {report.problems} problems × {report.samples} samples, budget {report.budget}",
+        title=Text(
+            f"{report.benchmark}: {report.problems} problems × {report.samples} samples, budget {report.budget}"
+        ),
         title_justify="left",
         caption="brackets: 95 % over problems and samples; CR: accuracy gained over length kept, against the base",
         caption_justify="left",

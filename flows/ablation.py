@@ -26,6 +26,7 @@ from siri.processes.stopping import STOP, Stop
 from siri.runs import run as runs
 from siri.runs.run import Run
 from siri.store.entries import BusyError
+from siri.terminal import say
 from sweeps import studies
 from sweeps.phase import Job
 from sweeps.studies import Claim, Row, Study
@@ -159,7 +160,7 @@ class Crew:
         if counts["failed"]:
             line += f", {counts['failed']} failed: {self.log} says why, --retry-failed runs them again"
         if line != self.shown:
-            print(line, file=sys.stderr, flush=True)
+            say(line, sys.stderr)
             self.shown = line
 
     def end(self) -> None:

@@ -18,6 +18,7 @@ from prefect.workers.process import ProcessWorker
 from flows.gpu import make_gpu_limit
 from siri.errors import InputError
 from siri.processes import children
+from siri.terminal import say
 
 FILE = Path(__file__).parent.parent / "prefect.yaml"
 """The deployments that ship with SIRI, beside the flows that they name."""
@@ -116,7 +117,7 @@ def main() -> None:
         deploy()
         start_maintenance()
     except InputError as error:
-        print(f"siri: {error}", file=sys.stderr)
+        say(f"siri: {error}", sys.stderr)
         sys.exit(2)
 
 

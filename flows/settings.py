@@ -15,6 +15,7 @@ from siri.errors import InputError
 from siri.home import Home, find_home
 from siri.platform import parts, private, running
 from siri.processes import children
+from siri.terminal import say
 
 ANSWER_SECONDS = 10.0
 """Longest wait for the user's own server."""
@@ -56,7 +57,7 @@ def _use_servers(home: Home) -> None:
     try:
         given = running.variables(home, up)
     except InputError as error:
-        print(f"siri: `siri up` runs, but {error}; going on without it", file=sys.stderr)
+        say(f"siri: `siri up` runs, but {error}; going on without it", sys.stderr)
         return
     health = {"PREFECT_API_URL": f"{up.prefect}/api/health", "MLFLOW_TRACKING_URI": f"{up.mlflow}/health"}
     for name, own in given.items():
@@ -65,7 +66,7 @@ def _use_servers(home: Home) -> None:
         if running.answers(health[name]):
             os.environ.update(own)
         else:
-            print(f"siri: `siri up` runs, but {own[name]} does not answer; going on without it", file=sys.stderr)
+            say(f"siri: `siri up` runs, but {own[name]} does not answer; going on without it", sys.stderr)
 
 
 def start_server() -> None:

@@ -23,6 +23,7 @@ from siri.processes import stopping
 from siri.runs import base_model
 from siri.runs.retention import is_passed
 from siri.runs.run import Run, create_run, load_run
+from siri.terminal import say
 
 ARTIFACT_SECONDS = 2.0
 """Most often that a progress artifact is updated."""
@@ -54,7 +55,7 @@ def train_stage(run_id: str, config: RunConfig, stage: str) -> str:
     steps = next(found for found in config.schedule.stages if found.name == stage)
     there = run.store.nearest(run.keys[steps.first : steps.last])
     if there is not None and run.store.find(run.keys[steps.last]) is None:
-        print(f"{stage}: goes on after step {there.manifest.step}", flush=True)
+        say(f"{stage}: goes on after step {there.manifest.step}")
     trained = 0
 
     def train() -> None:
@@ -70,7 +71,7 @@ def train_stage(run_id: str, config: RunConfig, stage: str) -> str:
     in_turn(config, train)
     if stopping.STOP.is_set() and run.snapshot(stage) is None:
         raise StoppedError(stage)
-    print(f"{stage}: {f'{trained} steps trained' if trained else 'in the store already, nothing to train'}", flush=True)
+    say(f"{stage}: {f'{trained} steps trained' if trained else 'in the store already, nothing to train'}")
     return run.keys[steps.last]
 
 

@@ -1,11 +1,18 @@
 """The user's mistakes as errors of their own, apart from all that are ours."""
 
+from siri.redaction import redact
+from siri.terminal import printable
+
 
 class InputError(ValueError):
     """Bad input: one line that names the field, the value and what is allowed.
 
-    The command line prints it without a traceback and exits with 2.
+    The command line prints it without a traceback and exits with 2. Wherever it is shown or stored, it holds no
+    password and no control sequence: values come from files, and addresses from the environment.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(redact(message)))
 
 
 class StoppedError(Exception):

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from siri.engine import StepReport
+from siri.terminal import one_line, say
 
 LINE_SECONDS = 5.0
 """Most often that a line is written where there is no terminal."""
@@ -24,7 +25,7 @@ def steps_shown(name: str, first: int, last: int) -> Iterator[Callable[[StepRepo
         return
     speed = _Speed()
     with _bar() as bar:
-        task = bar.add_task(name, total=last - first + 1, note="")
+        task = bar.add_task(one_line(name), total=last - first + 1, note="")
 
         def show(report: StepReport) -> None:
             bar.update(task, completed=report.step - first + 1, note=f"{describe(report)} · {speed.add(report)}")
@@ -46,7 +47,7 @@ class _Lines:
         if now - self.shown >= LINE_SECONDS or report.step == self.last:
             self.shown = now
             line = f"{self.name} step {report.step}/{self.last} · {describe(report)} · {speed}"
-            print(line, file=sys.stderr, flush=True)
+            say(line, sys.stderr)
 
 
 @dataclass
@@ -67,7 +68,7 @@ def count(done: Iterable[int], name: str, total: int) -> Iterator[int]:
         yield from done
         return
     with _bar() as bar:
-        task = bar.add_task(name, total=total, note="responses")
+        task = bar.add_task(one_line(name), total=total, note="responses")
         for number in done:
             bar.update(task, completed=number)
             yield number
@@ -97,11 +98,11 @@ def hint_of(lines: Sequence[dict[str, Any]]) -> str | None:
 
 def _bar() -> Progress:
     return Progress(
-        TextColumn("{task.description:<18}"),
+        TextColumn("{task.description:<18}", markup=False),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         console=Console(stderr=True),
     )

@@ -21,6 +21,7 @@ from sqlalchemy.pool import NullPool
 
 from siri.errors import InputError
 from siri.home import Home
+from siri.redaction import redact
 
 STUDY_URL = "SIRI_STUDY_URL"
 """Environment variable: the database of the studies, `sqlite:///…` or `postgresql://…`; unset, journal files."""
@@ -130,9 +131,9 @@ def _open_database(address: str, study: str) -> Kept:
         with _database_lock(first, "tables")():  # two that make them at once would fail
             storage = RDBStorage(url.render_as_string(hide_password=False), {"connect_args": _connect(url)})
     except (SQLAlchemyError, StorageInternalError, ImportError, RuntimeError, OSError) as error:
-        raise InputError(f"{STUDY_URL}={_public(address)}: cannot be used: {_first_line(error)}") from None
+        raise InputError(f"{STUDY_URL}={redact(address)}: cannot be used: {_first_line(error)}") from None
     weakref.finalize(storage, storage.engine.dispose)  # at the latest when this process ends
-    return Kept(storage, _database_lock(storage.engine, study), storage.engine, _public(address))
+    return Kept(storage, _database_lock(storage.engine, study), storage.engine, redact(address))
 
 
 def _connect(url: URL) -> dict[str, int]:
@@ -148,7 +149,7 @@ def _database_lock(engine: Engine, name: str) -> Lock:
             raise OSError(f"there is no folder {Path(file).parent}")
         return _file_lock(f"{file}.{name}.lock")
     if kind != "postgresql":
-        shown = _public(str(engine.url))
+        shown = redact(str(engine.url))
         raise InputError(f"{STUDY_URL}={shown}: must be sqlite:///FILE or postgresql://HOST/DATABASE")
 
     @contextmanager
@@ -159,13 +160,6 @@ def _database_lock(engine: Engine, name: str) -> Lock:
             yield
 
     return locked
-
-
-def _public(address: str) -> str:
-    try:
-        return make_url(address).set(username=None, password=None).render_as_string()
-    except SQLAlchemyError:
-        return "…"
 
 
 def _first_line(error: Exception) -> str:

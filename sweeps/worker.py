@@ -14,10 +14,12 @@ from siri.evaluation.evaluation import Evaluation, measure
 from siri.home import find_home
 from siri.monitoring.monitored_run import advance_watched
 from siri.processes.stopping import STOP, Stop, stop_gently
+from siri.redaction import redact
 from siri.runs.base_model import make_base
 from siri.runs.run import Run, create_run
 from siri.schedule import LengthSchedule
 from siri.store.entries import BusyError, without_waiting
+from siri.terminal import say
 from sweeps import studies
 from sweeps.liveness import beating
 from sweeps.phase import Job
@@ -274,7 +276,7 @@ def _attempt(job: Job, study: Study, claim: Claim, perform_one: Perform, stop: S
         studies.release(study, claim)
         return False
     except LostClaimError as error:
-        print(f"siri: {error}", file=sys.stderr, flush=True)
+        say(f"siri: {error}", sys.stderr)
         return False
     except (StoppedError, InputError, KeyboardInterrupt) as error:
         studies.release(study, claim)
@@ -282,7 +284,7 @@ def _attempt(job: Job, study: Study, claim: Claim, perform_one: Perform, stop: S
             return False
         raise
     except Exception as error:
-        studies.fail(study, claim, f"{type(error).__name__}: {error}"[:500])
+        studies.fail(study, claim, redact(f"{type(error).__name__}: {error}")[:500])
         raise
     return True
 
@@ -305,7 +307,7 @@ def serve(perform_one: Perform) -> None:
     try:
         work(read_job(sys.argv[1]), perform_one)
     except InputError as error:
-        print(f"siri: {error}", file=sys.stderr)
+        say(f"siri: {error}", sys.stderr)
         sys.exit(2)
     sys.exit(130 if STOP.is_set() else 0)
 

@@ -50,6 +50,7 @@ IN_KEY = {
     "problems.seed": ["problems.seed=1"],
     "problems.easy": ["problems.easy=0.25"],
     "problems.template": ["problems.template=plain"],
+    "problems.date": ["problems.date=2025-01-31"],
     "problems.suffix": ["problems.suffix=think"],
     "problems.grader": ["problems.grader=boxed"],
     "model.base": ["model.base=FOLDER"],

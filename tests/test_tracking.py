@@ -24,6 +24,7 @@ from siri.evaluation import evaluation
 from siri.evaluation.evaluation import Evaluation
 from siri.home import Home
 from siri.monitoring.monitors import Alarm
+from siri.redaction import redact
 from siri.runs import base_model, step_log
 from siri.runs.advancing import advance
 from siri.runs.retention import promote
@@ -482,11 +483,13 @@ def test_importing_it_does_not_import_mlflow() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
 
 
-def test_nothing_shows_the_password_of_a_tracking_uri() -> None:
+def test_nothing_shows_the_password_of_a_tracking_uri(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     uri = "http://me:secret@host:5000/mlflow/"
-    assert server.public(uri) == "http://host:5000/mlflow"
-    assert server.redact(f"API request to {uri}api failed", uri) == "API request to http://host:5000/mlflow/api failed"
-    assert server.public("sqlite:////tmp/mlflow.db") == "sqlite:////tmp/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert server.address_of(home) == "http://host:5000/mlflow"
+    assert redact(f"API request to {uri}api failed") == "API request to http://host:5000/mlflow/api failed"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////tmp/mlflow.db")
+    assert server.address_of(home) == "sqlite:////tmp/mlflow.db"
 
 
 def test_links_need_a_server(run: Run) -> None:

@@ -7,6 +7,7 @@ import typer
 from siri.cli import looking, platform, snapshots, training, upkeep
 from siri.errors import InputError
 from siri.processes import children
+from siri.terminal import one_line, print_traceback, say
 
 app = typer.Typer(
     help="Reinforcement learning of reasoning models under an oscillating length budget (SIRI, arXiv 2509.25176).",
@@ -50,5 +51,7 @@ def main() -> None:
     try:
         app()
     except InputError as error:
-        print("siri:", " ".join(str(error).splitlines()), file=sys.stderr)  # the value shown may hold several
+        say(f"siri: {one_line(str(error))}", sys.stderr)  # the value shown may hold several
         sys.exit(2)
+    finally:
+        sys.excepthook = print_traceback  # typer sets its own

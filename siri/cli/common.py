@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from siri.errors import InputError
+from siri.terminal import say
 
 Recipe = Annotated[str, typer.Argument(help="Name of a recipe (`laptop`, `siri-1.5b`, …) or a YAML file.")]
 Overrides = Annotated[
@@ -57,7 +58,7 @@ def print_run(run_id: str, evaluation: Any) -> None:
     print_rich(print_table(run, []))
     hint = progress.hint_of(step_log.read_lines(run.folder / step_log.METRICS))
     if hint is not None:
-        print(hint)
+        say(hint)
 
 
 def table_of(title: str, rows: list[dict[str, Any]]) -> Any:
@@ -75,19 +76,24 @@ def table_of(title: str, rows: list[dict[str, Any]]) -> Any:
     return table
 
 
-def _cell(name: str, value: Any) -> str:
+def _cell(name: str, value: Any) -> Any:
+    """As text: a string would be read as rich's markup."""
+    from rich.text import Text
+
     if name in ("key", "weights_sha256"):
-        return str(value)[:12]
-    return "–" if value is None else str(value)
+        return Text(str(value)[:12])
+    return Text("–" if value is None else str(value))
 
 
 def print_rich(renderable: Any) -> None:
-    """Print a table, a tree or marked-up text; into a file or a pipe as wide as tables are, unless COLUMNS says."""
+    """Print a table, a tree or text; into a file or a pipe as wide as tables are, unless COLUMNS says."""
     import os
 
     from rich.console import Console
 
+    from siri.terminal import Printable
+
     console = Console()
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console = Console(width=120)
-    console.print(renderable)
+    console.print(Printable(renderable))

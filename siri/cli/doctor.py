@@ -7,7 +7,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, requires, version
 from typing import Literal
 
@@ -15,6 +15,7 @@ from packaging.requirements import Requirement
 
 from siri.errors import InputError
 from siri.home import Home, check_writable
+from siri.redaction import redact
 from siri.store.replicated import open_store
 
 LEAST_FREE = 2 * 1024**3
@@ -35,7 +36,8 @@ class Finding:
 def diagnose(home: Home) -> list[Finding]:
     """All findings, the installation first."""
     place = (_check_home(home), _check_store(home), _check_disk(home))
-    return [*_check_packages(), _check_torch(), *place, *_check_servers(home)]
+    findings = (*_check_packages(), _check_torch(), *place, *_check_servers(home))
+    return [replace(finding, found=redact(finding.found), fix=redact(finding.fix)) for finding in findings]
 
 
 def _check_packages() -> Iterator[Finding]:

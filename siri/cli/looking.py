@@ -8,6 +8,7 @@ import typer
 
 from siri.cli.common import HomeOption, Json, Overrides, Recipe, SnapshotName, open_home, print_rich
 from siri.errors import InputError
+from siri.terminal import printable, say
 
 
 def compare(
@@ -72,13 +73,13 @@ def preview(
     if picture is not None:
         drawing.check_picture(picture)
     if show_config:
-        print(config.to_yaml(settings), end="")
+        print(printable(config.to_yaml(settings)), end="")
     elif as_json:
         print(json.dumps(drawing.preview_json(settings, home)))
     else:
         print_rich(drawing.draw_terminal(settings, home))
     if picture is not None:
-        print(f"picture: {drawing.draw_picture(settings, picture)}")
+        say(f"picture: {drawing.draw_picture(settings, picture)}")
 
 
 def show(
@@ -111,7 +112,7 @@ def show(
         described = {"question": asked.question, "answer": asked.answer}
         print(json.dumps(described | {"samples": answers.to_dict(orient="records")}, indent=1, default=str))
         return
-    print(f"problem {problem} of {evaluation.problems.name}: {asked.question}\nanswer: {asked.answer}")
+    print(printable(f"problem {problem} of {evaluation.problems.name}: {asked.question}\nanswer: {asked.answer}"))
     for row in answers.itertuples():
         cut = "" if row.finished else ", cut by the budget"
-        print(f"\n[{row.sample}] {row.verdict}, {row.length} tokens{cut}\n{row.text}")
+        print(printable(f"\n[{row.sample}] {row.verdict}, {row.length} tokens{cut}\n{row.text}"))

@@ -13,6 +13,7 @@ import typer
 
 from siri.cli.common import HomeOption, Json
 from siri.errors import InputError
+from siri.terminal import say
 
 if TYPE_CHECKING:
     from siri.home import Home
@@ -83,7 +84,7 @@ def down(home: HomeOption = None) -> None:
     place = find_home(home)
     found = running.find(place)
     if found is None:
-        print(f"nothing is up on {place.root}")
+        say(f"nothing is up on {place.root}")
         return
     os.kill(found.pid, signal.SIGTERM)
     deadline = time.monotonic() + DOWN_SECONDS
@@ -92,7 +93,7 @@ def down(home: HomeOption = None) -> None:
             os.kill(found.pid, signal.SIGKILL)  # its guard ends the children
             break
         time.sleep(0.2)
-    print(f"down: {place.root}")
+    say(f"down: {place.root}")
 
 
 def status(home: HomeOption = None, as_json: Json = False) -> None:
@@ -110,13 +111,13 @@ def status(home: HomeOption = None, as_json: Json = False) -> None:
             json.dumps({"well": well, "up": found is not None, "pid": found and found.pid, "parts": members}, indent=1)
         )
     elif found is None:
-        print(f"nothing is up on {place.root}; `siri up` brings it up")
+        say(f"nothing is up on {place.root}; `siri up` brings it up")
     else:
         for member in found.members:
             told = "well" if health[member.name] else "not well"
-            print(f"{told:<9} {member.name:<17} {member.page or ''}".rstrip())
+            say(f"{told:<9} {member.name:<17} {member.page or ''}".rstrip())
         if not found.ready:
-            print("still starting")
+            say("still starting")
     if not well:
         raise typer.Exit(1)
 
@@ -149,7 +150,7 @@ def deploy(
     from flows.deploy import deploy as run
 
     run(file or FILE)
-    print(f"deployed to {os.environ['PREFECT_API_URL']}")
+    say(f"deployed to {os.environ['PREFECT_API_URL']}")
 
 
 def databases(
@@ -165,8 +166,8 @@ def databases(
 
     server = parse(url)
     for name, new in make(server, prefix).items():
-        print(f"# {name} on {server.host}:{server.port}: {'made' if new else 'there already'}")
+        say(f"# {name} on {server.host}:{server.port}: {'made' if new else 'there already'}")
     for name in VARIABLES:
         print(server.export(name, prefix + name))
     if server.password is not None:
-        print("# and export PGPASSWORD, the password of the URL: the lines do not show it")
+        say("# and export PGPASSWORD, the password of the URL: the lines do not show it")

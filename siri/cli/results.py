@@ -13,6 +13,7 @@ import typer
 
 from siri.cli.common import print_rich
 from siri.errors import InputError
+from siri.terminal import say
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -85,7 +86,7 @@ def show_runs(runs: "Sequence[Run]", benchmark: str | None, files: Files, as_jso
     from dashboards import report as pages
 
     for caution in data.cautions(runs):
-        print(f"caution: {caution}", file=sys.stderr)
+        say(f"caution: {caution}", sys.stderr)
     table = data.snapshot_table(runs, data.find_benchmark(runs[0], benchmark))
     files.write(table)
     if as_json:
@@ -94,7 +95,7 @@ def show_runs(runs: "Sequence[Run]", benchmark: str | None, files: Files, as_jso
     print_rich(pages.print_table(runs[0], runs[1:], benchmark))
     print_others(runs, benchmark)
     path = files.report or runs[0].home.reports / _report_name(runs)
-    print(f"report: {pages.write_report(runs[0], runs[1:], path, benchmark)}")
+    say(f"report: {pages.write_report(runs[0], runs[1:], path, benchmark)}")
 
 
 def load_runs(home: "Home", names: Sequence[str], benchmark: str | None) -> "list[Run]":
@@ -130,7 +131,7 @@ def print_others(runs: "Sequence[Run]", benchmark: str | None) -> None:
     shown = data.find_benchmark(runs[0], benchmark)
     names = shlex.join(run.name for run in runs)
     for words in dict.fromkeys(words for run in runs for words in other_measurements(run, shown)):
-        print(f"also measured, see: siri compare {names} {words}")
+        say(f"also measured, see: siri compare {names} {words}")
 
 
 def _report_name(runs: "Sequence[Run]") -> str:
@@ -158,7 +159,7 @@ def show_sweep(job: "Job", files: Files, as_json: bool) -> None:
         print_rich(print_result(result))
     if any(len(result.values) for result in results):
         path = files.report or job.home.reports / results[-1].study / "report.html"
-        print(f"report: {write_page(results, path)}")
+        say(f"report: {write_page(results, path)}")
 
 
 def show_outcome(job: "Job", as_json: bool) -> None:
@@ -169,5 +170,5 @@ def show_outcome(job: "Job", as_json: bool) -> None:
     failed = sum(result.failed for result in read_results(job))
     if failed:
         again = shlex.join(["siri", "sweep", job.file, *job.extra, "--size", job.size, "--retry-failed"])
-        print(f"{failed} trial{'' if failed == 1 else 's'} failed; run them again with: {again}", file=sys.stderr)
+        say(f"{failed} trial{'' if failed == 1 else 's'} failed; run them again with: {again}", sys.stderr)
         raise typer.Exit(1)

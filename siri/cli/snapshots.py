@@ -9,6 +9,7 @@ import typer
 
 from siri.cli.common import HomeOption, Json, SnapshotName, open_home, print_rich, table_of
 from siri.errors import InputError
+from siri.terminal import say
 
 
 def list_snapshots(home: HomeOption = None, as_json: Json = False) -> None:
@@ -22,7 +23,7 @@ def list_snapshots(home: HomeOption = None, as_json: Json = False) -> None:
     elif rows:
         print_rich(table_of("snapshots", rows))
     else:
-        print(f"no snapshots yet in {place.root}")
+        say(f"no snapshots yet in {place.root}")
 
 
 def show_snapshot(snapshot: SnapshotName, home: HomeOption = None, as_json: Json = False) -> None:
@@ -36,7 +37,7 @@ def show_snapshot(snapshot: SnapshotName, home: HomeOption = None, as_json: Json
         return
     for name, value in described.items():
         for line, text in enumerate(_lines(value)):
-            print(f"{'' if line else name:<15} {text}")
+            say(f"{'' if line else name:<15} {text}")
 
 
 def _lines(value: Any) -> list[str]:
@@ -61,7 +62,7 @@ def export_snapshot(
     from siri.runs.run import find_snapshot
 
     export(*find_snapshot(open_home(home), snapshot), folder)
-    print(f"written: {folder}")
+    say(f"written: {folder}")
 
 
 def promote_snapshot(snapshot: SnapshotName, home: HomeOption = None) -> None:
@@ -76,7 +77,7 @@ def promote_snapshot(snapshot: SnapshotName, home: HomeOption = None) -> None:
     if not run:
         raise InputError(f"snapshot={snapshot}: must look like RUN:step-N, as in laptop:step-30")
     opened = load_run(open_home(home), run)
-    print(f"kept: {opened.name}:{name} {promote(opened, name)[:12]}")
+    say(f"kept: {opened.name}:{name} {promote(opened, name)[:12]}")
 
 
 def collect_garbage(
@@ -115,7 +116,7 @@ def collect_garbage(
     planned = retention.plan(place, queued, rule)
     if not as_json:
         print_rich(table_of("things to remove", [_item_row(item) for item in planned.items]))
-        print(f"frees {decimal(planned.bytes)}; {decimal(planned.stays)} of entries stay")
+        say(f"frees {decimal(planned.bytes)}; {decimal(planned.stays)} of entries stay")
     done = bool(planned.items) and (yes or (sys.stdin.isatty() and not as_json and typer.confirm("do it?")))
     if done:
         planned = retention.collect(place, queued, rule)
@@ -123,7 +124,7 @@ def collect_garbage(
         items = [_item_row(item) for item in planned.items]
         print(json.dumps({"done": done, "bytes": planned.bytes, "stays": planned.stays, "items": items}, indent=1))
     elif planned.items:
-        print(f"freed {decimal(planned.bytes)}" if done else "nothing is deleted yet; `--yes` deletes")
+        say(f"freed {decimal(planned.bytes)}" if done else "nothing is deleted yet; `--yes` deletes")
 
 
 def _item_row(item: Any) -> dict[str, Any]:

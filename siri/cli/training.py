@@ -21,6 +21,7 @@ from siri.cli.common import (
 )
 from siri.cli.results import show_outcome
 from siri.errors import StoppedError
+from siri.terminal import say
 
 
 def train(
@@ -56,10 +57,10 @@ def train(
         print_launch(settings)
         return
     place = open_home(home)
-    print(f"starting {settings.recipe}: {len(stages)} stages, {stages[-1].last:,} steps, in {place.root}", flush=True)
+    say(f"starting {settings.recipe}: {len(stages)} stages, {stages[-1].last:,} steps, in {place.root}")
     run.check(settings)
     if room := describe_room(settings, place):
-        print(f"{settings.recipe}: {room}", file=sys.stderr)
+        say(f"{settings.recipe}: {room}", sys.stderr)
     prepare_flow(place)
     from flows.train import train as flow
     from siri.processes import stopping
@@ -69,10 +70,10 @@ def train(
         run_id = flow(settings, until or "")
     except StoppedError as stopped:
         again = same_command(recipe, overrides or [], until, home)
-        print(f"stopped in {stopped}; its checkpoint is kept. Resume with: {again}", file=sys.stderr)
+        say(f"stopped in {stopped}; its checkpoint is kept. Resume with: {again}", sys.stderr)
         raise typer.Exit(130) from None
     print_run(run_id, settings.evaluation)
-    print(f"run {run_id} · a report with pictures: siri compare {run_id}")
+    say(f"run {run_id} · a report with pictures: siri compare {run_id}")
 
 
 def same_command(recipe: str, overrides: list[str], until: str | None, home: Path | None) -> str:
@@ -100,7 +101,7 @@ def print_launch(settings: Any) -> None:
     """Print the settings of verl's trainer for a run's first stage. Raises InputError for another engine."""
     from siri.engines import launch_lines
 
-    print("\n".join(launch_lines(settings)))
+    say("\n".join(launch_lines(settings)))
 
 
 def evaluate(
@@ -129,7 +130,7 @@ def evaluate(
         opened.step_of(name)
     check_benchmarks(benchmark or [], "--benchmark")
     check_benchmarks([] if benchmark else opened.config.evaluation.final, "evaluation.final")
-    print(f"starting the evaluation of {opened.name}, in {opened.home.root}", flush=True)
+    say(f"starting the evaluation of {opened.name}, in {opened.home.root}")
     prepare_flow(opened.home)
     from flows.evaluation import evaluate as flow
     from siri.evaluation.evaluation import Evaluation
@@ -140,7 +141,7 @@ def evaluate(
         for measured in benchmark or opened.config.evaluation.final:
             report = Evaluation(opened, name, measured).report()
             right, tokens = report.accuracy, report.length
-            print(
+            say(
                 f"{name} on {report.benchmark}: accuracy {right.mean:.3f} ({right.low:.3f} to {right.high:.3f}), "
                 f"{tokens.mean:.1f} tokens ({tokens.low:.1f} to {tokens.high:.1f})"
             )
@@ -193,5 +194,5 @@ def _run_sweep(job: Any, workers: int, retry_failed: bool, more: int) -> None:
     try:
         ablate(job.file, job.size, workers, [*job.extra], retry_failed, more)
     except StoppedError as stopped:
-        print(f"stopped in {stopped}; checkpoints are kept, the same command resumes", file=sys.stderr)
+        say(f"stopped in {stopped}; checkpoints are kept, the same command resumes", sys.stderr)
         raise typer.Exit(130) from None

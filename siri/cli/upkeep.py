@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from siri.cli.common import HomeOption, Json, open_home
+from siri.terminal import say
 
 
 def sync(
@@ -20,13 +21,13 @@ def sync(
 
     place = open_home(home)
     for line in share(place):
-        print(line)
+        say(line)
     names = runs or [described["id"] for described in list_runs(place)]
     if not names:
-        print(f"no runs yet in {place.root}")
+        say(f"no runs yet in {place.root}")
     for name in names:
         run = load_run(place, name)
-        print(f"{run.name}: {tracking.sync(run)}")
+        say(f"{run.name}: {tracking.sync(run)}")
 
 
 def doctor(home: HomeOption = None, as_json: Json = False) -> None:
@@ -39,6 +40,6 @@ def doctor(home: HomeOption = None, as_json: Json = False) -> None:
     else:
         for finding in findings:
             fix = f"\n      fix: {finding.fix}" if finding.fix else ""
-            print(f"{finding.verdict:<5} {finding.subject}: {finding.found}{fix}")
+            say(f"{finding.verdict:<5} {finding.subject}: {finding.found}{fix}")
     if any(finding.verdict == "wrong" for finding in findings):
         raise typer.Exit(1)

@@ -61,7 +61,7 @@ def parse_yaml(text: str, source: str) -> dict[str, Any]:
     """The settings of a YAML text. Raises InputError, which names the source, for anything else."""
     try:
         values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none, as 2025-13-01
         raise InputError(f"{source}: broken YAML: {' '.join(str(error).split())}") from None
     if values is None:
         raise InputError(f"{source}: is empty; it must hold `key: value` lines")
@@ -89,7 +89,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
             raise InputError(f"{path}: {parent} is a value, not a group of settings")
     try:
         node[name] = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):
         raise InputError(f"{path}={text}: not a YAML value") from None
 
 

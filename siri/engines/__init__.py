@@ -36,8 +36,8 @@ class EngineKind:
     """module:function of the config: the lines that it is started with, where it starts another program."""
     settings: str = ""
     """The group below `engine` that it alone reads."""
-    bytes_per_parameter: int | None = None
-    """Of a snapshot, where its form differs from weights and two moments in `engine.dtype`."""
+    bytes_per_parameter: int = 12
+    """Of a snapshot, whatever number format the base has: float32 weights and two float32 moments."""
 
 
 ENGINES: dict[EngineName, EngineKind] = {
@@ -57,7 +57,7 @@ ENGINES: dict[EngineName, EngineKind] = {
         library="verl",
         launch="siri.engines.verl.launch:preview_overrides",
         settings="verl",
-        bytes_per_parameter=14,  # bfloat16 weights for people, float32 weights, two float32 moments
+        bytes_per_parameter=16,  # it keeps the weights twice, in its own files and in Hugging Face's
     ),
 }
 

@@ -12,6 +12,7 @@ from types import FrameType
 
 import psutil
 
+from siri import terminal
 from siri.errors import InputError
 from siri.home import Home
 from siri.platform import pages, parts, private, running
@@ -255,7 +256,7 @@ def _end_marked() -> None:
 
 def say(line: str) -> None:
     """One line to whoever watches."""
-    print(line, flush=True)
+    terminal.say(line)
 
 
 def show(home: Home, up: Running) -> None:

@@ -1,9 +1,10 @@
 """Where problems come from: the laptop task, problem files, the hub; their splits, their prompts, their order."""
 
+import datetime
 from functools import lru_cache
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from siri.errors import InputError
 from siri.problems import laptop
@@ -38,6 +39,13 @@ BENCHMARKS = ("dev", "test")
 """The splits of a run's own problems that evaluations name."""
 
 
+def require_day(value: Any) -> Any:
+    """Refuse what pydantic would take for seconds since 1970, and times of a day. Raises ValueError."""
+    if value is None or type(value) is datetime.date or (isinstance(value, str) and len(value) == len("2025-01-31")):
+        return value
+    raise ValueError(f"{value!r}: must be an ISO date, as in 2025-01-31")
+
+
 class ProblemSettings(Settings):
     """Which problems a run trains on, how they are put to the model and how its answers are graded."""
 
@@ -55,6 +63,8 @@ class ProblemSettings(Settings):
     """Laptop task: the probability that a step multiplies by one, which needs no verification."""
     template: TemplateName = "chat"
     """`chat` puts the question through the tokenizer's chat template, `plain` encodes it as it is."""
+    date: Annotated[datetime.date | None, BeforeValidator(require_day)] = None
+    """Today for the chat template, an ISO date as 2025-01-31: one that prints the date is refused without it."""
     suffix: str = ""
     """Text put behind every question, e.g. `Please reason step by step, and put your final answer within \\boxed{}.`"""
     grader: GraderName = "exact"

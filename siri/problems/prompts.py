@@ -1,10 +1,11 @@
 """The one way from a problem to token ids; every engine calls it, so all of them train on the same prompts."""
 
-from collections.abc import Callable
+from datetime import date
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from siri.errors import InputError
 from siri.problems.problem import Problem
+from siri.problems.templates import ARGUMENTS, render_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -25,6 +26,11 @@ class PromptSettings(Protocol):
         """What is put behind it."""
         ...
 
+    @property
+    def date(self) -> date | None:
+        """What a chat template takes for today."""
+        ...
+
 
 class Prompt(NamedTuple):
     """A problem as the policy sees it."""
@@ -35,29 +41,36 @@ class Prompt(NamedTuple):
 
 
 def make_prompt(
-    problem: Problem, tokenizer: "PreTrainedTokenizerBase", template: TemplateName, suffix: str = ""
+    problem: Problem,
+    tokenizer: "PreTrainedTokenizerBase",
+    template: TemplateName,
+    suffix: str = "",
+    day: date | None = None,
 ) -> Prompt:
     """The prompt of a problem, ready for generation. Raises InputError (see `encode_prompt`)."""
-    ids = encode_prompt(problem, tokenizer, template, suffix)
+    ids = encode_prompt(problem, tokenizer, template, suffix, day)
     opens = tokenizer.decode(ids[-8:]).rstrip().endswith("<think>")
     return Prompt(ids, "<think>" if opens else "")
 
 
 def encode_prompt(
-    problem: Problem, tokenizer: "PreTrainedTokenizerBase", template: TemplateName, suffix: str = ""
+    problem: Problem,
+    tokenizer: "PreTrainedTokenizerBase",
+    template: TemplateName,
+    suffix: str = "",
+    day: date | None = None,
 ) -> list[int]:
     """The token ids of a problem's prompt, ready for generation.
 
-    The suffix stands behind the question, after a blank unless it begins with white space of its own. Raises
-    InputError when `chat` is asked of a tokenizer without a chat template, or a word is outside its vocabulary.
+    The suffix stands behind the question, after a blank unless it begins with white space of its own; `day` is today
+    for a chat template. Raises InputError when `chat` is asked of a tokenizer without a chat template, or with one that
+    is refused (see `templates.check_template`), or when a word is outside its vocabulary.
     """
     text = problem.question + _spaced(suffix)
-    if template == "chat" and not tokenizer.chat_template:
-        raise InputError(
-            "problems.template: 'chat' needs a tokenizer with a chat template; this one allows 'plain' only"
-        )
     try:
-        return TEMPLATES[template](text, tokenizer)
+        return render_ids(text, tokenizer, day) if template == "chat" else list(tokenizer(text)["input_ids"])
+    except InputError:
+        raise
     except Exception as error:
         # tokenizers has one error for everything: Exception itself.
         raise InputError(f"problems: the tokenizer cannot encode the question of {problem.id}: {error}") from error
@@ -67,19 +80,8 @@ def _spaced(suffix: str) -> str:
     return suffix if not suffix or suffix[0].isspace() else f" {suffix}"
 
 
-def _encode_chat(text: str, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
-    messages = [{"role": "user", "content": text}]
-    return list(tokenizer.apply_chat_template(messages, return_dict=False, **ARGUMENTS))
-
-
-def _encode_plain(text: str, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
-    return list(tokenizer(text)["input_ids"])
-
-
 RULES = 1
 """Raised by hand when a question, by the same template and suffix, becomes other token ids."""
-ARGUMENTS = {"add_generation_prompt": True}
-"""What a chat template is told beside the messages."""
 
 
 def prompt_link(settings: "PromptSettings") -> dict[str, Any]:
@@ -95,10 +97,5 @@ def prompt_link(settings: "PromptSettings") -> dict[str, Any]:
         "template": settings.template,
         "suffix": settings.suffix,
         "arguments": ARGUMENTS if settings.template == "chat" else {},
+        "date": settings.date.isoformat() if settings.date else None,
     }
-
-
-TEMPLATES: dict[TemplateName, Callable[[str, "PreTrainedTokenizerBase"], list[int]]] = {
-    "chat": _encode_chat,
-    "plain": _encode_plain,
-}

@@ -12,22 +12,24 @@ from typing import Any
 from siri.config import ForkSettings, RunConfig
 from siri.engine import StagePlan, StepReport
 from siri.engines import base_config, kind_of, numerics, open_engine
+from siri.engines.model_folder import files_of, require_data
 from siri.errors import InputError
 from siri.home import Home
-from siri.problems import load_splits
+from siri.problems import Problem, load_splits, make_prompt
 from siri.processes.stopping import Stop
 from siri.runs import keys
 from siri.runs.chain import Chain, commit_checkpoint, travel
 from siri.store.entries import (
     MANIFEST,
     STATE,
-    WEIGHTS,
     Entry,
     Manifest,
     Store,
     describe_files,
     file_sha256,
     full_disk_explained,
+    is_weights,
+    weights_sha256,
     write_atomically,
 )
 from siri.store.replicated import SharedStore, open_store
@@ -83,18 +85,28 @@ def _folder(config: RunConfig) -> Path:
     if kind_of(config).takes_hub_names:
         from siri.engines.local.pretrained import model_folder
 
-        return model_folder(config.model.base)
-    folder = Path(config.model.base).expanduser()
+        folder = model_folder(config.model.base)
+    else:
+        folder = Path(config.model.base).expanduser()
     if not folder.is_dir():
         raise InputError(f"model.base={config.model.base}: neither `laptop` nor a folder with a model")
+    require_data(folder)
     return folder
+
+
+def check_prompt(config: RunConfig, problem: Problem) -> None:
+    """Raise InputError where a model folder's tokenizer cannot make a prompt, or its chat template is refused."""
+    if config.model.base == "laptop" or not kind_of(config).has_model:
+        return
+    from siri.engines.local.pretrained import read_tokenizer
+
+    settings = config.problems
+    make_prompt(problem, read_tokenizer(_folder(config)), settings.template, settings.suffix, settings.date)
 
 
 def _content(folder: Path) -> dict[str, str]:
     """Path below the folder -> sha256 of every file that may make the policy: what is hidden or for people does not."""
-    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    names = {path.relative_to(folder).as_posix(): path for path in paths}
-    return {name: _sha256(path) for name, path in names.items() if not PASSED_OVER.search(name)}
+    return {name: _sha256(folder / name) for name in files_of(folder) if not PASSED_OVER.search(name)}
 
 
 def _sha256(path: Path) -> str:
@@ -152,13 +164,19 @@ def _warm_up(config: RunConfig, store: Store, stop: Stop) -> Iterator[StepReport
 def _copy_warmed(config: RunConfig, store: Store, folder: Path) -> None:
     warmed = store.find(_warmup_keys(config)[-1])
     assert warmed is not None
-    for name in model_files(warmed):
-        shutil.copyfile(warmed.folder / name, folder / name)
+    copy_model(warmed, folder)
 
 
 def model_files(entry: Entry) -> list[str]:
     """The files of an entry that are the model: Hugging Face's, without optimizer, state, lines and verl's own."""
     return sorted(name for name in entry.manifest.files if name not in NOT_MODEL and not is_state(name))
+
+
+def copy_model(entry: Entry, folder: Path) -> None:
+    """Copy the model of an entry into a folder that is there."""
+    for name in model_files(entry):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(entry.folder / name, folder / name)
 
 
 def make_fork(store: Store, fork: ForkSettings) -> None:
@@ -179,11 +197,9 @@ def make_fork(store: Store, fork: ForkSettings) -> None:
             f"fork.step={fork.step}: that snapshot stands at step {parent.manifest.step}, a fork needs ≥ 1"
         )
     folder = store.scratch()
-    for name in model_files(parent):
-        shutil.copyfile(parent.folder / name, folder / name)
-    facts = {"carry": "weights-only"}
-    weights = file_sha256(folder / WEIGHTS)
-    store.commit(folder, Manifest(key, fork.step, fork.key, "snapshot", weights, describe_files(folder), facts))
+    copy_model(parent, folder)
+    facts, files = {"carry": "weights-only"}, describe_files(folder)
+    store.commit(folder, Manifest(key, fork.step, fork.key, "snapshot", weights_sha256(files), files, facts))
 
 
 def _beside_weights(folder: Path) -> dict[str, str]:
@@ -193,7 +209,7 @@ def _beside_weights(folder: Path) -> dict[str, str]:
         if name in files:
             settings = json.loads((folder / name).read_text())
             files[name] = keys.digest({key: settings[key] for key in settings if key != "transformers_version"})
-    return {name: files[name] for name in files if name != WEIGHTS}
+    return {name: files[name] for name in files if not is_weights(name)}
 
 
 def _adopt(store: Store, name: str, write: Callable[[Path], None], beside: Beside) -> None:
@@ -201,9 +217,10 @@ def _adopt(store: Store, name: str, write: Callable[[Path], None], beside: Besid
     folder = store.scratch()
     try:
         write(folder)
-        weights = file_sha256(folder / WEIGHTS)
+        files = describe_files(folder)
+        weights = weights_sha256(files)
         key = keys.base_key(weights, beside(folder))
-        store.commit(folder, Manifest(key, 0, None, "base", weights, describe_files(folder), {"base": name}))
+        store.commit(folder, Manifest(key, 0, None, "base", weights, files, {"base": name}))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     text = json.dumps({"key": key})

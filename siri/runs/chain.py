@@ -11,7 +11,7 @@ from siri.engine import StagePlan, StepReport
 from siri.errors import InputError
 from siri.processes.stopping import Stop
 from siri.runs import step_log
-from siri.store.entries import WEIGHTS, Entry, Manifest, Role, Store, describe_files, file_sha256
+from siri.store.entries import Entry, Manifest, Role, Store, describe_files, weights_sha256
 
 log = logging.getLogger("siri")
 Train = Callable[[StagePlan], Iterator[StepReport]]
@@ -172,13 +172,14 @@ def commit_checkpoint(
     """Put a checkpoint's folder into the store under the chain's key of its step."""
     step_log.write_lines(folder / step_log.STEPS, lines)
     step_log.write_lines(folder / step_log.RESPONSES, responses)
+    files = describe_files(folder)
     manifest = Manifest(
         key=chain.keys[step],
         step=step,
         parent=parent,
         role=role,
-        weights_sha256=file_sha256(folder / WEIGHTS),
-        files=describe_files(folder),
+        weights_sha256=weights_sha256(files),
+        files=files,
         facts=chain.facts(step),
     )
     return chain.store.commit(folder, manifest)

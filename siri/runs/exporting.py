@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from siri.engines import kind_of
+from siri.engines.model_folder import require_data
 from siri.errors import InputError
 from siri.runs import step_log
-from siri.runs.base_model import model_files
+from siri.runs.base_model import copy_model
 from siri.runs.catalog import snapshot_row
 from siri.runs.run import Run
 from siri.store.entries import Entry, full_disk_explained
@@ -56,8 +57,8 @@ def _copy_model(entry: Entry, folder: Path) -> None:
     """Copy an entry's model files into a folder that is new, or left by an export that was killed."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    for file in model_files(entry):
-        shutil.copyfile(entry.folder / file, folder / file)
+    require_data(entry.folder)
+    copy_model(entry, folder)
 
 
 def _stored(run: Run, name: str) -> Entry:

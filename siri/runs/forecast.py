@@ -17,7 +17,6 @@ from siri.store.replicated import open_store
 
 NEWEST = 20
 """Runs that are looked at, the newest ones; more would tell little more."""
-BYTES = {"float32": 4, "bfloat16": 2}
 
 
 @dataclass(frozen=True)
@@ -109,13 +108,22 @@ def snapshot_bytes(config: RunConfig, measured: Measured) -> int | None:
     kind = kind_of(config)
     if measured.snapshot_bytes is not None or not kind.has_model:
         return measured.snapshot_bytes
-    if kind.bytes_per_parameter is not None:
-        parameters = _parameters_by_name(config.model.base)
-        return None if parameters is None else kind.bytes_per_parameter * parameters
-    if config.model.base == "laptop":  # weights and two moments
-        return 3 * BYTES[config.engine.dtype] * count_parameters(config.model.shape)
-    folder = Path(config.model.base).expanduser()
-    return 3 * sum(path.stat().st_size for path in folder.glob("*.safetensors")) or None
+    each, base = kind.bytes_per_parameter, config.model.base
+    if base == "laptop":
+        return each * count_parameters(config.model.shape)
+    if (folder := Path(base).expanduser()).is_dir():
+        return _bytes_of_folder(folder, each)
+    parameters = _parameters_by_name(base)
+    return None if parameters is None else each * parameters
+
+
+def _bytes_of_folder(folder: Path, each: int) -> int:
+    """Size of a snapshot of a model folder: its parameters, and what is carried along beside them."""
+    from siri.engines.model_folder import count_parameters, files_beside, require_data
+
+    require_data(folder)
+    beside = sum((folder / name).stat().st_size for name in files_beside(folder))
+    return each * count_parameters(folder) + beside
 
 
 def count_parameters(shape: ShapeSettings) -> int:

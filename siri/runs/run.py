@@ -16,7 +16,7 @@ from siri.problems import BENCHMARKS, ProblemSet, Splits, load_benchmark, load_s
 from siri.problems.grading import grader_version
 from siri.problems.problem import SPLITS
 from siri.runs import catalog, keys
-from siri.runs.base_model import base_name, find_base, make_fork
+from siri.runs.base_model import base_name, check_prompt, find_base, make_fork
 from siri.runs.catalog import Description, SetFacts, kept_names
 from siri.store.entries import Entry, Store
 from siri.store.replicated import open_store
@@ -322,6 +322,8 @@ def _check_model(config: RunConfig) -> None:
     problems = ProblemSet("none", ()) if unread else load_splits(config.problems).train
     with closing(open_engine(config, problems)):
         base_name(config)
+    if len(problems):
+        check_prompt(config, problems.problems[0])
 
 
 def _check_benchmarks(config: RunConfig) -> None:

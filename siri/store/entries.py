@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import socket
 import time
@@ -13,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import psutil
@@ -25,6 +26,9 @@ from siri.errors import InputError
 FORMAT = 1
 """Version of the store's layout; a store of a newer version is refused."""
 WEIGHTS = "model.safetensors"
+"""The weights of a model in one file; larger ones are shards and an index that says which tensor lies where."""
+INDEX = f"{WEIGHTS}.index.json"
+SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 MANIFEST = "manifest.json"
 STATE = ("optimizer.safetensors", "method.json")
 """Files that only going on needs; what else an engine keeps for that is called `state.…`."""
@@ -71,7 +75,7 @@ class Manifest:
     role: Role
     weights_sha256: str
     files: Mapping[str, str]
-    """File name -> sha256."""
+    """Path in the entry's folder -> sha256."""
     facts: Mapping[str, Any]
     """What is worth knowing and is not verified: budget, numerics, the run that made it, time."""
     format: int = FORMAT
@@ -79,7 +83,8 @@ class Manifest:
     def __post_init__(self) -> None:
         """Raise ValueError when a file's name leads out of the entry's folder."""
         for name in self.files:
-            if name in ("", ".", "..") or Path(name).name != name:
+            path = PurePosixPath(name)
+            if name != path.as_posix() or not path.parts or not {"..", "/"}.isdisjoint(path.parts):
                 raise ValueError(f"{name!r} is no file name")
 
 
@@ -181,6 +186,7 @@ class Store:
         """Link (or copy) an entry's files into `folder`, so that a removal elsewhere cannot pull them away."""
         folder.mkdir(parents=True)
         for name in entry.manifest.files:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             _link_or_copy(entry.folder / name, folder / name)
 
     def commit(self, folder: Path, manifest: Manifest) -> Entry:
@@ -193,7 +199,7 @@ class Store:
         target = self._folder(manifest.key)
         try:
             (folder / MANIFEST).write_text(json.dumps(asdict(manifest), indent=1))
-            for path in folder.iterdir():
+            for path in folder.rglob("*"):
                 _flush(path)
             target.parent.mkdir(parents=True, exist_ok=True)
             with self._role_lock(manifest.key):
@@ -314,8 +320,25 @@ class Store:
 
 
 def describe_files(folder: Path) -> dict[str, str]:
-    """File name -> sha256 of every file in a folder; folders in it are passed over."""
-    return {path.name: file_sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
+    """Path in the folder -> sha256 of every file in it and its sub-folders; hidden sub-folders are passed over."""
+    found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    return {name: file_sha256(found[name]) for name in sorted(found) if "/." not in f"/{name.rpartition('/')[0]}"}
+
+
+def is_weights(name: str) -> bool:
+    """Whether a file of an entry is the model's weights, or one of the shards and the index that they are in."""
+    return name in (WEIGHTS, INDEX) or SHARD.fullmatch(name) is not None
+
+
+def weights_sha256(files: Mapping[str, str]) -> str:
+    """One sha256 for the weights of an entry from its files (name -> sha256): the file's own, else that of all shards.
+
+    Raises ValueError when there are none.
+    """
+    shards = {name: sha for name, sha in sorted(files.items()) if is_weights(name)}
+    if not shards:
+        raise ValueError(f"no weights among {', '.join(files)}")
+    return shards.get(WEIGHTS) or hashlib.sha256(json.dumps(shards).encode()).hexdigest()
 
 
 def file_sha256(path: Path) -> str:

@@ -19,6 +19,7 @@ import fsspec
 
 from siri.errors import InputError
 from siri.processes import stopping
+from siri.redaction import redact
 
 BEAT_SECONDS = 10.0
 """Between two signs of life of who holds a lease."""
@@ -41,7 +42,7 @@ class Depot:
 
     def __init__(self, url: str) -> None:
         """Open a place. Raises InputError where it cannot be written or one name can be created twice."""
-        self.shown = f"{url.partition('://')[0]}://{url.partition('://')[2].rpartition('@')[2]}"
+        self.shown = redact(url)
         try:
             self.fs, self.root = fsspec.url_to_fs(url, use_listings_cache=False)
         except ImportError as error:
@@ -127,6 +128,7 @@ class Depot:
         with self.explained():
             try:
                 for name, sha in files.items():
+                    (folder / name).parent.mkdir(parents=True, exist_ok=True)
                     self.fs.get_file(f"{self.root}/entries/{key}/{sha}", str(folder / name))
             except FileNotFoundError:
                 return False

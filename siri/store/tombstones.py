@@ -29,8 +29,9 @@ def thin(entry: Entry) -> Entry:
 
 def drop_unnamed(entry: Entry) -> None:
     """Remove files of an entry that its manifest does not name: a thinning that was killed left them."""
-    for path in entry.folder.iterdir():
-        if path.name not in (*entry.manifest.files, MANIFEST) and not path.name.startswith("."):
+    for path in entry.folder.rglob("*"):
+        name = path.relative_to(entry.folder).as_posix()
+        if path.is_file() and name not in (*entry.manifest.files, MANIFEST) and not path.name.startswith("."):
             path.unlink(missing_ok=True)
 
 

@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 
 from siri.errors import StoppedError
 from siri.home import Home
+from siri.redaction import redact
 from siri.runs.catalog import list_runs
 from siri.runs.run import Run
 from siri.store.entries import BusyError
@@ -18,7 +19,7 @@ from siri.tracking import record
 from siri.tracking.ablation import record_sweep
 from siri.tracking.content import tag, tag_alarm
 from siri.tracking.record import Closed, Record, Status, SyncResult, TrackingError, followed, mlflow_errors, open_record
-from siri.tracking.server import compare_link, probe, public, recorded_as, redact, run_link
+from siri.tracking.server import address_of, compare_link, probe, recorded_as, run_link
 
 __all__ = [
     "Closed",
@@ -62,7 +63,7 @@ def running(home: Home) -> list[str]:
             here = {described["id"] for described in list_runs(home)}
             return [name for name in record.running(home) if name in here]
     except (TrackingError, OSError) as error:
-        log.warning("MLflow at %s: %s", public(home.tracking_uri), redact(str(error), home.tracking_uri)[:300])
+        log.warning("MLflow at %s: %s", address_of(home), redact(str(error))[:300])
         return []
 
 
@@ -138,7 +139,7 @@ class _Writer:
                 result = self._write(status)
         except (TrackingError, OSError) as error:
             self.record = None
-            return self.fail(redact(" ".join(str(error).split()), self.run.home.tracking_uri)[:300])
+            return self.fail(redact(" ".join(str(error).split()))[:300])
         self.failing = False
         return result
 
@@ -153,6 +154,6 @@ class _Writer:
         self.failing = True
         if not self.warned:
             self.warned = True
-            place = public(self.run.home.tracking_uri)
+            place = address_of(self.run.home)
             log.warning("MLflow at %s: %s; nothing is lost, `siri sync` brings it up to date", place, reason)
         return SyncResult(failure=reason)

@@ -7,8 +7,9 @@ from pathlib import Path
 from filelock import FileLock
 
 from siri.home import Home
+from siri.redaction import redact
 from siri.tracking.record import TrackingError, find_experiment, mlflow_errors
-from siri.tracking.server import probe, public, redact
+from siri.tracking.server import address_of, probe
 
 SWEEP = "siri.sweep"
 """Tag by which a sweep's record is found; its trials bear `sweep.id` alone."""
@@ -26,8 +27,8 @@ def record_sweep(home: Home, study: str, tags: Mapping[str, str], folder: Path) 
         with FileLock(home.root / "mlflow.lock", timeout=LOCK_SECONDS), mlflow_errors():
             return _write(home, study, {"sweep.id": study, SWEEP: study} | dict(tags), folder)
     except (TrackingError, OSError) as error:
-        reason = redact(" ".join(str(error).split()), home.tracking_uri)[:300]
-        log.warning("MLflow at %s: %s; the sweep's tables are in %s", public(home.tracking_uri), reason, folder)
+        reason = redact(" ".join(str(error).split()))[:300]
+        log.warning("MLflow at %s: %s; the sweep's tables are in %s", address_of(home), reason, folder)
         return None
 
 

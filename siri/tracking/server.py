@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from http.client import HTTPException
 from urllib.parse import quote, urlsplit
 
+from siri.home import Home
+from siri.redaction import redact
 from siri.runs.run import Run
 from siri.store.entries import write_atomically
 
@@ -23,16 +25,9 @@ PROBE_SECONDS = 2.0
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}
 
 
-def public(uri: str) -> str:
-    """A tracking URI without user and password, as links and messages may show it."""
-    parts = urlsplit(uri)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/") if parts.netloc else uri
-
-
-def redact(text: str, uri: str) -> str:
-    """A message without the user and password of a tracking URI: MLflow's own show them."""
-    secret, at, _ = urlsplit(uri).netloc.rpartition("@")
-    return text.replace(secret + at, "") if at else text
+def address_of(home: Home) -> str:
+    """Where a work folder's records go, as links and messages may show it: without user and password."""
+    return redact(home.tracking_uri).rstrip("/")
 
 
 def probe(uri: str) -> None:
@@ -44,7 +39,7 @@ def probe(uri: str) -> None:
             return
         socket.create_connection((parts.hostname, parts.port or PORTS[scheme]), PROBE_SECONDS).close()
         if scheme in ("http", "https"):
-            urllib.request.urlopen(f"{public(uri)}/health", timeout=PROBE_SECONDS).close()
+            urllib.request.urlopen(f"{redact(uri).rstrip('/')}/health", timeout=PROBE_SECONDS).close()
     except urllib.error.HTTPError:  # a server that asks for a password lives
         return
     except (HTTPException, ValueError) as error:
@@ -53,7 +48,7 @@ def probe(uri: str) -> None:
 
 def write_note(run: Run, experiment: str, mlflow_id: str) -> None:
     """Remember where a run's record is."""
-    note = {"server": public(run.home.tracking_uri), "experiment": experiment, "run": mlflow_id}
+    note = {"server": address_of(run.home), "experiment": experiment, "run": mlflow_id}
     write_atomically(run.folder / NOTE, json.dumps(note))
 
 
@@ -80,7 +75,7 @@ def compare_link(runs: Iterable[Run]) -> str | None:
 
 
 def _read_note(run: Run) -> dict[str, str] | None:
-    path, server = run.folder / NOTE, public(run.home.tracking_uri)
+    path, server = run.folder / NOTE, address_of(run.home)
     if not server.startswith("http") or not path.exists():
         return None
     note: dict[str, str] = json.loads(path.read_text())

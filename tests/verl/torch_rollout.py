@@ -79,7 +79,7 @@ class TorchServer:
         places: dict[tuple[int, ...], list[int]] = {}
         chosen = problems_of_step(self.problems, self.config.seed, self.step + 1, rollout.batch_size)
         for place, problem in enumerate(chosen):
-            prompt = tuple(encode_prompt(problem, tokenizer, settings.template, settings.suffix))
+            prompt = tuple(encode_prompt(problem, tokenizer, settings.template, settings.suffix, settings.date))
             places[prompt] = places.get(prompt, []) + [place] * rollout.group_size
         return sorted(asked, key=lambda request: places[tuple(request[0])].pop(0))
 

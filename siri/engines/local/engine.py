@@ -11,8 +11,9 @@ import torch
 
 from siri.config import RunConfig
 from siri.engine import SampleRequest, StagePlan, StepReport
-from siri.engines.local.pretrained import export, load_pretrained
+from siri.engines.local.pretrained import export_loaded, load_pretrained
 from siri.engines.local.stepper import LocalStepper
+from siri.engines.model_folder import require_data
 from siri.errors import InputError
 from siri.problems import ProblemSet, laptop
 from siri.rollouts import RolloutBatch
@@ -61,8 +62,7 @@ class LocalEngine:
 
     def make_base(self, folder: Path) -> None:
         """Take the Hugging Face folder that `model.base` names over into the store's format."""
-        loaded = load_pretrained(Path(self.config.model.base), "cpu", torch.float32)
-        export(loaded.model, loaded.tokenizer, folder, loaded.eos_ids)
+        export_loaded(load_pretrained(Path(self.config.model.base), "cpu", torch.float32), folder)
 
     def close(self) -> None:
         """Nothing outlives the process."""
@@ -118,6 +118,7 @@ def _context(config: RunConfig) -> int:
     path = Path(config.model.base) / "config.json"
     if not path.is_file():
         raise InputError(f"model.base={config.model.base}: neither `laptop` nor a folder with a model's config.json")
+    require_data(path.parent)
     try:
         described = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from siri.config import EngineSettings
-from siri.engines.local.pretrained import LoadedModel, export, load_pretrained
+from siri.engines.local.pretrained import LoadedModel, export_loaded, load_pretrained
 from siri.errors import InputError
 
 OPTIMIZER = "optimizer.safetensors"
@@ -61,7 +61,7 @@ class Policy:
 
     def save(self, folder: Path) -> None:
         """Write a folder that transformers loads, and the optimizer's state beside it."""
-        export(self.loaded.model, self.loaded.tokenizer, folder, self.loaded.eos_ids)
+        export_loaded(self.loaded, folder)
         state = {
             f"{name}.{moment}": value.detach().cpu().contiguous()
             for name, parameter in self.parameters().items()

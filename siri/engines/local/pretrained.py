@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from safetensors.torch import load_file, save_file
+from huggingface_hub import save_torch_state_dict
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -30,10 +31,13 @@ from transformers import (
 )
 
 from siri.engines.local.model import AttentionBias, Block, Decoder, ModelShape, pad_left, repeat_rows, require_room
+from siri.engines.model_folder import copy_beside, require_data, weight_files
 from siri.errors import InputError
 
 T = TypeVar("T")
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+MAX_SHARD = 50 * 10**9
+"""Bytes of weights in one file; what is larger is written as shards and an index."""
 REQUIRED_INPUTS = ("attention_mask", "position_ids", "past_key_values", "logits_to_keep")
 
 
@@ -41,6 +45,8 @@ REQUIRED_INPUTS = ("attention_mask", "position_ids", "past_key_values", "logits_
 class LoadedModel:
     """A causal LM with what sampling needs to know of it: most tokens in a text, end tokens, and a padding token."""
 
+    folder: Path
+    """Where it came from, with what stands beside its weights."""
     model: Decoder | PretrainedModel
     tokenizer: PreTrainedTokenizerBase
     context: int
@@ -123,18 +129,20 @@ def load_pretrained(folder: Path, device: torch.device | str, dtype: torch.dtype
     """
     if not (folder / "config.json").is_file():
         raise InputError(f"model.base={folder}: not a folder with a Hugging Face model (it has no config.json)")
-    config = _attempt(folder, "config", lambda: AutoConfig.from_pretrained(folder, local_files_only=True))
-    tokenizer = _attempt(folder, "tokenizer", lambda: load_tokenizer(folder))
+    require_data(folder)
+    config = _attempt(folder, "config", lambda: load_config(folder))
+    tokenizer = read_tokenizer(folder)
     eos_ids = _attempt(folder, "generation config", lambda: read_eos_ids(folder, config, tokenizer))
+    weight_files(folder)
     shape = decoder_shape(config)
     model: Decoder | PretrainedModel
-    if shape is not None and weight_files(folder):
+    if shape is not None:
         model = _attempt(folder, "weights", lambda: load_decoder(folder, shape, device, dtype))
     else:
         model = _attempt(folder, "model", lambda: load_network(folder, device, dtype))
     pad_ids = (tokenizer.pad_token_id, config.pad_token_id, eos_ids[0])
     pad_id = next(token for token in pad_ids if token is not None)
-    return LoadedModel(model, tokenizer, config.max_position_embeddings, eos_ids, pad_id)
+    return LoadedModel(folder, model, tokenizer, config.max_position_embeddings, eos_ids, pad_id)
 
 
 def model_folder(base: str) -> Path:
@@ -167,9 +175,21 @@ def _attempt(folder: Path, part: str, read: Callable[[], T]) -> T:
         raise InputError(f"model.base={folder}: its {part} cannot be used: {reason}") from error
 
 
+def load_config(folder: Path) -> PreTrainedConfig:
+    """A folder's config.json."""
+    config: PreTrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    return config
+
+
+def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """A folder's tokenizer. Raises InputError naming `model.base` when it cannot be used."""
+    require_data(folder)
+    return _attempt(folder, "tokenizer", lambda: load_tokenizer(folder))
+
+
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """A folder's tokenizer; transformers makes an empty one, without a word, where the files are missing."""
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     if len(tokenizer) <= len(tokenizer.all_special_ids):
         raise ValueError("it has no vocabulary")
     return tokenizer
@@ -179,11 +199,16 @@ def read_eos_ids(folder: Path, config: PreTrainedConfig, tokenizer: PreTrainedTo
     """The tokens that end a response: generation_config.json's, else config.json's, else the tokenizer's."""
     chosen = [config.eos_token_id, tokenizer.eos_token_id]
     if (folder / "generation_config.json").is_file():
-        chosen.insert(0, GenerationConfig.from_pretrained(folder, local_files_only=True).eos_token_id)
+        chosen.insert(0, load_generation_config(folder).eos_token_id)
     for ids in chosen:
         if ids is not None:
             return (ids,) if isinstance(ids, int) else tuple(ids)
     raise ValueError("no end token (eos_token_id) is named")
+
+
+def load_generation_config(folder: Path) -> GenerationConfig:
+    """A folder's generation_config.json."""
+    return GenerationConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
 def decoder_shape(config: PreTrainedConfig) -> ModelShape | None:
@@ -218,14 +243,6 @@ def decoder_shape(config: PreTrainedConfig) -> ModelShape | None:
     )
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a folder; none where it keeps its weights in another format."""
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        return [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
-    return [path for path in [folder / "model.safetensors"] if path.is_file()]
-
-
 def load_decoder(folder: Path, shape: ModelShape, device: torch.device | str, dtype: torch.dtype) -> Decoder:
     """A `Decoder` with a folder's weights; names and sizes must match exactly.
 
@@ -243,7 +260,12 @@ def load_decoder(folder: Path, shape: ModelShape, device: torch.device | str, dt
 def load_network(folder: Path, device: torch.device | str, dtype: torch.dtype) -> PretrainedModel:
     """A transformers causal LM; every weight must be in the folder."""
     network, found = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, local_files_only=True, output_loading_info=True, use_safetensors=True
+        folder,
+        dtype=dtype,
+        local_files_only=True,
+        output_loading_info=True,
+        use_safetensors=True,
+        trust_remote_code=False,
     )
     if found["missing_keys"]:
         raise ValueError(f"weights are missing: {', '.join(sorted(found['missing_keys'])[:3])}")
@@ -335,19 +357,31 @@ def export(
     """
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder)
+    _export_model(model, tokenizer, [tokenizer.eos_token_id] if eos_ids is None else list(eos_ids), folder)
+
+
+def export_loaded(loaded: LoadedModel, folder: Path) -> None:
+    """Write a model that was loaded; what stood beside its weights, tokenizer and templates too, as it came."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _export_model(loaded.model, loaded.tokenizer, list(loaded.eos_ids), folder)
+    copy_beside(loaded.folder, folder)
+
+
+def _export_model(
+    model: Decoder | PretrainedModel, tokenizer: PreTrainedTokenizerBase, ends: list[int], folder: Path
+) -> None:
     if isinstance(model, PretrainedModel):
-        model.network.save_pretrained(folder)
+        model.network.save_pretrained(folder, max_shard_size=MAX_SHARD)
         return
-    ends = [tokenizer.eos_token_id] if eos_ids is None else list(eos_ids)
-    write_config(model, tokenizer, ends[0], folder)
-    save_file(state_tensors(model), folder / "model.safetensors", metadata={"format": "pt"})
+    write_config(model, tokenizer, ends, folder)
+    save_torch_state_dict(state_tensors(model), folder, max_shard_size=MAX_SHARD)
     generation = GenerationConfig(
         bos_token_id=tokenizer.bos_token_id, eos_token_id=ends, pad_token_id=tokenizer.pad_token_id
     )
     generation.save_pretrained(folder)
 
 
-def write_config(decoder: Decoder, tokenizer: PreTrainedTokenizerBase, eos_id: int, folder: Path) -> None:
+def write_config(decoder: Decoder, tokenizer: PreTrainedTokenizerBase, ends: list[int], folder: Path) -> None:
     """Write a decoder's config.json: Qwen2's where only q, k and v have a bias, else Llama's."""
     shape = decoder.shape
     settings = {
@@ -363,7 +397,7 @@ def write_config(decoder: Decoder, tokenizer: PreTrainedTokenizerBase, eos_id: i
         "rope_parameters": {"rope_type": "default", "rope_theta": shape.rope_theta},
         "tie_word_embeddings": shape.tied_head,
         "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": eos_id,
+        "eos_token_id": ends if len(ends) > 1 else ends[0],
         "pad_token_id": tokenizer.pad_token_id,
         "dtype": str(decoder.embedding.dtype).removeprefix("torch."),
     }

@@ -96,7 +96,9 @@ class LocalStepper:
         """The problem's prompt; kept, since a problem comes back every epoch and in every evaluation."""
         if problem.question not in self._prompts:
             settings, tokenizer = self.config.problems, self.policy.loaded.tokenizer
-            self._prompts[problem.question] = make_prompt(problem, tokenizer, settings.template, settings.suffix)
+            self._prompts[problem.question] = make_prompt(
+                problem, tokenizer, settings.template, settings.suffix, settings.date
+            )
         return self._prompts[problem.question]
 
     def update(self, batch: RolloutBatch, advantages: Tensor, step: int) -> dict[str, float]:

@@ -37,7 +37,7 @@ def ask(
     asked = []
     for problem, question, budget in zip(chosen, questions, budgets, strict=True):
         put = Problem(problem.id, question, problem.answer)
-        ids, opening = make_prompt(put, tokenizer, settings.template, settings.suffix)
+        ids, opening = make_prompt(put, tokenizer, settings.template, settings.suffix, settings.date)
         if len(ids) > config.engine.verl.prompt_tokens:
             raise InputError(
                 f"engine.verl.prompt_tokens={config.engine.verl.prompt_tokens}: problem {problem.id} has {len(ids)}"

@@ -5,25 +5,32 @@ import os
 import shutil
 from pathlib import Path
 
+from siri.store.entries import is_weights
 from siri.train import STATE_FILE
 
 STATE = "state.verl.json"
 """Which world size verl's files belong to."""
+CONFIGS = ("config.json", "generation_config.json")
 PREFIX = "state.verl."
 """Of verl's own files: pickles, opaque to all but verl, which opens only what this store's checksums vouch for."""
 
 
-def pack(state: Path, folder: Path, world_size: int) -> Path:
-    """Turn verl's `global_step_N` into a checkpoint of the store in an empty folder; verl's folder goes."""
+def pack(state: Path, folder: Path, world_size: int) -> None:
+    """Turn verl's `global_step_N` into a checkpoint of the store in an empty folder; verl's folder goes.
+
+    Of Hugging Face's files it has weights and config; the tokenizer's are left to what the stage started from.
+    """
     folder.mkdir(parents=True)
-    for path in sorted((state / "actor").rglob("*")):
+    actor = state / "actor"
+    for path in sorted(actor.iterdir()):
         if path.is_file():
-            hugging_face = path.parent.name == "huggingface"
-            os.rename(path, folder / (path.name if hugging_face else f"{PREFIX}{path.name}"))
+            os.rename(path, folder / f"{PREFIX}{path.name}")
+    for path in sorted((actor / "huggingface").iterdir()):
+        if path.name in CONFIGS or is_weights(path.name):
+            os.rename(path, folder / path.name)
     os.rename(state / STATE_FILE, folder / STATE_FILE)
     (folder / STATE).write_text(json.dumps({"world_size": world_size}))
     shutil.rmtree(state)
-    return folder
 
 
 def unpack(folder: Path, state: Path) -> None:

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from siri.engines.verl.launch import overrides
 from siri.engines.verl.order import VARIABLE, Order, read_order
+from siri.errors import InputError
 from siri.processes.children import SAFE_PATH
 from siri.processes.reaper import end_with_parent
 
@@ -25,8 +26,22 @@ def compose_config(order: Order) -> DictConfig:
 
     with initialize_config_module("verl.trainer.config", version_base=None):
         config = compose("ppo_trainer", overrides=overrides(order))
+    refuse_trust(config)
     validate_config(config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))
     return config
+
+
+def refuse_trust(config: DictConfig) -> None:
+    """Raise InputError where a composed config trusts code from a model folder, however it came to do so."""
+    waiting = [OmegaConf.to_container(config)]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            if value.get("trust_remote_code"):
+                raise InputError("engine.verl.extra: sets trust_remote_code; code from a model folder is never run")
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
 
 
 def add_ray(config: DictConfig, folder: Path) -> None:

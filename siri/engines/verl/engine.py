@@ -12,7 +12,8 @@ import torch
 from siri.config import RunConfig
 from siri.engine import Response, SampleRequest, StagePlan, StepReport
 from siri.engines.local import LocalEngine
-from siri.engines.local.pretrained import export, load_pretrained, model_folder
+from siri.engines.local.pretrained import export_loaded, load_pretrained, model_folder
+from siri.engines.model_folder import copy_beside, require_data
 from siri.engines.verl import checkpoints
 from siri.engines.verl.launch import check_recipe
 from siri.engines.verl.order import order_of
@@ -43,6 +44,7 @@ class VerlEngine:
     def train(self, plan: StagePlan) -> Iterator[StepReport]:
         """Start verl on the plan, pass its reports on as they come, and fail if it ended early."""
         self.close()
+        require_data(plan.start)
         resume = (plan.start / checkpoints.STATE).exists()
         order = order_of(self.config, plan, resume)
         if resume:
@@ -70,7 +72,9 @@ class VerlEngine:
         if report.checkpoint is None:
             return report
         folder = plan.scratch / f"step-{report.step}"
-        return replace(report, checkpoint=checkpoints.pack(Path(report.checkpoint), folder, self.world_size))
+        checkpoints.pack(Path(report.checkpoint), folder, self.world_size)
+        copy_beside(plan.start, folder)
+        return replace(report, checkpoint=folder)
 
     def obstacle(self, checkpoint: Path) -> str:
         """Another number of GPUs: verl's state is cut to it."""
@@ -89,8 +93,7 @@ class VerlEngine:
 
     def make_base(self, folder: Path) -> None:
         """Take the Hugging Face folder or the hub's files that `model.base` names over into the store's format."""
-        loaded = load_pretrained(model_folder(self.config.model.base), "cpu", torch.float32)
-        export(loaded.model, loaded.tokenizer, folder, loaded.eos_ids)
+        export_loaded(load_pretrained(model_folder(self.config.model.base), "cpu", torch.float32), folder)
 
     def close(self) -> None:
         """End verl and all its processes."""

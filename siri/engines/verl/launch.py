@@ -36,6 +36,9 @@ def preview_overrides(config: RunConfig) -> list[str]:
 def check_recipe(config: RunConfig) -> None:
     """Raise InputError for what verl would refuse late, or do in another way without a word."""
     settings, rollout, method = config.engine.verl, config.rollout, config.method
+    trusting = [extra for extra in settings.extra if "trust_remote_code" in extra.casefold()]
+    if trusting:
+        raise InputError(f"engine.verl.extra={trusting[0]}: code from a model folder is never run; leave it out")
     gpus = settings.nodes * settings.gpus_per_node
     if rollout.batch_size % method.minibatches:
         raise InputError(f"method.minibatches={method.minibatches}: must divide rollout.batch_size for verl")
@@ -67,12 +70,14 @@ def _data(config: RunConfig) -> list[str]:
         f"data.train_batch_size={config.rollout.batch_size}",
         f"data.max_prompt_length={config.engine.verl.prompt_tokens}",
         f"data.max_response_length={config.schedule.highest}",
+        "data.trust_remote_code=False",
     ]
 
 
 def _model(order: Order) -> list[str]:
     return [
         f"actor_rollout_ref.model.path={order.model}",
+        "actor_rollout_ref.model.trust_remote_code=False",
         "actor_rollout_ref.model.use_remove_padding=True",
         "actor_rollout_ref.model.enable_gradient_checkpointing=True",
     ]

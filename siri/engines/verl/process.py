@@ -13,6 +13,7 @@ import psutil
 from siri.engines.verl.order import Order
 from siri.processes import children, reaper
 from siri.processes.stopping import Stop
+from siri.redaction import redact
 
 POLL_SECONDS = 0.2
 QUIET = {
@@ -73,7 +74,7 @@ class VerlProcess:
 
     def last_words(self, count: int = 20) -> str:
         """The end of the log."""
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-count:])
+        return redact("\n".join(self.log.read_text(errors="replace").splitlines()[-count:]))
 
     def close(self) -> None:
         """End the child and everything it started, and remove Ray's folder."""

@@ -4,19 +4,18 @@ import json
 import time
 from dataclasses import asdict
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import transfer_queue as tq
 from omegaconf import open_dict
 from tensordict import TensorDict
-from transformers import GenerationConfig
 from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils import tensordict_utils as tu
 from verl.workers.utils.padding import response_to_nested
 
 from siri.engine import StepReport
+from siri.engines.local.pretrained import load_config, load_tokenizer, read_eos_ids
 from siri.engines.verl.algorithms import place_advantages
 from siri.engines.verl.batch import Asked, Written, ask, asked_at, places, rollout_batch, rows, share_out
 from siri.engines.verl.order import current_order
@@ -59,7 +58,8 @@ class SiriTrainer(PPOTrainerSync):
         self.method = METHODS[self.recipe.method.name]
         self.problems = load_splits(self.recipe.problems).train
         self.problem_state = load_state(self.order.model)
-        self.eos_ids = read_eos_ids(self.order.model)
+        start = self.order.model
+        self.eos_ids = read_eos_ids(start, load_config(start), load_tokenizer(start))
         self.asked: list[Asked] = []
         self.sampled: RolloutBatch | None = None
 
@@ -173,9 +173,3 @@ def read_rows(data: TensorDict) -> Written:
         [row.tolist() for row in data[name].unbind()] for name in ("responses", "old_log_probs", "entropy")
     )
     return Written(responses, logprobs, entropies, told)
-
-
-def read_eos_ids(folder: Path) -> list[int]:
-    """The tokens that end a response, as the folder's generation config names them."""
-    ids = GenerationConfig.from_pretrained(folder, local_files_only=True).eos_token_id
-    return [ids] if isinstance(ids, int) else list(ids)

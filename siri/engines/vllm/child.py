@@ -22,7 +22,13 @@ def answers(order: dict[str, Any]) -> Any:
     from vllm import LLM, SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
-    llm = LLM(**order["engine"], generation_config="vllm", logprobs_mode="processed_logprobs")
+    llm = LLM(
+        **order["engine"],
+        trust_remote_code=False,
+        load_format="safetensors",
+        generation_config="vllm",
+        logprobs_mode="processed_logprobs",
+    )
     settings = [
         SamplingParams(
             **order["sampling"],

@@ -9,19 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from siri.config import RunConfig
 from siri.engine import SampleRequest
-from siri.engines.local.policy import OPTIMIZER
-from siri.engines.local.pretrained import load_tokenizer, read_eos_ids
+from siri.engines.local.pretrained import load_config, load_tokenizer, read_eos_ids
 from siri.engines.local.sampler import Sampled
 from siri.engines.local.stepper import graded
+from siri.engines.model_folder import require_data
 from siri.errors import InputError, LostEngineError
 from siri.problems import Problem, Prompt, make_prompt
 from siri.processes import children, reaper
+from siri.redaction import redact
 from siri.rollouts import RolloutBatch, pad_rows
 from siri.seeding import seed_for
+from siri.store.tombstones import is_state
 
 NUMERICS = 1
 """Raised by hand when equal settings are put to vLLM in another way."""
@@ -57,8 +59,11 @@ class VllmSampler:
         a budget that the model cannot read to its end.
         """
         self.close()
+        require_data(model)
         tokenizer, settings = load_tokenizer(model), self.config.problems
-        prompts = [make_prompt(one, tokenizer, settings.template, settings.suffix) for one in request.problems]
+        prompts = [
+            make_prompt(one, tokenizer, settings.template, settings.suffix, settings.date) for one in request.problems
+        ]
         answers = in_order(self._answers(self._write_order(model, request, prompts, tokenizer)))
         for problem, prompt in zip(request.problems, prompts, strict=True):
             answer = next(answers)
@@ -70,7 +75,7 @@ class VllmSampler:
         self, model: Path, request: SampleRequest, prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase
     ) -> Path:
         """What the child is asked, as a file in a folder that `close` removes."""
-        config = AutoConfig.from_pretrained(model, local_files_only=True)
+        config = load_config(model)
         longest = max(len(prompt.ids) for prompt in prompts) + request.budget
         if longest > config.max_position_embeddings:
             raise InputError(
@@ -114,7 +119,7 @@ class VllmSampler:
             else:
                 self._told = answer
         code, words = child.wait(), "\n".join(log.read_text(errors="replace").splitlines()[-20:])
-        raise (LostEngineError if code < 0 else RuntimeError)(f"vLLM ended with code {code}:\n{words}")
+        raise (LostEngineError if code < 0 else RuntimeError)(f"vLLM ended with code {code}:\n{redact(words)}")
 
     def close(self) -> None:
         """End vLLM with all its processes and remove what was laid out for it."""
@@ -127,10 +132,10 @@ class VllmSampler:
 
 
 def link_model(model: Path, folder: Path) -> Path:
-    """A folder with a checkpoint's files but the optimizer's, which vLLM would take for weights."""
+    """A folder with a checkpoint's files but those for going on: vLLM would take the optimizer's for weights."""
     folder.mkdir()
     for path in model.iterdir():
-        if path.name != OPTIMIZER:
+        if not is_state(path.name):
             (folder / path.name).symlink_to(path.absolute())
     return folder
 

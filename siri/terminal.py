@@ -1,0 +1,68 @@
+"""What reaches a terminal is text alone: models, files and servers must not move the cursor or set the title."""
+
+import logging
+import re
+import sys
+import traceback
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TextIO
+
+from siri.redaction import redact
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
+
+_SEQUENCES = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor, erasing
+    r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d\x9e\x9f])[^\x07\x1b\x9c\n]*(?:\x07|\x1b\\|\x9c)"  # OSC, DCS, …: titles, links
+    r"|\x1b[ -/]*[0-~]"
+)
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""C0 but tab and newline, DEL, C1, and what turns the direction of writing round."""
+
+
+def printable(text: str) -> str:
+    """A text without control sequences and characters; tabs and line ends stay, whichever they were.
+
+    Halves of surrogate pairs, which no terminal can be sent, become U+FFFD.
+    """
+    lines = re.sub(r"\r\n?|[\x0b\x0c\x85\u2028\u2029]", "\n", _SEQUENCES.sub("", text))
+    return re.sub(r"[\ud800-\udfff]", "\ufffd", _CONTROLS.sub("", lines))
+
+
+def one_line(text: str) -> str:
+    """A text that is printable, on one line."""
+    return " ".join(printable(text).split("\n"))
+
+
+def say(text: object, file: TextIO | None = None) -> None:
+    """Print a line, or several, of what is nobody's secret and no control sequence, at once."""
+    print(printable(redact(str(text))), file=file or sys.stdout, flush=True)
+
+
+class Safe(logging.Filter):
+    """Takes secrets and control sequences out of what is logged, whoever reads the log."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let every record through, its message safe."""
+        record.msg, record.args = printable(redact(record.getMessage())), ()
+        return True
+
+
+def print_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """`sys.excepthook` as Python's own, without secrets: an address may stand in an error of any library."""
+    say("".join(traceback.format_exception(kind, error, trace)).rstrip(), sys.stderr)
+
+
+class Printable:
+    """A rich renderable whose text has no control sequences but those that rich itself writes for its styles."""
+
+    def __init__(self, renderable: Any) -> None:
+        self.renderable = renderable
+
+    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
+        """The segments of what is inside, less what a terminal would obey."""
+        from rich.segment import Segment
+
+        for segment in console.render(self.renderable, options):
+            yield segment if segment.control else Segment(printable(segment.text), segment.style)
