@@ -272,7 +272,7 @@ def test_a_link_holds_a_place_for_all_that_makes_a_step() -> None:
         "grader", "numerics",
     }  # fmt: skip
     assert link["method"].keys() == {"functions", "version", "shared", "settings"}
-    assert link["prompt"].keys() == {"rules", "template", "suffix", "arguments"}
+    assert link["prompt"].keys() == {"rules", "template", "suffix", "arguments", "date"}
 
 
 def test_a_rule_that_grades_otherwise_makes_other_keys_of_its_own_runs_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,10 +17,12 @@ from siri.engines.verl import checkpoints
 from siri.errors import InputError
 from siri.home import Home
 from siri.methods import METHODS
+from siri.runs.advancing import advance
 from siri.runs.base_model import make_base
+from siri.runs.exporting import export
 from siri.runs.forecast import forecast_room
 from siri.runs.retention import promote
-from siri.runs.run import Run, advance, export, open_run
+from siri.runs.run import Run, create_run
 from siri.store.entries import INDEX, WEIGHTS, Entry, Manifest, describe_files, verify, weights_sha256
 from siri.store.replicated import STORE_URL
 from siri.store.tombstones import drop_unnamed, thin
@@ -68,7 +70,7 @@ def recipe(tmp_path: Path, base: Path, *overrides: str) -> RunConfig:
 
 def train(config: RunConfig, home: Home, last: int = 4) -> Run:
     list(make_base(config, home))
-    run = open_run(config, home)
+    run = create_run(config, home)
     list(advance(run, last))
     return run
 
@@ -120,7 +122,7 @@ def test_sharded_snapshots_go_everywhere_that_others_go(tmp_path: Path) -> None:
     write_folder(tmp_path / "base", llama())
     config = recipe(tmp_path, tmp_path / "base")
     list(make_base(config, Home(tmp_path / "home")))
-    run = open_run(config, Home(tmp_path / "home"))
+    run = create_run(config, Home(tmp_path / "home"))
     way = advance(run, 4)
     assert next(way).step == 1
     way.close()
@@ -147,7 +149,7 @@ def test_a_shared_store_brings_shards_and_sub_folders(tmp_path: Path, monkeypatc
     config = recipe(tmp_path, base)
     first = train(config, Home(tmp_path / "one"))
     list(make_base(config, Home(tmp_path / "two")))
-    second = open_run(config, Home(tmp_path / "two"))
+    second = create_run(config, Home(tmp_path / "two"))
     assert list(advance(second, 4)) == []
     ours, theirs = found(first, "c1-high"), found(second, "c1-high")
     assert ours.manifest == theirs.manifest
@@ -225,10 +227,10 @@ def test_what_stands_beside_the_weights_comes_out_as_it_went_in(kind: str, furni
 def test_another_template_beside_the_weights_is_another_base(furnished: Path, tmp_path: Path) -> None:
     config, home = recipe(tmp_path, furnished), Home(tmp_path / "home")
     list(make_base(config, home))
-    before = open_run(config, home).base
+    before = create_run(config, home).base
     (furnished / "additional_chat_templates" / "tool_use.jinja").write_text("another")
     list(make_base(config, home))
-    assert open_run(config, home).base != before
+    assert create_run(config, home).base != before
 
 
 def test_all_end_tokens_survive_where_only_config_json_names_them(tmp_path: Path) -> None:

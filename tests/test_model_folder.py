@@ -214,11 +214,11 @@ def on_vllm(folder: Path) -> None:
 
 
 def named(folder: Path) -> None:
-    base_name(tiny("engine.name=local", f"model.base={folder}"), {"dtype": "float32"})
+    base_name(tiny("engine.name=local", f"model.base={folder}"))
 
 
 def named_for_verl(folder: Path) -> None:
-    base_name(tiny("engine.name=verl", f"model.base={folder}"), {"dtype": "float32"})
+    base_name(tiny("engine.name=verl", f"model.base={folder}"))
 
 
 WAYS: dict[str, Callable[[Path], object]] = {

@@ -170,12 +170,12 @@ def store_at(url: str) -> Callable[[Home], object]:
 
 
 def failed_sync(home: Home) -> SyncResult:
-    from siri.runs.run import reopen_run
+    from siri.runs.run import load_run
 
-    result = tracking.sync(reopen_run(home, "laptop"))
+    result = tracking.sync(load_run(home, "laptop"))
     assert result.failure is not None
-    server.write_note(reopen_run(home, "laptop"), "1", "2")
-    print(tracking.run_link(reopen_run(home, "laptop")), tracking.compare_link([reopen_run(home, "laptop")]))
+    server.write_note(load_run(home, "laptop"), "1", "2")
+    print(tracking.run_link(load_run(home, "laptop")), tracking.compare_link([load_run(home, "laptop")]))
     return result
 
 

@@ -141,7 +141,8 @@ def test_progress_shows_names_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
     report = StepReport(1, 0.0, {"warmup/loss": 1.0, "warmup/tokens": 5.0})
     lines = io.StringIO()
     monkeypatch.setattr(sys, "stderr", lines)
-    list(progress.follow([report], "[red]\x1b[2Jrun", 1, 1))
+    with progress.steps_shown("[red]\x1b[2Jrun", 1, 1) as show:
+        show(report)
     assert lines.getvalue().startswith("[red]run step 1/1")
 
     class Terminal(io.StringIO):
@@ -151,7 +152,8 @@ def test_progress_shows_names_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
     monkeypatch.setenv("TERM", "xterm-256color")
-    list(progress.follow([report], "[red]\x1b[2Jrun", 1, 1))
+    with progress.steps_shown("[red]\x1b[2Jrun", 1, 1) as show:
+        show(report)
     assert "[red]run" in screen.getvalue()
     assert "\x1b[2J" not in screen.getvalue()
 
