@@ -13,7 +13,6 @@ from unittest import mock
 
 import pytest
 
-from flows.settings import start_server
 from siri import cli, tracking
 from siri.cli.doctor import diagnose
 from siri.engines.verl.process import VerlProcess
@@ -164,7 +163,7 @@ def run_cli(*words: str) -> None:
 
 
 def run_apart(*words: str) -> str:
-    """In a process of its own: it starts another one that waits for its end."""
+    """In a process of its own: Prefect reads the environment once, and a guard waits for the process's end."""
     command = [sys.executable, "-m", "siri.cli", *words]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
     assert done.returncode == 2
@@ -193,13 +192,12 @@ READERS: dict[str, Callable[[Home], object]] = {
     "siri doctor": lambda home: run_cli("doctor", "--home", str(home.root)),
     "siri doctor --json": lambda home: run_cli("doctor", "--json", "--home", str(home.root)),
     "siri sync": lambda home: run_cli("sync", "--home", str(home.root)),
-    "siri deploy": lambda home: run_cli("deploy", "--home", str(home.root)),
+    "siri deploy": lambda home: run_apart("deploy", "--home", str(home.root)),
     "siri train": lambda home: run_apart("train", "laptop", "seed=5", "--home", str(home.root)),
     "siri sweep": lambda home: run_cli("sweep", "shape", "--home", str(home.root)),
     "siri databases": lambda home: run_cli("databases", os.environ["SIRI_STUDY_URL"]),
     "siri snapshots gc": lambda home: run_cli("snapshots", "gc", "--home", str(home.root)),
     "findings": diagnose,
-    "flows": lambda home: start_server(),
     "sync": failed_sync,
     "runs that MLflow knows": tracking.running,
     "a sweep's record": lambda home: record_sweep(home, "study", {}, home.root),
