@@ -18,12 +18,15 @@ COMMON = frozenset(
 )
 """Passwords that are words of our own messages: hidden there, they would be told rather than kept."""
 
+# Counts are bounded: a text may be made so that looking for the end of every beginning takes hours.
 _WORD = r"(?:token|passw(?:or)?d|passwd|pwd|secret|api[_-]?key|access[_-]?key|auth|credential|signature)"
-_USER = re.compile(r"((?<![\w+.-])[a-z][\w+.-]*:/{2,})(?!USER@)[^\s/?#'\"<>]*@", re.IGNORECASE)
+_USER = re.compile(r"((?<![\w+.-])[a-z][\w+.-]*:/{2,})(?!USER@)[^\s/?#'\"<>]{0,999}@", re.IGNORECASE)
 _BROKEN_USER = re.compile(
-    r"((?<![\w+.-])[a-z][\w+.-]*:/{2,})[^\s/?#:@'\"<>]*:(?!\d+(?:[/?#]|$))[^\s'\"<>]*@", re.IGNORECASE
+    r"((?<![\w+.-])[a-z][\w+.-]*:/{2,})[^\s/?#:@'\"<>]{0,999}:(?!\d+(?:[/?#]|$))[^\s'\"<>]{0,999}@", re.IGNORECASE
 )
-_QUERY = re.compile(rf"([?&;#][\w.-]*?(?:{_WORD}[\w.-]*|\bkey|\bsig|\bcode)=)[^\s&;#'\"<>]+", re.IGNORECASE)
+_QUERY = re.compile(
+    rf"([?&;#][\w.-]{{0,99}}?(?:{_WORD}[\w.-]{{0,99}}|\bkey|\bsig|\bcode)=)[^\s&;#'\"<>]+", re.IGNORECASE
+)
 _PAIR = re.compile(r"\b((?:ssl)?(?:password|passwd|pwd|secret)\s*=\s*)('[^']*'|[^\s&,;'\"]+)", re.IGNORECASE)
 _HEADER = re.compile(r"\b((?:proxy-)?authorization['\"]?\s*[:=]\s*['\"]?)(?:\w+ +)?[^\s'\",]+", re.IGNORECASE)
 

@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -64,6 +65,13 @@ def test_whatever_is_left_no_terminal_obeys(text: str) -> None:
     assert printable(left) == left
     assert not any((ord(one) < 32 and one not in "\t\n") or 127 <= ord(one) < 160 for one in left)
     left.encode()
+
+
+@pytest.mark.parametrize("part", ["\x9d", "\x1b]", "\x1b", "\x9b0", "\x1b[", "\r", "\x1b]8;;a"])
+def test_no_text_takes_long(part: str) -> None:
+    began = time.process_time()
+    printable(part * 100_000)
+    assert time.process_time() - began < 10
 
 
 @pytest.mark.parametrize("attack", ATTACKS)

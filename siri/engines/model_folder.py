@@ -114,7 +114,7 @@ def _walk(folder: Path) -> Iterator[str]:
 def _objection(folder: Path, name: str) -> str | None:
     """Why a file is refused, and what is allowed instead; None where nothing is wrong with it."""
     path = folder / name
-    if is_state(name):
+    if is_state(name) or name in OWN:
         return None
     if path.is_symlink() and not _stays_inside(path, folder):
         return f"is a link that leads out of the folder, to {os.path.realpath(path)}; allowed are files of its own"

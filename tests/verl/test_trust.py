@@ -3,6 +3,9 @@
 from pathlib import Path
 
 import pytest
+
+pytest.importorskip("verl", reason="verl is not installed here: `make test-verl` runs this")
+
 from omegaconf import OmegaConf
 
 from siri.engines.verl.child import compose_config, refuse_trust

@@ -14,6 +14,7 @@ from siri.engines.verl.order import Order
 from siri.processes import children, reaper
 from siri.processes.stopping import Stop
 from siri.redaction import redact
+from siri.terminal import printable
 
 POLL_SECONDS = 0.2
 QUIET = {
@@ -74,7 +75,7 @@ class VerlProcess:
 
     def last_words(self, count: int = 20) -> str:
         """The end of the log."""
-        return redact("\n".join(self.log.read_text(errors="replace").splitlines()[-count:]))
+        return printable(redact("\n".join(self.log.read_text(errors="replace").splitlines()[-count:])))
 
     def close(self) -> None:
         """End the child and everything it started, and remove Ray's folder."""

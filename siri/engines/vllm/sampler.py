@@ -24,6 +24,7 @@ from siri.redaction import redact
 from siri.rollouts import RolloutBatch, pad_rows
 from siri.seeding import seed_for
 from siri.store.tombstones import is_state
+from siri.terminal import printable
 
 NUMERICS = 1
 """Raised by hand when equal settings are put to vLLM in another way."""
@@ -119,7 +120,9 @@ class VllmSampler:
             else:
                 self._told = answer
         code, words = child.wait(), "\n".join(log.read_text(errors="replace").splitlines()[-20:])
-        raise (LostEngineError if code < 0 else RuntimeError)(f"vLLM ended with code {code}:\n{redact(words)}")
+        raise (LostEngineError if code < 0 else RuntimeError)(
+            f"vLLM ended with code {code}:\n{printable(redact(words))}"
+        )
 
     def close(self) -> None:
         """End vLLM with all its processes and remove what was laid out for it."""
