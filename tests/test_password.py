@@ -6,10 +6,14 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from unittest.mock import patch
 
 import pytest
 
+from flows.settings import use_home
 from siri.errors import InputError
 from siri.home import Home
 from siri.platform import pages, parts, private, running
@@ -248,6 +252,36 @@ def test_another_prefect_whose_key_is_not_found_once_is_refused_plainly(
     (package / "server" / "ui" / "index.html").unlink()
     with pytest.raises(InputError, match="are not in"):
         pages.prepare(home)
+
+
+def test_it_goes_to_the_servers_of_its_work_folder_alone(home: Home) -> None:
+    class Well(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    password = private.generated(home)
+    with patch.dict(os.environ), ThreadingHTTPServer(("127.0.0.1", 0), Well) as server, running.claimed(home):
+        Thread(target=server.serve_forever, daemon=True).start()
+        for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_PASSWORD"):
+            os.environ.pop(name, None)
+        address = f"http://127.0.0.1:{server.server_address[1]}"
+        up = Running(os.getpid(), address, address, True, (), ("prefect", "mlflow"))
+        running.write(home, up)
+        assert password.partition(":")[2] not in (home.platform / "running.json").read_text()
+        os.environ |= {"PREFECT_API_URL": "http://127.0.0.1:9/api", "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
+        use_home(home)
+        assert private.CLIENT_AUTH not in os.environ
+        assert "MLFLOW_TRACKING_PASSWORD" not in os.environ
+        os.environ["PREFECT_API_URL"] = f"{address}/api"
+        del os.environ["MLFLOW_TRACKING_URI"]
+        use_home(home)
+        assert os.environ[private.CLIENT_AUTH] == password
+        assert os.environ["MLFLOW_TRACKING_PASSWORD"] == password.partition(":")[2]
+        server.shutdown()
 
 
 def test_children_find_no_modules_where_they_are_started() -> None:

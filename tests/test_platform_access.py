@@ -164,6 +164,11 @@ def test_siri_env_says_what_prefects_command_needs(platform: Platform) -> None:
     )
     assert listed.returncode == 0, listed.stderr
     assert "siri" in listed.stdout
+    elsewhere, server = platform.home.with_name("elsewhere"), {"PREFECT_API_URL": f"{platform.prefect}/api"}
+    for given, expected in ({}, "not set, and the server asks for it"), ({private.CLIENT_AUTH: "siri:x"}, "refused"):
+        without = siri_command(elsewhere, "train", "laptop", *TINY_FLOW, **server, **given)
+        assert without.returncode == 2
+        assert without.stderr.startswith(f"siri: PREFECT_API_AUTH_STRING: {expected}; `siri env` prints it")
     refused = siri_command(platform.home, "up", "--new-password")
     assert refused.returncode == 2
     assert "new-password: `siri up` runs on" in refused.stderr

@@ -75,6 +75,8 @@ def test_commands_on_a_folder_where_nothing_is_up_say_so(tmp_path: Path, capsys:
     assert run_cli("status", "--home", str(tmp_path)) == 1
     assert run_cli("status", "--json", "--home", str(tmp_path)) == 1
     assert capsys.readouterr().out.count("nothing is up") == 2
+    assert run_cli("env", "--home", str(tmp_path)) == 2
+    assert "nothing is up; `siri up` brings it up" in capsys.readouterr().err
     assert run_cli("deploy", "--home", str(tmp_path)) == 2
     assert "PREFECT_API_URL: not set" in capsys.readouterr().err
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import chdir
 from itertools import islice
 from threading import Event
 
@@ -27,6 +28,7 @@ from siri.runs.run import Run
 from siri.runs.step_log import read_lines
 from siri.store.entries import WEIGHTS
 from tests.conftest import prepare, wait_for
+from tests.upped import imported, plant
 from tests.verl.support import left, tiny, tiny_verl, use_cpu, wait_until_nothing_is_left
 
 pytestmark = pytest.mark.timeout(1500)
@@ -55,9 +57,10 @@ def told(home: Home) -> list[tuple[int, int]]:
 
 
 @pytest.fixture(scope="module")
-def first(run: Run) -> list[StepReport]:
-    """The reports of the first stage."""
-    return list(advance(run, 3))
+def first(run: Run, home: Home) -> list[StepReport]:
+    """The reports of the first stage, asked for in a folder that holds modules of a stranger's."""
+    with chdir(plant(home.root.with_name("hostile"))):
+        return list(advance(run, 3))
 
 
 def test_a_stage_reports_every_step_and_leaves_its_snapshot_at_the_extremum(
@@ -67,6 +70,7 @@ def test_a_stage_reports_every_step_and_leaves_its_snapshot_at_the_extremum(
     assert run.snapshot("c1-low") is not None
     assert run.snapshot("c1-high") is None
     assert left() == []
+    assert not imported(home.root.with_name("hostile")), "neither by the driver nor by any of Ray's processes"
 
 
 def test_the_rollout_was_told_the_budgets_of_the_schedule_and_kept_them(
