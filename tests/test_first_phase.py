@@ -1,4 +1,4 @@
-"""Which half of a cycle comes first, and cycles of other shapes; neither moves a budget or an id of before."""
+"""Which half of a cycle comes first, and cycles of other shapes; neither moves a budget that was there before."""
 
 from typing import get_args
 
@@ -10,8 +10,6 @@ from pydantic import ValidationError
 from siri.config import load
 from siri.runs import keys
 from siri.schedule import CycleShape, LengthSchedule
-
-"""Run ids, for the problems `problems`; those of the laptop from before first_phase and cycle_shapes."""
 
 OSCILLATING = st.sampled_from(["cosine", "stair", "stair-cosine"])
 SHAPES = st.sampled_from(get_args(CycleShape))

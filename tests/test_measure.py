@@ -130,12 +130,11 @@ def test_snapshot_and_benchmark_are_in_the_name_and_labels_are_not(made: Evaluat
     assert Evaluation(under(made.run, "recipe=mine", "evaluation.final=[dev]"), "c1-high", "dev").key == made.key
 
 
-def test_the_engine_s_own_sampler_leaves_no_word_in_the_name_and_a_record_of_itself(made: Evaluation) -> None:
-    """Names of evaluations made before there was a choice still hold."""
+def test_the_sampler_is_in_the_name_and_leaves_a_record_of_itself(made: Evaluation) -> None:
     entry = made.find()
     assert entry is not None
-    assert "sampler" not in made.settings
-    assert entry.manifest.facts == made.settings | {"sampler": made.run.numerics}
+    assert made.settings["sampler"] == "torch"
+    assert entry.manifest.facts == made.settings | {"asked": "dev", "sampled_by": made.run.numerics}
 
 
 def test_a_sampler_that_is_not_there_is_one_line_before_anything_starts(made: Evaluation) -> None:

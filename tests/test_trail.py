@@ -20,7 +20,7 @@ from siri.engine import StagePlan, StepReport
 from siri.engines.scripted import ScriptedEngine
 from siri.errors import InputError
 from siri.home import Home
-from siri.runs import step_log
+from siri.runs import catalog, step_log
 from siri.runs.advancing import advance
 from siri.runs.catalog import snapshot_rows
 from siri.runs.chain import Chain, travel
@@ -481,15 +481,53 @@ def test_a_run_file_with_settings_of_another_version_is_one_line_that_names_the_
         load_run(home, run.id)
 
 
-def test_of_several_runs_of_a_recipe_the_newest_is_taken_and_named(
+def test_of_several_runs_of_a_recipe_the_newest_is_taken_and_all_are_listed(
     home: Home, caplog: pytest.LogCaptureFixture
 ) -> None:
     first, second = prepare(tiny(), home), prepare(tiny("seed=1"), home)
-    os.utime(first.folder / "run.json", (1, 1))
+    os.utime(first.folder / "run.json", None)  # the folder that was written to last is no newer run
     assert load_run(home, first.name).id == first.id
     assert caplog.text == ""
     assert load_run(home, "laptop").id == second.id
-    assert f"run=laptop: 2 runs are called so; taken is the newest, {second.name}" in caplog.text
+    assert f"run=laptop: 2 runs are called so; taken is the newest, {second.name}; they are " in caplog.text
+    for run in (first, second):
+        assert f"{run.name} ({run.id}, 20" in caplog.text
+        assert f"not finished, seed={run.config.seed})" in caplog.text
+
+
+def test_the_newest_run_that_has_finished_comes_before_one_that_has_not(
+    home: Home, caplog: pytest.LogCaptureFixture
+) -> None:
+    old, finished, begun = settle(tiny(), home), settle(tiny("seed=1"), home), prepare(tiny("seed=2"), home)
+    assert load_run(home, "laptop").id == finished.id
+    assert f"taken is the newest that has finished, {finished.name}" in caplog.text
+    list(advance(old, TOTAL))
+    assert load_run(home, "laptop").id == finished.id
+    list(advance(begun, TOTAL))
+    assert load_run(home, "laptop").id == begun.id
+
+
+@pytest.mark.parametrize("clock", [0, -(10**18)], ids=["stands still", "is set back"])
+def test_the_newest_run_is_the_one_created_last_whatever_the_clock_says(
+    clock: int, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = itertools.count(1_700_000_000_000_000_000, clock)
+    monkeypatch.setattr(catalog.time, "time_ns", lambda: next(times))
+    runs = [prepare(tiny(f"seed={seed}"), home) for seed in (3, 1, 2, 0)]
+    assert [described["id"] for described in catalog.list_runs(home)] == [run.id for run in runs]
+    assert load_run(home, "laptop").id == runs[-1].id
+
+
+def test_the_beginning_of_an_id_that_fits_several_lists_them(home: Home) -> None:
+    runs = [prepare(tiny(f"seed={seed}"), home) for seed in (0, 1)]
+    for run, name in zip(runs, ("abcd11111111", "abcd22222222"), strict=True):
+        described = json.loads((run.folder / "run.json").read_text()) | {"id": name}
+        (home.runs / name).mkdir()
+        (home.runs / name / "run.json").write_text(json.dumps(described))
+    said = r"^run=abcd: 2 runs are called so, name one by its id: .*\(abcd11111111, .*seed=0\); .*\(abcd22222222"
+    with pytest.raises(InputError, match=said):
+        load_run(home, "abcd")
+    assert load_run(home, "abcd1").id == "abcd11111111"
 
 
 def test_a_home_without_runs_is_only_looked_at(home: Home) -> None:

@@ -26,8 +26,6 @@ from siri.store.replicated import open_store
 
 REPORT = "report.json"
 SAMPLES = "samples.parquet"
-PROBLEMS = "problems.parquet"
-"""The benchmark as it was put: tables and answers are read without its file."""
 OF_DIGEST = re.compile(r"(.+)@([0-9a-f]{8,64})")
 """The problems of a name by the beginning of their digest."""
 
@@ -136,8 +134,9 @@ def read_report(folder: Path) -> EvalReport:
 
 def read_problems(folder: Path) -> ProblemSet:
     """The problems in an evaluation's folder."""
-    rows = pd.read_parquet(folder / PROBLEMS)
-    members = zip(rows["id"], rows["question"], rows["answer"], strict=True)
+    columns = ["problem", "question", "answer"]
+    rows = pd.read_parquet(folder / SAMPLES, columns=columns).drop_duplicates("problem")
+    members = zip(*(rows[column] for column in columns), strict=True)
     return ProblemSet(read_report(folder).benchmark, tuple(Problem(*member) for member in members))
 
 
@@ -206,7 +205,13 @@ def _sample(evaluation: Evaluation, snapshot: Entry) -> Generator[int, None, tup
             batches.append(batch)
             done += len(batch.texts)
             yield done
-        return tabulate(batches), sampler.numerics()
+        return _with_problems(tabulate(batches), evaluation.asked), sampler.numerics()
+
+
+def _with_problems(rows: pd.DataFrame, problems: ProblemSet) -> pd.DataFrame:
+    """The rows with question and answer: what was asked is read from there, whatever the problem file holds by then."""
+    asked = pd.DataFrame([asdict(problem) for problem in problems]).set_index("id")
+    return rows.join(asked, on="problem")
 
 
 def _require_same(evaluation: Evaluation) -> None:
@@ -226,7 +231,6 @@ def _commit(
     folder = evaluation.store.scratch()
     try:
         rows.to_parquet(folder / SAMPLES, index=False)
-        pd.DataFrame([asdict(problem) for problem in evaluation.asked]).to_parquet(folder / PROBLEMS, index=False)
         (folder / REPORT).write_text(json.dumps(report.to_json(), indent=1))
         manifest = Manifest(
             key=evaluation.key,
