@@ -13,6 +13,7 @@ from siri.evaluation.evaluation import Evaluation
 from siri.evaluation.report import EvalReport, compare
 from siri.evaluation.statistics import Interval, accuracy_cr
 from siri.runs import step_log
+from siri.runs.metrics_log import run_metrics
 from siri.runs.run import Run
 from siri.schedule import LengthSchedule
 
@@ -190,7 +191,7 @@ def _differences(run: Run, baseline: Run, benchmark: str, step: int, name: str, 
 
 def curves(run: Run) -> pd.DataFrame:
     """A row per trained step with every metric of it; the names are those of siri.metrics."""
-    lines = step_log.read_lines(run.folder / step_log.METRICS)
+    lines = run_metrics(run)
     return pd.DataFrame(lines) if lines else pd.DataFrame({"step": pd.Series(dtype=int)})
 
 

@@ -22,7 +22,7 @@ from siri.runs.forecast import forecast_room
 from siri.runs.retention import Unneeded, apply_policy, collect, plan, promote
 from siri.runs.run import Run, advance, reopen_run, snapshot_rows
 from siri.store.entries import MANIFEST, STATE, Entry, verify
-from siri.store.tombstones import drop_unnamed, recall, thin
+from siri.store.files import unseal, write_sealed
 from tests.conftest import TOTAL, drive, prepare, settle, tiny, wait_for, weights
 
 
@@ -34,6 +34,12 @@ def entry_of(run: Run, name: str) -> Entry:
     entry = run.snapshot(name)
     assert entry is not None, name
     return entry
+
+
+def thin(run: Run, entry: Entry) -> Entry:
+    thinned = run.store.thin(entry.manifest.key)
+    assert thinned is not None
+    return thinned
 
 
 def train_to(run: Run, step: int) -> None:
@@ -58,7 +64,7 @@ def run(home: Home) -> Run:
 def test_a_thinned_snapshot_has_its_model_and_lines_and_a_manifest_that_is_true(run: Run) -> None:
     before = entry_of(run, "c1-low")
     size = before.size
-    thinned = thin(before)
+    thinned = thin(run, before)
     assert run.snapshot("c1-low") == thinned
     assert {path.name for path in thinned.folder.iterdir()} == {*thinned.manifest.files, MANIFEST}
     assert not {*thinned.manifest.files} & {*STATE}
@@ -68,11 +74,11 @@ def test_a_thinned_snapshot_has_its_model_and_lines_and_a_manifest_that_is_true(
 
 def test_a_thinning_that_was_killed_behind_its_manifest_leaves_a_whole_entry(run: Run, tmp_path: Path) -> None:
     shutil.copytree(entry_of(run, "c1-low").folder, tmp_path / "copy")
-    thinned = thin(entry_of(run, "c1-low"))
+    thinned = thin(run, entry_of(run, "c1-low"))
     for name in STATE:
         shutil.copyfile(tmp_path / "copy" / name, thinned.folder / name)
     verify(entry_of(run, "c1-low"))
-    drop_unnamed(thinned)
+    run.store.thin(thinned.manifest.key)
     assert not {path.name for path in thinned.folder.iterdir()} & {*STATE}
 
 
@@ -82,7 +88,7 @@ def test_a_branch_from_a_thinned_snapshot_says_what_it_costs_and_ends_the_same(
     longer = tiny("schedule.cycles=3")
     straight = weights(settle(longer, Home(tmp_path / "straight")))
     for name in ("c2-low", "c2-high"):
-        thin(entry_of(run, name))
+        thin(run, entry_of(run, name))
     branch = prepare(longer, run.home)
     with closing(advance(branch, 20)) as reports:
         assert next(reports).step == 9
@@ -95,13 +101,13 @@ def test_a_branch_from_a_thinned_snapshot_says_what_it_costs_and_ends_the_same(
 
 
 def test_a_thinned_snapshot_that_is_made_again_keeps_the_lines_that_were_recorded(run: Run) -> None:
-    lines = step_log.read_lines(thin(entry_of(run, "c2-high")).folder / step_log.STEPS)
+    lines = step_log.read_lines(thin(run, entry_of(run, "c2-high")).folder / step_log.STEPS)
     list(advance(prepare(tiny("schedule.cycles=3"), run.home), 20))
     assert step_log.read_lines(entry_of(run, "c2-high").folder / step_log.STEPS) == lines
 
 
 def test_a_run_whose_end_is_thinned_trains_nothing(run: Run) -> None:
-    thin(entry_of(run, "c2-high"))
+    thin(run, entry_of(run, "c2-high"))
     assert list(advance(prepare(tiny(), run.home), TOTAL)) == []
 
 
@@ -110,7 +116,7 @@ def test_a_thinned_snapshot_is_measured_as_before(run: Run) -> None:
     list(measure(whole))
     before = whole.samples()
     shutil.rmtree(run.home.store / "evaluations")
-    thin(entry_of(run, "c1-low"))
+    thin(run, entry_of(run, "c1-low"))
     again = Evaluation(run, "c1-low", "dev")
     list(measure(again))
     assert again.samples().equals(before)
@@ -217,14 +223,16 @@ def test_lines_and_evaluations_of_removed_snapshots_stay_readable(run: Run) -> N
     (run.folder / step_log.METRICS).unlink()
     assert list(advance(opened, TOTAL)) == []
     assert (run.folder / step_log.METRICS).read_bytes() == said
-    left = recall(run.store, run.keys[4])
+    left = run.store.recall(run.keys[4])
     assert left is not None
     assert sorted(left.manifest.files) == ["responses.jsonl", "steps.jsonl"]
 
 
 def test_a_run_folder_that_cannot_be_read_stops_a_collection(run: Run) -> None:
     path = run.folder / "run.json"
-    path.write_text(path.read_text().replace('"batch_size": 4', '"batch_size": 0'))
+    described = unseal(path.read_text())
+    described["config"]["rollout"]["batch_size"] = 0
+    write_sealed(path, described)
     with pytest.raises(InputError, match=rf"run={run.name}: rollout.batch_size=0: .*; move .* away"):
         plan(run.home)
 

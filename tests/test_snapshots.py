@@ -273,7 +273,7 @@ def test_a_store_of_a_newer_version_is_refused_in_one_line(store: Store) -> None
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"format": null}', "\x00"])
 def test_a_store_whose_format_cannot_be_read_is_refused_in_one_line(text: str, store: Store) -> None:
     (store.root / "format.json").write_text(text)
-    with pytest.raises(InputError, match=r"format\.json cannot be read; it should hold \{\"format\": 1\}$"):
+    with pytest.raises(InputError, match=r"format\.json cannot be read; it should hold \{\"format\": 2\}$"):
         Store(store.root)
 
 

@@ -49,12 +49,12 @@ def print_run(run_id: str) -> None:
     from dashboards.report import print_table
     from siri import progress
     from siri.home import find_home
-    from siri.runs import step_log
+    from siri.runs.metrics_log import run_metrics
     from siri.runs.run import reopen_run
 
     run = reopen_run(find_home(), run_id)
     print_rich(print_table(run, []))
-    hint = progress.hint_of(step_log.read_lines(run.folder / step_log.METRICS))
+    hint = progress.hint_of(run_metrics(run))
     if hint is not None:
         print(hint)
 

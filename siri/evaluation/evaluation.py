@@ -1,7 +1,6 @@
 """Evaluations in the store: named by snapshot, benchmark and sampling settings, made once, kept with every sample."""
 
 import json
-import shutil
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
@@ -173,4 +172,4 @@ def _commit(
         )
         evaluation.store.commit(folder, manifest)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        evaluation.store.discard(folder)

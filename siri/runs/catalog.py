@@ -1,12 +1,13 @@
 """What the folders of runs say: which runs there are, and the names of what is kept beside the schedule's own."""
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
 
 from siri.home import Home
-from siri.store.entries import write_atomically
+from siri.store.entries import Entry
+from siri.store.files import read_sealed, read_small, unseal, write_sealed
+from siri.store.replicated import open_store
 
 KEPT = "kept.json"
 """In a run's folder: checkpoints that were promoted, observed extrema."""
@@ -29,11 +30,11 @@ def list_runs(home: Home) -> list[dict[str, Any]]:
 def read_description(path: Path) -> dict[str, Any] | None:
     """What a run.json says; None, with a warning, for one that cannot be read."""
     try:
-        described: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        described = unseal(read_small(path))
         missing = [name for name in DESCRIBED if not isinstance(described[name], DESCRIBED[name])]
         described["config"]["recipe"]
     except (OSError, ValueError, TypeError, KeyError) as error:
-        missing = [repr(error)]
+        missing = [str(error) if isinstance(error, ValueError) else repr(error)]
     if missing:
         log.warning("%s cannot be read (%s): left out; `siri train` with its recipe writes it anew", path, missing[0])
         return None
@@ -48,9 +49,13 @@ def labels_of(described: dict[str, Any]) -> list[str]:
 
 def kept_names(folder: Path) -> dict[str, int]:
     """Name -> step of what is kept in a run beside what its schedule names."""
-    path = folder / KEPT
-    found: dict[str, int] = json.loads(path.read_text()) if path.exists() else {}
-    return found
+    return read_sealed(folder / KEPT, _check_steps) or {}
+
+
+def _check_steps(found: dict[str, Any]) -> None:
+    """Raise ValueError unless these are steps by name."""
+    if any(type(step) is not int or step < 0 for step in found.values()):
+        raise ValueError("it holds what is no step")
 
 
 Held = dict[str, list[int]]
@@ -60,17 +65,47 @@ HELD = "held.json"
 
 def held_steps(folder: Path) -> Held:
     """The checkpoints that a run holds for now."""
-    path = folder / HELD
-    found: Held = json.loads(path.read_text()) if path.exists() else {}
-    return found
+    return read_sealed(folder / HELD, _check_held) or {}
+
+
+def _check_held(found: dict[str, Any]) -> None:
+    """Raise ValueError unless these are lists of steps."""
+    for steps in found.values():
+        if not isinstance(steps, list):
+            raise ValueError("it holds what is no list of steps")
+        _check_steps(dict(enumerate(steps)))  # type: ignore[arg-type]
 
 
 def write_held(folder: Path, held: Held) -> Held:
     """Note the checkpoints that a run holds for now; returns them."""
-    write_atomically(folder / HELD, json.dumps({name: steps for name, steps in held.items() if steps}))
+    write_sealed(folder / HELD, {name: steps for name, steps in held.items() if steps})
     return held
 
 
 def note_kept(folder: Path, name: str, step: int) -> None:
     """Give a step of a run a name; from here on it is one of the run's snapshots."""
-    write_atomically(folder / KEPT, json.dumps(kept_names(folder) | {name: step}, indent=1))
+    write_sealed(folder / KEPT, kept_names(folder) | {name: step})
+
+
+def snapshot_rows(home: Home) -> list[dict[str, Any]]:
+    """One row per stored snapshot of every run: run, name, key, step, budget, weights_sha256; files unverified."""
+    runs = list_runs(home)
+    if not runs:
+        return []  # and no store is made, in a place that may be a slip of the keyboard
+    store, rows = open_store(home), []
+    for described in runs:
+        for name, key in described["snapshots"].items():
+            entry = store.find(key)
+            if entry is not None:
+                rows.append({"run": described["name"], "name": name, "key": key} | describe_entry(entry))
+    return rows
+
+
+def describe_entry(entry: Entry) -> dict[str, Any]:
+    """What tables say of a stored snapshot."""
+    manifest = entry.manifest
+    return {
+        "step": manifest.step,
+        "budget": manifest.facts.get("budget"),
+        "weights_sha256": manifest.weights_sha256,
+    }

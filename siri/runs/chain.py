@@ -47,7 +47,7 @@ def travel(chain: Chain, last: int, train: Train) -> Generator[StepReport]:
             if chain.store.find(chain.keys[last]) is not None:
                 _remove_rolling(chain, last)
         finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+            chain.store.discard(scratch)
 
 
 def _take_nearest(chain: Chain, last: int, scratch: Path) -> Entry:
@@ -79,8 +79,8 @@ def _take_nearest(chain: Chain, last: int, scratch: Path) -> Entry:
 def _nearest_start(chain: Chain, last: int, end: int) -> Entry | None:
     """The last stored entry up to `end` that training to `last` can go on from; at `last` itself a model will do."""
     thinned: Entry | None = None
-    for key in reversed(chain.keys[: end + 1]):
-        entry = chain.store.fetch(key)
+    for step in range(end, -1, -1):
+        entry = _fetch(chain, step)
         if entry is None:
             continue
         if entry.full or entry.manifest.step == last:
@@ -88,6 +88,33 @@ def _nearest_start(chain: Chain, last: int, end: int) -> Entry | None:
             return entry
         thinned = thinned or entry
     return None
+
+
+def _fetch(chain: Chain, step: int) -> Entry | None:
+    """The entry of a step; one that says it stands elsewhere is moved aside: what would go on from it is another run.
+
+    Raises InputError when the place is taken by an entry of a newer format.
+    """
+    key = chain.keys[step]
+    entry = chain.store.fetch(key)
+    if entry is None:
+        chain.store.refuse_newer(key)
+        return None
+    reason = _misplaced(chain, entry.manifest, step)
+    if not reason:
+        return entry
+    chain.store.quarantine(key, reason, entry.manifest)
+    return None
+
+
+def _misplaced(chain: Chain, manifest: Manifest, step: int) -> str:
+    """Why a manifest cannot be that of a step of this chain; empty when it can."""
+    if manifest.step != step:
+        return f"its manifest says step {manifest.step}, its key is that of step {step}"
+    before = chain.keys[:step]
+    if step and manifest.parent not in before and "carry" not in manifest.facts:
+        return "its parent is not on its way"
+    return ""
 
 
 def _announce(thinned: Entry | None, start: Entry) -> None:

@@ -1,6 +1,5 @@
 """From files to files: a run and its place in the store, advanced to a step."""
 
-import json
 import logging
 import shutil
 from collections.abc import Callable, Generator, Iterable
@@ -19,10 +18,13 @@ from siri.home import Home
 from siri.problems import BENCHMARKS, ProblemSet, Splits, load_benchmark, load_splits
 from siri.runs import keys, step_log
 from siri.runs.base_model import base_name, find_base, make_fork, model_files
-from siri.runs.catalog import kept_names, labels_of, read_description
+from siri.runs.catalog import describe_entry, kept_names, labels_of, read_description
 from siri.runs.catalog import list_runs as list_runs
+from siri.runs.catalog import snapshot_rows as snapshot_rows
 from siri.runs.chain import Chain, Train, travel
-from siri.store.entries import Entry, Store, full_disk_explained, write_atomically
+from siri.runs.metrics_log import write_metrics
+from siri.store.entries import Entry, Store, full_disk_explained
+from siri.store.files import write_sealed
 from siri.store.replicated import open_store
 
 log = logging.getLogger("siri")
@@ -187,7 +189,7 @@ def _named_as_before(run: Run, label: str) -> Run:
     named = replace(run, config=run.config.model_copy(update={"recipe": labels[0]}))
     described = _describe_run(named, labels)
     if described != before:
-        write_atomically(path, json.dumps(described, indent=1))
+        write_sealed(path, described)
     return named
 
 
@@ -229,14 +231,14 @@ def advance(
         previous: int | None = None
         for report in way:
             if previous is None or report.step != previous + 1:
-                _write_metrics(run, report.step - 1)
+                write_metrics(run, report.step - 1)
             previous = report.step
             step_log.append_line(metrics, step_log.step_line(report, run.keys[report.step]))
             yield report
     if run.store.find(run.keys[last]) is not None:
         furthest = run.store.nearest(run.keys)
         assert furthest is not None
-        _write_metrics(run, max(last, furthest.manifest.step))
+        write_metrics(run, max(last, furthest.manifest.step))
 
 
 def _points(run: Run, last: int, kept: frozenset[int]) -> list[int]:
@@ -253,45 +255,6 @@ def _visit(chain: Chain, points: list[int], train: Train) -> Generator[StepRepor
             return
 
 
-def _write_metrics(run: Run, step: int) -> None:
-    """Make metrics.jsonl what the chain says up to a step that is, or was before the next one, stored.
-
-    Lines beyond a checkpoint are dropped; a rolling one may be gone, replaced by that of the step behind it.
-    """
-    while (entry := run.store.nearest(run.keys[step : step + 2])) is not None:
-        try:
-            lines = [line for line in step_log.history(run.store, entry) if line["step"] <= step]
-        except FileNotFoundError:
-            for ancestor in step_log.lineage(run.store, entry):
-                run.store.verified(ancestor.manifest.key)  # damaged, it is moved aside; else it is gone by itself
-            continue
-        step_log.write_lines(run.folder / step_log.METRICS, lines)
-        return
-
-
-def snapshot_rows(home: Home) -> list[dict[str, Any]]:
-    """One row per stored snapshot of every run: run, name, key, step, budget, weights_sha256; files unverified."""
-    runs = list_runs(home)
-    if not runs:
-        return []  # and no store is made, in a place that may be a slip of the keyboard
-    store, rows = open_store(home), []
-    for described in runs:
-        for name, key in described["snapshots"].items():
-            entry = store.find(key)
-            if entry is not None:
-                rows.append({"run": described["name"], "name": name, "key": key} | _row(entry))
-    return rows
-
-
-def _row(entry: Entry) -> dict[str, Any]:
-    manifest = entry.manifest
-    return {
-        "step": manifest.step,
-        "budget": manifest.facts.get("budget"),
-        "weights_sha256": manifest.weights_sha256,
-    }
-
-
 def describe_snapshot(run: Run, name: str) -> dict[str, Any]:
     """Where a snapshot comes from. Raises InputError when it is not in the store."""
     entry = _stored(run, name)
@@ -300,7 +263,7 @@ def describe_snapshot(run: Run, name: str) -> dict[str, Any]:
         "run": run.name,
         "name": name,
         "key": entry.manifest.key,
-        **_row(entry),
+        **describe_entry(entry),
         "lineage": [f"{ancestor.manifest.key[:12]} (step {ancestor.manifest.step})" for ancestor in chain],
         "numerics": entry.manifest.facts.get("numerics"),
         "bytes": entry.size,

@@ -9,7 +9,7 @@ from http.client import HTTPException
 from urllib.parse import quote, urlsplit
 
 from siri.runs.run import Run
-from siri.store.entries import write_atomically
+from siri.store.files import read_sealed, write_sealed
 
 NOTE = "mlflow.json"
 """In a run's folder: where its record is, so that a link to it needs no look-up."""
@@ -54,7 +54,7 @@ def probe(uri: str) -> None:
 def write_note(run: Run, experiment: str, mlflow_id: str) -> None:
     """Remember where a run's record is."""
     note = {"server": public(run.home.tracking_uri), "experiment": experiment, "run": mlflow_id}
-    write_atomically(run.folder / NOTE, json.dumps(note))
+    write_sealed(run.folder / NOTE, note)
 
 
 def run_link(run: Run) -> str | None:
@@ -65,8 +65,8 @@ def run_link(run: Run) -> str | None:
 
 def recorded_as(run: Run) -> str | None:
     """MLflow's id of a run's record; None when it has not been recorded."""
-    path = run.folder / NOTE
-    return str(json.loads(path.read_text())["run"]) if path.exists() else None
+    note = read_sealed(run.folder / NOTE, _check_note)
+    return None if note is None else str(note["run"])
 
 
 def compare_link(runs: Iterable[Run]) -> str | None:
@@ -80,8 +80,11 @@ def compare_link(runs: Iterable[Run]) -> str | None:
 
 
 def _read_note(run: Run) -> dict[str, str] | None:
-    path, server = run.folder / NOTE, public(run.home.tracking_uri)
-    if not server.startswith("http") or not path.exists():
-        return None
-    note: dict[str, str] = json.loads(path.read_text())
-    return note if note["server"] == server else None
+    server = public(run.home.tracking_uri)
+    note = read_sealed(run.folder / NOTE, _check_note) if server.startswith("http") else None
+    return note if note is not None and note["server"] == server else None
+
+
+def _check_note(note: dict[str, str]) -> None:
+    """Raise KeyError unless a note says where a record is."""
+    [note[name] for name in ("server", "experiment", "run")]

@@ -1,0 +1,163 @@
+"""The manifest of an entry: what it is, the checksums of its files, and a sum of itself; checked field by field."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+from siri.errors import InputError
+from siri.store.files import seal, unseal
+
+FORMAT = 2
+"""Version of the store's layout and of its manifests; one that is newer is left alone."""
+WEIGHTS = "model.safetensors"
+MANIFEST = "manifest.json"
+STATE = ("optimizer.safetensors", "method.json")
+"""Files that only going on needs; what else an engine keeps for that is called `state.…`."""
+Role = Literal["base", "rolling", "snapshot", "thinned", "evaluation"]
+"""A thinned snapshot has its model still, and nothing that training goes on from."""
+LARGEST = 1 << 20
+"""Most bytes of a manifest."""
+LAST_STEP = 10**9
+DIGEST = re.compile("[0-9a-f]{64}")
+
+
+class CorruptEntryError(Exception):
+    """An entry whose files are not what its manifest says."""
+
+
+class NewerFormatError(Exception):
+    """A manifest of a format that this version does not know; says which."""
+
+
+def is_key(text: object) -> bool:
+    """Whether a text is a key: 64 hexadecimal digits."""
+    return isinstance(text, str) and DIGEST.fullmatch(text) is not None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an entry is: its place in the chain and the checksums of its files."""
+
+    key: str
+    step: int
+    parent: str | None
+    """Key of the snapshot that its stage started from; None for a base and for an initialisation."""
+    role: Role
+    weights_sha256: str
+    files: Mapping[str, str]
+    """File name -> sha256."""
+    facts: Mapping[str, Any]
+    """What is worth knowing and is not verified: budget, numerics, the run that made it, time."""
+    format: int = FORMAT
+
+    def __post_init__(self) -> None:
+        """Raise ValueError when a file's name leads out of the entry's folder."""
+        if not isinstance(self.files, Mapping):
+            raise ValueError("its files are no table")
+        for name in self.files:
+            check_file_name(name)
+
+    def text(self) -> str:
+        """As it is written, with its sum."""
+        return seal(asdict(self))
+
+
+def check(manifest: Manifest) -> None:
+    """Raise ValueError, which says why, for what no manifest can hold."""
+    if not is_key(manifest.key):
+        raise ValueError("its key is not 64 hexadecimal digits")
+    if manifest.parent is not None and (not is_key(manifest.parent) or manifest.parent == manifest.key):
+        raise ValueError("its parent is not another key")
+    if type(manifest.step) is not int or not 0 <= manifest.step <= LAST_STEP:
+        raise ValueError("its step is no number of a step")
+    if manifest.role not in get_args(Role):
+        raise ValueError("its role is unknown")
+    for name, sha in manifest.files.items():
+        if not is_key(sha):
+            raise ValueError(f"{name!r} has no sha256")
+    _check_weights(manifest)
+    _check_facts(manifest.facts)
+
+
+def check_file_name(name: object) -> None:
+    """Raise ValueError when a file's name leads out of the entry's folder, or is the manifest's own."""
+    plain = isinstance(name, str) and name.isprintable() and name not in ("", ".", "..") and not set(name) & set("/\\")
+    if not plain or len(str(name).encode()) > 255 or str(name).casefold() == MANIFEST:
+        raise ValueError(f"{name!r} is no file name")
+
+
+def _check_weights(manifest: Manifest) -> None:
+    """An evaluation names the weights of its snapshot; every other entry has them."""
+    told = manifest.weights_sha256
+    if not is_key(told):
+        raise ValueError("its weights have no sha256")
+    if manifest.role != "evaluation" and manifest.files.get(WEIGHTS, told) != told:
+        raise ValueError("its weights are not those of its files")
+
+
+def _check_facts(facts: object) -> None:
+    """Facts are data; those that are shown or looked into have their kind."""
+    if not isinstance(facts, Mapping):
+        raise ValueError("its facts are no table")
+    budget = facts.get("budget")
+    if budget is not None and (type(budget) is not int or budget < 0):
+        raise ValueError("its budget is no number of tokens")
+    if not isinstance(facts.get("numerics", {}), Mapping):
+        raise ValueError("its numerics are no table")
+
+
+def parse_manifest(text: str | bytes, key: str) -> Manifest:
+    """The manifest of a key, checked.
+
+    Raises NewerFormatError for one of a newer format, whatever else it holds, and CorruptEntryError, which says why,
+    for one that is damaged, made up, or another entry's.
+    """
+    if len(text) > LARGEST:
+        raise CorruptEntryError(f"its manifest has more than {LARGEST} bytes")
+    newer = _newer_format(text)
+    if newer is not None:
+        raise NewerFormatError(f"made by a newer SIRI (format {newer}), this one reads up to {FORMAT}")
+    try:
+        values = unseal(text)
+        if values.keys() != {field.name for field in fields(Manifest)}:
+            raise ValueError("it has other fields")
+        manifest = Manifest(**values)
+        check(manifest)
+    except (ValueError, TypeError) as error:
+        raise CorruptEntryError(f"its manifest cannot be read: {error}") from None
+    if manifest.format != FORMAT:
+        raise CorruptEntryError(f"its manifest has format {manifest.format}")
+    if manifest.key != key:
+        raise CorruptEntryError("its manifest is of another key")
+    return manifest
+
+
+def _newer_format(text: str | bytes) -> int | None:
+    """The format that a text tells, where it is a newer one: what else stands there, or how, is not ours to judge."""
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    told = values.get("format") if isinstance(values, dict) else None
+    return told if type(told) is int and told > FORMAT else None
+
+
+def format_text() -> str:
+    """What says which version a store is of."""
+    return json.dumps({"format": FORMAT})
+
+
+def check_format(text: str | bytes, place: str) -> None:
+    """Raise InputError, which begins with the place, unless a store's format is this version's."""
+    try:
+        found = json.loads(text)["format"]
+        if type(found) is not int:
+            raise TypeError
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise InputError(f"{place}: format.json cannot be read; it should hold {format_text()}") from None
+    if found > FORMAT:
+        raise InputError(f"{place}: made by a newer SIRI (format {found}); this one reads up to {FORMAT}")
+    if found < FORMAT:
+        raise InputError(f"{place}: made by an older SIRI (format {found}), whose runs are made again; move it away")
