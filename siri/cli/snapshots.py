@@ -13,7 +13,7 @@ from siri.errors import InputError
 
 def list_snapshots(home: HomeOption = None, as_json: Json = False) -> None:
     """List the snapshots of all runs that are in the store."""
-    from siri.runs.run import snapshot_rows
+    from siri.runs.catalog import snapshot_rows
 
     place = open_home(home)
     rows = snapshot_rows(place)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow.parquet as pq
 
 from siri.engine import SampleRequest
 from siri.engines import open_engine, open_sampler
@@ -18,10 +19,13 @@ from siri.problems import ProblemSet, load_benchmark
 from siri.runs import keys
 from siri.runs.run import Run
 from siri.store.entries import Entry, Manifest, Store, describe_files, full_disk_explained
+from siri.store.files import parse_json
 from siri.store.replicated import open_store
 
 REPORT = "report.json"
 SAMPLES = "samples.parquet"
+COLUMNS = {"problem", "sample", "verdict", "correct", "length", "finished", "entropy", "text"}
+"""What a table of samples has at least."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +80,19 @@ class Evaluation:
         return open_store(self.run.home, "evaluations")
 
     def find(self) -> Entry | None:
-        """The stored evaluation, verified; None when it has not been made."""
-        return self.store.verified(self.key)
+        """The stored evaluation, verified; None when it has not been made.
+
+        One that others have shared and that holds something else than an evaluation is moved aside.
+        """
+        entry = self.store.verified(self.key)
+        if entry is None:
+            return None
+        try:
+            _check(entry)
+        except (OSError, ValueError) as error:
+            self.store.quarantine(self.key, f"it holds no evaluation: {error}", entry.manifest)
+            return None
+        return entry
 
     def report(self) -> EvalReport:
         """What was found. Raises InputError when the evaluation has not been made."""
@@ -96,9 +111,17 @@ class Evaluation:
         return entry
 
 
+def _check(entry: Entry) -> None:
+    """Raise ValueError unless an entry holds a report and a table of samples; the table's rows are not read."""
+    read_report(entry.folder)
+    columns = set(pq.read_schema(entry.folder / SAMPLES).names)
+    if missing := COLUMNS - columns:
+        raise ValueError(f"{SAMPLES} has no {min(missing)}")
+
+
 def read_report(folder: Path) -> EvalReport:
     """The report in an evaluation's folder."""
-    return report_from_json(json.loads((folder / REPORT).read_text()))
+    return report_from_json(parse_json((folder / REPORT).read_bytes()))
 
 
 def measure(evaluation: Evaluation) -> Generator[int, None, EvalReport]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from siri.engine import StepReport
 from siri.store.entries import CorruptEntryError, Entry, Store, write_atomically
+from siri.store.files import parse_json
 
 STEPS = "steps.jsonl"
 RESPONSES = "responses.jsonl"
@@ -58,8 +59,8 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 def _parse(line: bytes) -> dict[str, Any] | None:
     try:
-        found = json.loads(line)
-    except (ValueError, RecursionError):
+        found = parse_json(line)
+    except ValueError:
         return None
     return found if isinstance(found, dict) else None
 
@@ -93,7 +94,15 @@ def lines_of(entry: Entry, name: str = STEPS) -> list[dict[str, Any]]:
     content = (entry.folder / name).read_bytes()
     if hashlib.sha256(content).hexdigest() != entry.manifest.files[name]:
         raise CorruptEntryError(f"{name} has another checksum")
-    lines = [_parse(line) for line in content.splitlines()]
-    if None in lines:
+    lines = [line for line in map(_parse, content.splitlines()) if line is not None and _is_line(line, name)]
+    if len(lines) < len(content.splitlines()):
         raise CorruptEntryError(f"{name} holds what is no line")
-    return [line for line in lines if line is not None]
+    return lines
+
+
+def _is_line(line: dict[str, Any], name: str) -> bool:
+    """Whether a JSON object can be a line: of a step, numbers by name, and the step's key."""
+    if name != STEPS:
+        return type(line.get("step")) is int
+    numbers = [type(value) in (int, float) for member, value in line.items() if member != "key"]
+    return type(line.get("step")) is int and isinstance(line.get("key"), str) and "time" in line and all(numbers)

@@ -61,12 +61,17 @@ def seal_line(values: Mapping[str, Any]) -> dict[str, Any]:
     return {**values, SUM: _sum_of(values)}
 
 
-def unseal(text: str | bytes) -> dict[str, Any]:
-    """The members of a small JSON file. Raises ValueError, which says why, unless they are as they were written."""
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text. Raises ValueError for all that is none, also where it is too deep to tell."""
     try:
-        values = json.loads(text)
+        return json.loads(text)
     except (ValueError, RecursionError):
         raise ValueError("it is no JSON") from None
+
+
+def unseal(text: str | bytes) -> dict[str, Any]:
+    """The members of a small JSON file. Raises ValueError, which says why, unless they are as they were written."""
+    values = parse_json(text)
     if not isinstance(values, dict):
         raise ValueError("it is no JSON object")
     told = values.pop(SUM, None)

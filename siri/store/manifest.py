@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 from siri.errors import InputError
-from siri.store.files import seal, unseal
+from siri.store.files import parse_json, seal, unseal
 
 FORMAT = 2
 """Version of the store's layout and of its manifests; one that is newer is left alone."""
@@ -72,6 +72,8 @@ def check(manifest: Manifest) -> None:
         raise ValueError("its parent is not another key")
     if type(manifest.step) is not int or not 0 <= manifest.step <= LAST_STEP:
         raise ValueError("its step is no number of a step")
+    if type(manifest.format) is not int:
+        raise ValueError("its format is no number")
     if manifest.role not in get_args(Role):
         raise ValueError("its role is unknown")
     for name, sha in manifest.files.items():
@@ -137,8 +139,8 @@ def parse_manifest(text: str | bytes, key: str) -> Manifest:
 def _newer_format(text: str | bytes) -> int | None:
     """The format that a text tells, where it is a newer one: what else stands there, or how, is not ours to judge."""
     try:
-        values = json.loads(text)
-    except (ValueError, RecursionError):
+        values = parse_json(text)
+    except ValueError:
         return None
     told = values.get("format") if isinstance(values, dict) else None
     return told if type(told) is int and told > FORMAT else None
@@ -152,10 +154,10 @@ def format_text() -> str:
 def check_format(text: str | bytes, place: str) -> None:
     """Raise InputError, which begins with the place, unless a store's format is this version's."""
     try:
-        found = json.loads(text)["format"]
+        found = parse_json(text)["format"]
         if type(found) is not int:
             raise TypeError
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError):
         raise InputError(f"{place}: format.json cannot be read; it should hold {format_text()}") from None
     if found > FORMAT:
         raise InputError(f"{place}: made by a newer SIRI (format {found}); this one reads up to {FORMAT}")

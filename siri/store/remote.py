@@ -22,7 +22,7 @@ import fsspec
 from siri.errors import InputError
 from siri.processes import stopping
 from siri.processes.host import host_id
-from siri.store.manifest import LARGEST, check_format, format_text, is_key
+from siri.store.manifest import LARGEST, check_format, format_text
 
 BEAT_SECONDS = 10.0
 """Between two signs of life of who holds a lease."""
@@ -116,7 +116,7 @@ class Depot:
         when, known = self._known
         if time.monotonic() - when > KNOWN_SECONDS or not when:
             with self.explained():
-                known = {key for name in self._names("manifests") if is_key(key := name.removesuffix(".json"))}
+                known = {name.removesuffix(".json") for name in self._names("manifests")}
             self._known = (time.monotonic(), known)
         return known
 
@@ -188,7 +188,8 @@ class Depot:
         """Write a small text unless there is one; the one that stands."""
         with self.explained():
             self._create(self._at(f"texts/{name}"), text.encode())
-            return self._read(f"texts/{name}") or text.encode()
+            found = self._read(f"texts/{name}")
+        return text.encode() if found is None else found
 
     def replace_text(self, name: str, text: str) -> None:
         """Write a small text, whatever stands there."""

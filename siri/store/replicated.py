@@ -13,9 +13,14 @@ from siri.store import tombstones
 from siri.store.entries import BusyError, CorruptEntryError, Entry, Manifest, Role, Store, describe_files, waits
 from siri.store.manifest import NewerFormatError, parse_manifest
 from siri.store.remote import Claim, Depot, UnreachableError, open_depot
+from siri.store.tombstones import is_state
 
 STORE_URL = "SIRI_STORE"
 """Environment variable: where machines share their snapshots, any fsspec URL with exclusive create; unset, nowhere."""
+TRUST = "SIRI_TRUST_STORE"
+"""Environment variable: `1` where everybody who can write to the shared store may run code here."""
+PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt")
+"""Names of files that are loaded by unpickling them."""
 WAIT_SECONDS = 2.0
 """Between two looks whether another machine has given a lease back."""
 LOOKS, LOOK_SECONDS = 3, 0.3
@@ -62,6 +67,8 @@ class SharedStore(Store):
         manifest = self._told(key) if key in self.depot.known() else None
         if manifest is None:
             return None
+        if (manifest := self._without_code(manifest)) is None:
+            return None
         folder = self.scratch()
         try:
             if not self._download(manifest, folder):
@@ -70,6 +77,23 @@ class SharedStore(Store):
             return super().commit(folder, manifest)
         finally:
             self.discard(folder)
+
+    def _without_code(self, manifest: Manifest) -> Manifest | None:
+        """What of an entry may be brought: pickles run code when they are loaded, so they stay where they are.
+
+        A snapshot comes without its state then, a rolling checkpoint, which is nothing without, not at all.
+        """
+        if os.environ.get(TRUST) == "1" or not any(name.endswith(PICKLES) for name in manifest.files):
+            return manifest
+        kept = {name: sha for name, sha in manifest.files.items() if not is_state(name)}
+        if manifest.role == "rolling" or any(name.endswith(PICKLES) for name in kept) or self.find(manifest.key):
+            return None
+        log.warning(
+            "snapshot %s: its state in %s holds pickles, which run code when they are loaded: its weights are brought; "
+            "%s=1 brings it all, where everybody who writes there is trusted",
+            manifest.key[:12], self.depot.shown, TRUST,
+        )  # fmt: skip
+        return replace(manifest, role="thinned", files=kept)
 
     def _download(self, manifest: Manifest, folder: Path) -> bool:
         """Bring an entry's files into a folder; whether they are what its manifest says, else nobody has use for it."""
