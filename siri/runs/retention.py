@@ -241,8 +241,9 @@ def collect(home: Home, queued: Collection[str] = frozenset(), unneeded: Unneede
         return Plan((), 0)
     store = Store(home.store)
     with store.lease(GC):
+        seen = look(home)
         planned = plan(home, queued, unneeded)
-        done = tuple(_carry_out_all(home, store, planned, lambda: plan(home, queued, unneeded)))
+        done = tuple(carry_out_all(home, store, planned.items, seen, lambda: plan(home, queued, unneeded)))
         for entry in store.entries():
             if not entry.full:
                 store.thin(entry.manifest.key)  # whatever a thinning that was killed has left
@@ -252,17 +253,25 @@ def collect(home: Home, queued: Collection[str] = frozenset(), unneeded: Unneede
     return Plan(done, planned.stays + left)
 
 
-def _carry_out_all(home: Home, store: Store, planned: Plan, again: Callable[[], Plan]) -> Iterator[Item]:
-    """Carry a plan out; once runs have changed meanwhile, only what a plan of then holds still."""
-    seen, still = _look(home), planned.items
-    for item in planned.items:
-        if (now := _look(home)) != seen:
+Look = frozenset[tuple[str, int]]
+
+
+def carry_out_all(
+    home: Home, store: Store, items: Iterable[Item], seen: Look, again: Callable[[], Plan]
+) -> Iterator[Item]:
+    """Carry a plan out, item by item; returns those that were.
+
+    Once runs have changed since the plan was made, when `look` gave `seen`, only what a plan of now holds too.
+    """
+    items = still = tuple(items)
+    for item in items:
+        if (now := look(home)) != seen:
             seen, still = now, again().items
         if item in still and _carry_out(store, item):
             yield item
 
 
-def _look(home: Home) -> frozenset[tuple[str, int]]:
+def look(home: Home) -> Look:
     """What changes when a run comes, is given a name or is worked on."""
     changed = [(str(path), path.stat().st_mtime_ns) for path in (home.runs, *home.runs.glob("*")) if path.exists()]
     working = leases.held_keys(home.store / "leases") | leases.held_keys(home.store / "evaluations" / "leases")
