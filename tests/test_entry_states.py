@@ -7,13 +7,13 @@ from typing import Literal
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from siri.store.entries import MANIFEST, WEIGHTS, Entry, Manifest, Role, Store, describe_files, file_sha256, verify
 from siri.store.remote import Depot
 from siri.store.replicated import SharedStore
 
-KEYS = [letter * 64 for letter in "abc"]
+KEYS = [letter * 64 for letter in "ab"]
 View = Literal["one", "other", "far"]
 """Two processes of one machine, and one of another; all share a place."""
 HOMES: dict[View, str] = {"one": "here", "other": "here", "far": "there"}
@@ -25,8 +25,6 @@ STATE = "optimizer.safetensors"
 class Entries(RuleBasedStateMachine):
     """Transitions against a model that knows of every key on every machine what it must be."""
 
-    seen = Bundle("seen")
-
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(prefix="siri-states-"))
@@ -37,6 +35,8 @@ class Entries(RuleBasedStateMachine):
         self.model: dict[str, dict[str, Role]] = {"here": {}, "there": {}}
         """Machine -> key -> role."""
         self.bucket: dict[str, Role] = {}
+        self.seen: list[tuple[str, Entry]] = []
+        """Machine and entry, as somebody has seen it at some time."""
 
     def teardown(self) -> None:
         shutil.rmtree(self.folder)
@@ -70,10 +70,6 @@ class Entries(RuleBasedStateMachine):
             self.bucket[key] = "snapshot"
         assert entry.manifest.key == key
 
-    @rule(target=seen, view=views, key=keys)
-    def look(self, view: View, key: str) -> tuple[str, Entry | None]:
-        return HOMES[view], self.stores[view].find(key)
-
     @rule(view=views, key=keys)
     def promote(self, view: View, key: str) -> None:
         home = HOMES[view]
@@ -84,27 +80,31 @@ class Entries(RuleBasedStateMachine):
             self.become(home, key, "snapshot")
         assert (promoted is None) == (key not in self.model[home])
 
-    @rule(view=views, old=seen)
-    def thin(self, view: View, old: tuple[str, Entry | None]) -> None:
-        home, entry = old
-        if entry is None or HOMES[view] != home:
-            return
+    @precondition(lambda self: self.seen)
+    @rule(ago=st.integers(0, 5), other=st.booleans())
+    def thin(self, ago: int, other: bool) -> None:
+        home, entry, store = self.recalled(ago, other)
         key, unchanged = entry.manifest.key, self.model[home].get(entry.manifest.key) == entry.manifest.role
-        thinned = self.stores[view].thin(key, entry.manifest)
+        thinned = store.thin(key, entry.manifest)
         if unchanged and entry.manifest.role in ("snapshot", "thinned"):
             self.become(home, key, "thinned")
         else:
             assert thinned is None
 
-    @rule(view=views, old=seen)
-    def collect(self, view: View, old: tuple[str, Entry | None]) -> None:
-        home, entry = old
-        if entry is None or HOMES[view] != home:
-            return
+    @precondition(lambda self: self.seen)
+    @rule(ago=st.integers(0, 5), other=st.booleans())
+    def collect(self, ago: int, other: bool) -> None:
+        home, entry, store = self.recalled(ago, other)
         key, unchanged = entry.manifest.key, self.model[home].get(entry.manifest.key) == entry.manifest.role
-        assert self.stores[view].bury(key, entry.manifest) == unchanged
+        assert store.bury(key, entry.manifest) == unchanged
         if unchanged:
             self.become(home, key, None)
+
+    def recalled(self, ago: int, other: bool) -> tuple[str, Entry, Store]:
+        """An entry as it was seen some time ago, and a process of its machine."""
+        home, entry = self.seen[-1 - ago % len(self.seen)]
+        view: View = "far" if home == "there" else "other" if other else "one"
+        return home, entry, self.stores[view]
 
     @rule(view=views, key=keys)
     def remove_rolling(self, view: View, key: str) -> None:
@@ -150,6 +150,13 @@ class Entries(RuleBasedStateMachine):
     # What holds throughout
 
     @invariant()
+    def somebody_looks(self) -> None:
+        for view, store in self.stores.items():
+            if view != "other":
+                found = [(HOMES[view], entry) for entry in store.entries()]
+                self.seen += [each for each in found if each not in self.seen[-4:]]
+
+    @invariant()
     def every_key_is_what_the_model_says_with_its_own_bytes(self) -> None:
         for view, store in self.stores.items():
             model = self.model[HOMES[view]]
@@ -182,4 +189,4 @@ class Entries(RuleBasedStateMachine):
 
 
 TestEntries = Entries.TestCase
-TestEntries.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+TestEntries.settings = settings(max_examples=50, stateful_step_count=30, deadline=None)

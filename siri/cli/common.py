@@ -74,6 +74,24 @@ def table_of(title: str, rows: list[dict[str, Any]]) -> Any:
     return table
 
 
+MANY = 200
+"""Rows beyond which a table is set in plain columns: rich takes a second for a thousand."""
+
+
+def print_table(title: str, rows: list[dict[str, Any]]) -> None:
+    """Print rows as `table_of` sets them, at once also where there are thousands."""
+    if len(rows) <= MANY:
+        print_rich(table_of(title, rows))
+        return
+    cells = [[name.removesuffix("_sha256") for name in rows[0]]]
+    cells += [[_cell(name, value) for name, value in row.items()] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    right = [isinstance(value, int) for value in rows[0].values()]
+    for line in cells:
+        padded = zip(line, widths, right, strict=True)
+        print("  ".join(cell.rjust(width) if number else cell.ljust(width) for cell, width, number in padded).rstrip())
+
+
 def _cell(name: str, value: Any) -> str:
     if name in ("key", "weights_sha256"):
         return str(value)[:12]

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from siri.cli.common import HomeOption, Json, SnapshotName, open_home, print_rich, table_of
+from siri.cli.common import HomeOption, Json, SnapshotName, open_home, print_table
 from siri.errors import InputError
 
 
@@ -20,7 +20,7 @@ def list_snapshots(home: HomeOption = None, as_json: Json = False) -> None:
     if as_json:
         print(json.dumps(rows, indent=1))
     elif rows:
-        print_rich(table_of("snapshots", rows))
+        print_table("snapshots", rows)
     else:
         print(f"no snapshots yet in {place.root}")
 
@@ -108,7 +108,7 @@ def collect_garbage(
     queued = queued_keys(place)
     planned = retention.plan(place, queued, rule)
     if not as_json:
-        print_rich(table_of("things to remove", [_item_row(item) for item in planned.items]))
+        print_table("things to remove", [_item_row(item) for item in planned.items])
         print(f"frees {bytes_in_words(planned.bytes)}; {bytes_in_words(planned.stays)} of entries stay")
     done = bool(planned.items) and (yes or (sys.stdin.isatty() and not as_json and typer.confirm("do it?")))
     if done:

@@ -71,7 +71,11 @@ def parse_json(text: str | bytes) -> Any:
 
 def unseal(text: str | bytes) -> dict[str, Any]:
     """The members of a small JSON file. Raises ValueError, which says why, unless they are as they were written."""
-    values = parse_json(text)
+    return checked(parse_json(text))
+
+
+def checked(values: Any) -> dict[str, Any]:
+    """The members of a parsed JSON file, without their sum. Raises as `unseal` does."""
     if not isinstance(values, dict):
         raise ValueError("it is no JSON object")
     told = values.pop(SUM, None)

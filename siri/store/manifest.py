@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 from siri.errors import InputError
-from siri.store.files import parse_json, seal, unseal
+from siri.store.files import checked, parse_json, seal
 
 FORMAT = 2
 """Version of the store's layout and of its manifests; one that is newer is left alone."""
@@ -118,11 +118,12 @@ def parse_manifest(text: str | bytes, key: str) -> Manifest:
     """
     if len(text) > LARGEST:
         raise CorruptEntryError(f"its manifest has more than {LARGEST} bytes")
-    newer = _newer_format(text)
-    if newer is not None:
-        raise NewerFormatError(f"made by a newer SIRI (format {newer}), this one reads up to {FORMAT}")
     try:
-        values = unseal(text)
+        values = parse_json(text)
+        told = values.get("format") if isinstance(values, dict) else None
+        if type(told) is int and told > FORMAT:  # what else stands there, or how, is not ours to judge
+            raise NewerFormatError(f"made by a newer SIRI (format {told}), this one reads up to {FORMAT}")
+        values = checked(values)
         if values.keys() != {field.name for field in fields(Manifest)}:
             raise ValueError("it has other fields")
         manifest = Manifest(**values)
@@ -134,16 +135,6 @@ def parse_manifest(text: str | bytes, key: str) -> Manifest:
     if manifest.key != key:
         raise CorruptEntryError("its manifest is of another key")
     return manifest
-
-
-def _newer_format(text: str | bytes) -> int | None:
-    """The format that a text tells, where it is a newer one: what else stands there, or how, is not ours to judge."""
-    try:
-        values = parse_json(text)
-    except ValueError:
-        return None
-    told = values.get("format") if isinstance(values, dict) else None
-    return told if type(told) is int and told > FORMAT else None
 
 
 def format_text() -> str:
