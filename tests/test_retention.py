@@ -1,6 +1,7 @@
 """Retention: what nothing needs goes, what something needs stays, and whatever went is made again the same."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -374,6 +375,16 @@ def test_a_run_folder_that_has_lost_its_description_stops_a_collection(run: Run)
     (run.folder / "run.json").unlink()
     with pytest.raises(InputError, match=rf"run={run.folder}: cannot be read, nor what it needs; train it again"):
         plan(run.home)
+
+
+def test_small_files_that_were_moved_aside_or_never_finished_go(run: Run) -> None:
+    aside, old, new = (run.folder / name for name in ("kept.json.damaged-0a1b2c3d", f".a.{'0' * 32}", f".b.{'1' * 32}"))
+    for path in (aside, old, new):
+        path.write_text("x")
+    os.utime(old, (1, 1))
+    assert {item.what for item in plan(run.home).items} == {aside.name, old.name}
+    collect(run.home)
+    assert [path.exists() for path in (aside, old, new)] == [False, False, True]
 
 
 @pytest.mark.parametrize("name", ["steps.jsonl", MANIFEST])

@@ -19,6 +19,7 @@ from siri.monitoring.monitors import Alarm, Surroundings, watch
 from siri.processes.stopping import EitherStop
 from siri.runs import metrics_log, step_log
 from siri.runs.catalog import held_steps, kept_names, list_runs, note_kept, write_held
+from siri.runs.retention import keys_of
 from siri.runs.run import Run, advance, describe_run
 from siri.schedule import Stage
 from siri.store.files import read_sealed, seal_line, unseal, write_sealed
@@ -164,13 +165,22 @@ def _let_go(run: Run, name: str, steps: list[int]) -> None:
     """Remove checkpoints that are held, but not what a run has named since."""
     if not steps:
         return
-    named = {key for described in list_runs(run.home) for key in described["snapshots"].values()}
+    named = {key for described in list_runs(run.home) for key in _wanted(run, described)}
     for step in steps:
         entry = run.store.find(run.keys[step])
         if entry is not None and entry.manifest.key not in named:
             run.store.bury(entry.manifest.key, entry.manifest)
     held = held_steps(run.folder)
     write_held(run.folder, held | {name: [step for step in held[name] if step not in steps]})
+
+
+def _wanted(run: Run, described: dict[str, Any]) -> Iterator[str]:
+    """The keys that a run names, and those that another one holds for now."""
+    yield from described["snapshots"].values()
+    held = held_steps(run.home.runs / described["id"]) if described["id"] != run.id else {}
+    if held:
+        other = keys_of(described)
+        yield from (other[step] for steps in held.values() for step in steps if step < len(other))
 
 
 def _keep_nearest(run: Run, stage: Stage, steps: list[int], turn: int) -> None:

@@ -29,11 +29,13 @@ def held(path: Path, timeout: float = -1) -> Iterator[None]:
 
 
 def is_held(path: Path) -> bool:
-    """Whether somebody holds a lock; the file is neither made nor written to."""
+    """Whether somebody holds a lock, or it cannot be told; the file is neither made nor written to."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
-    except OSError:  # no file, no lock
+    except (FileNotFoundError, NotADirectoryError):
         return False
+    except OSError:
+        return True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two who look do not take it for held
     except BlockingIOError:

@@ -1,6 +1,8 @@
 """Retention by role: what of a store something needs, what may go, and what that frees."""
 
+import re
 import shutil
+import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -87,7 +89,7 @@ def plan(home: Home, queued: Collection[str] = frozenset(), unneeded: Unneeded =
         _need_all(entries, needed)
     names = {key: name for way in ways for key, name in way.names.items()}
     items = [item for key, entry in entries.items() for item in _judge(entry, needed[key], names.get(key), unneeded)]
-    items += [*_rubbish(home.store), *_rubbish(home.store / "evaluations")]
+    items += [*_rubbish(home.store), *_rubbish(home.store / "evaluations"), *_debris(home)]
     stays = sum(entry.size for entry in entries.values())
     return Plan(tuple(items), stays - sum(item.bytes for item in items if item.action != "clear"))
 
@@ -158,7 +160,7 @@ def _way(described: Mapping[str, Any], folder: Path, held: set[str], busy: bool)
         config = validate(described["config"])
     except InputError as error:
         raise InputError(f"run={described['name']}: {error}; move {folder} away if it is not wanted") from None
-    chain = keys.rl_keys(config, described["base"], described["problems"]["digest"], described["numerics"])
+    chain = keys_of(described)
     names = {key: name for name, key in described["snapshots"].items()}
     if not set(names) <= set(chain):
         raise InputError(
@@ -168,6 +170,12 @@ def _way(described: Mapping[str, Any], folder: Path, held: set[str], busy: bool)
     names |= {chain[step]: name for name, step in kept_names(folder).items()}
     extrema = tuple((stage.phase, chain[stage.last]) for stage in config.schedule.stages)
     return Way(chain, names, extrema, busy or not held.isdisjoint(chain))
+
+
+def keys_of(described: Mapping[str, Any]) -> list[str]:
+    """The keys of a run, as its folder tells them. Raises InputError for settings of another version."""
+    config = validate(described["config"])
+    return keys.rl_keys(config, described["base"], described["problems"]["digest"], described["numerics"])
 
 
 def _held(store: Store) -> set[str]:
@@ -220,6 +228,28 @@ def _rubbish(folder: Path) -> Iterator[Item]:
             else (path.name[-12:], "left by a process that has ended")
         )
         yield Item("clear", what, why, _size(path), path)
+
+
+DAY = 24 * 3600.0
+HALF_WRITTEN = re.compile(r"\..+\.[0-9a-f]{32}")
+ASIDE = re.compile(r".+\.damaged-[0-9a-f]{8}")
+"""What small files are called while they are written, and once they were found damaged."""
+
+
+def _debris(home: Home) -> Iterator[Item]:
+    """Small files that were moved aside, and those of yesterday and before that a killed process has half written."""
+    for path in [*home.runs.glob("*/*"), *home.store.glob("bases/*"), *home.store.glob("removed/*")]:
+        old = HALF_WRITTEN.fullmatch(path.name) and time.time() - _changed(path) > DAY
+        if old or ASIDE.fullmatch(path.name):
+            why = "half written by a process that has ended" if old else "damaged, moved aside"
+            yield Item("clear", path.name, why, size_of(path) + _size(path), path)
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.lstat().st_mtime
+    except FileNotFoundError:
+        return time.time()
 
 
 def _size(folder: Path) -> int:
@@ -280,7 +310,12 @@ def look(home: Home) -> Look:
 
 def _carry_out(store: Store, item: Item) -> bool:
     if item.action == "clear":
-        Store(item.place.parent.parent).clear(item.place)
+        if item.place.parent.name in ("corrupt", "scratch"):
+            Store(item.place.parent.parent).clear(item.place)
+        elif item.place.is_dir():
+            shutil.rmtree(item.place, ignore_errors=True)
+        else:
+            item.place.unlink(missing_ok=True)
         return True
     try:
         with without_waiting(), store.lease(item.what):
@@ -309,6 +344,8 @@ def read_policy(home: Home) -> Policy:
         return Policy()
     try:
         return Policy.model_validate(parse_yaml(path.read_text(encoding="utf-8"), f"policy={path}"))
+    except UnicodeDecodeError:
+        raise InputError(f"policy={path}: is no text in UTF-8") from None
     except ValidationError as error:
         raise InputError(f"policy={path}: {first_mistake(error, Policy)}") from None
 
