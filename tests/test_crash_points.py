@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 
 def program(name: str, *words: str) -> dict[str, object]:
     """Run a program of the tests in a process of its own, which forks; what it prints."""
@@ -14,12 +16,14 @@ def program(name: str, *words: str) -> dict[str, object]:
     return found
 
 
+@pytest.mark.slow
 def test_a_run_that_dies_at_any_point_goes_on_as_if_it_had_not() -> None:
-    found = program("crash_points", "--every", "67")
+    found = program("crash_points", "--every", "88")
     assert {way: count for way, count in found["tried"].items() if count < 2} == {}  # type: ignore[attr-defined]
     assert (found["lost"], found["doubled"], found["failed"]) == ([], [], [])
 
 
+@pytest.mark.slow
 def test_a_damaged_file_is_healed_or_named_by_every_command() -> None:
     found = program("damage_matrix", "--every", "47")
     assert (found["tracebacks"], found["silent"]) == ([], [])

@@ -24,8 +24,10 @@ def held(path: Path, timeout: float = -1) -> Iterator[None]:
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
-        lock.release()
+        try:
+            path.unlink(missing_ok=True)
+        finally:
+            lock.release()
 
 
 def is_held(path: Path) -> bool:
