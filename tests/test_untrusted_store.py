@@ -235,6 +235,18 @@ def test_pickles_are_not_brought_unless_the_store_is_trusted(
     assert whole.full
 
 
+def test_no_pickles_take_the_place_of_what_is_here(bucket: Path, tmp_path: Path) -> None:
+    one, two = shared(tmp_path / "one"), shared(tmp_path / "two")
+    sent(one, **{"state.verl.optim_world_size_1_rank_0.pt": "pickle"})
+    folder = two.scratch()
+    (folder / WEIGHTS).write_text("other weights")
+    files = describe_files(folder)
+    two.commit(folder, Manifest(KEY, 1, OTHER, "snapshot", files[WEIGHTS], files, {}))
+    kept = two.verified(KEY)
+    assert kept is not None
+    assert kept.manifest.files == files
+
+
 # Notes of bases, claims, evaluations, lines
 
 

@@ -19,8 +19,8 @@ STORE_URL = "SIRI_STORE"
 """Environment variable: where machines share their snapshots, any fsspec URL with exclusive create; unset, nowhere."""
 TRUST = "SIRI_TRUST_STORE"
 """Environment variable: `1` where everybody who can write to the shared store may run code here."""
-PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt")
-"""Names of files that are loaded by unpickling them."""
+CODE = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".py", ".so")
+"""How files are called that are code, or are loaded by unpickling them."""
 WAIT_SECONDS = 2.0
 """Between two looks whether another machine has given a lease back."""
 LOOKS, LOOK_SECONDS = 3, 0.3
@@ -57,6 +57,7 @@ class SharedStore(Store):
     def __init__(self, root: Path, depot: Depot) -> None:
         super().__init__(root)
         self.depot = depot
+        self._refused: set[str] = set()
 
     def fetch(self, key: str) -> Entry | None:
         """The entry of a key, brought here when only the depot has it, or has it in full; its files unverified."""
@@ -79,20 +80,24 @@ class SharedStore(Store):
             self.discard(folder)
 
     def _without_code(self, manifest: Manifest) -> Manifest | None:
-        """What of an entry may be brought: pickles run code when they are loaded, so they stay where they are.
+        """What of an entry may be brought: what runs code when it is loaded stays where it is.
 
         A snapshot comes without its state then, a rolling checkpoint, which is nothing without, not at all.
         """
-        if os.environ.get(TRUST) == "1" or not any(name.endswith(PICKLES) for name in manifest.files):
+        if os.environ.get(TRUST) == "1" or not any(name.endswith(CODE) for name in manifest.files):
             return manifest
         kept = {name: sha for name, sha in manifest.files.items() if not is_state(name)}
-        if manifest.role == "rolling" or any(name.endswith(PICKLES) for name in kept) or self.find(manifest.key):
+        weights_alone = manifest.role == "snapshot" and not any(name.endswith(CODE) for name in kept)
+        if manifest.key not in self._refused:
+            self._refused.add(manifest.key)
+            log.warning(
+                "snapshot %s in %s holds files that run code when they are loaded: %s; "
+                "%s=1 brings it all, where everybody who writes there is trusted",
+                manifest.key[:12], self.depot.shown,
+                "its weights alone are brought" if weights_alone else "it is not brought", TRUST,
+            )  # fmt: skip
+        if not weights_alone or self.find(manifest.key) is not None:
             return None
-        log.warning(
-            "snapshot %s: its state in %s holds pickles, which run code when they are loaded: its weights are brought; "
-            "%s=1 brings it all, where everybody who writes there is trusted",
-            manifest.key[:12], self.depot.shown, TRUST,
-        )  # fmt: skip
         return replace(manifest, role="thinned", files=kept)
 
     def _download(self, manifest: Manifest, folder: Path) -> bool:
@@ -177,6 +182,8 @@ class SharedStore(Store):
 
     def _take_theirs(self, theirs: Manifest) -> Entry | None:
         """Put the depot's entry in the place of one of other weights; only when it is here is ours removed."""
+        if self._without_code(theirs) != theirs:
+            return None
         folder = self.scratch()
         try:
             if not self._download(theirs, folder):
