@@ -9,7 +9,7 @@ VLLM := .venv-vllm
 VLLM_STAMP := $(VLLM)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo test test-verl test-vllm check format sweep-paper bench chaos clean
+.PHONY: help install demo test nightly test-verl test-vllm check format sweep-paper bench chaos clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -30,6 +30,10 @@ demo: install  ## Three cycles of SIRI and the constant-budget baseline on this 
 test: install  ## All tests: fast ones in parallel, then those that start servers
 	$(BIN)/pytest -q -n 2 -m 'not server'
 	$(BIN)/pytest -q -m server
+
+nightly: install chaos test-vllm  ## What takes hours: chaos, every crash point, every damaged file under every command, vLLM
+	$(BIN)/python -m tests.crash_points
+	$(BIN)/python -m tests.damage_matrix
 
 $(VERL_STAMP): constraints-verl.txt
 	$(PYTHON) -m venv $(VERL)

@@ -15,6 +15,7 @@ from siri.evaluation.report import EvalReport, compare
 from siri.evaluation.statistics import Interval, accuracy_cr
 from siri.problems import ProblemSet
 from siri.runs import step_log
+from siri.runs.metrics_log import run_metrics
 from siri.runs.run import Run
 from siri.schedule import LengthSchedule
 
@@ -193,7 +194,7 @@ def _differences(run: Run, baseline: Run, benchmark: str, step: int, name: str, 
 
 def curves(run: Run) -> pd.DataFrame:
     """A row per trained step with every metric of it; the names are those of siri.metrics."""
-    lines = step_log.read_lines(run.folder / step_log.METRICS)
+    lines = run_metrics(run)
     return pd.DataFrame(lines) if lines else pd.DataFrame({"step": pd.Series(dtype=int)})
 
 

@@ -113,7 +113,7 @@ def _find_open(client: SyncPrefectClient, sign: Sign) -> FlowRun | None:
 
 
 def _end(client: SyncPrefectClient, home: Home, sign: Sign) -> list[str]:
-    run, message = _find_open(client, sign), f"its process on {sign.host} was killed, or the machine went down"
+    run, message = _find_open(client, sign), f"its process on {sign.machine} was killed, or the machine went down"
     if run is not None and run.state is not None:
         ended = Cancelled if run.state.is_cancelling() else Crashed
         client.set_flow_run_state(run.id, ended(message=message))

@@ -1,11 +1,13 @@
 """What runs have cost, read off their metrics: a step that several stand on is divided evenly among them."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 
 from siri.home import Home
-from siri.runs import step_log
+from siri.runs.catalog import read_description
+from siri.runs.metrics_log import read_metrics
 
 COLUMNS = {
     "step": "step",
@@ -28,12 +30,18 @@ def read_steps(home: Home, runs: Mapping[str, str]) -> pd.DataFrame:
     rows = [
         {"run": run, "arm": arm} | {column: line[name] for column, name in COLUMNS.items()}
         for run, arm in runs.items()
-        for line in step_log.read_lines(home.runs / run / step_log.METRICS)
+        for line in _lines(home, run)
     ]
     steps = pd.DataFrame(rows, columns=["run", "arm", *COLUMNS])
     steps["seconds"] = steps["sampling"] + steps["updating"]
     steps["share"] = 1 / steps.groupby("key")["run"].transform("nunique")
     return steps
+
+
+def _lines(home: Home, run: str) -> list[dict[str, Any]]:
+    path = home.runs / run / "run.json"
+    described = read_description(path) if path.exists() else None
+    return [] if described is None else read_metrics(home, described)
 
 
 def split_costs(steps: pd.DataFrame) -> pd.DataFrame:

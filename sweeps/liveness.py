@@ -1,7 +1,6 @@
 """Who works on a trial, and whether they still do: a mark of the process, and a time that it renews."""
 
 import os
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -14,6 +13,7 @@ import psutil
 import sqlalchemy
 
 from siri.home import Home
+from siri.processes.host import host_id, process_space
 from siri.processes.stopping import Stop
 from sweeps.storage import Kept
 
@@ -41,7 +41,7 @@ class Worker:
     @property
     def gone(self) -> bool:
         """Whether it is sure that the process has ended: it ran here, and is not there any more."""
-        if self.host != this_host():
+        if self.host != process_space():
             return False
         try:
             process = psutil.Process(self.pid)
@@ -52,16 +52,7 @@ class Worker:
 
 def this_worker() -> Worker:
     """This process."""
-    return Worker(this_host(), os.getpid(), psutil.Process().create_time())
-
-
-def this_host() -> str:
-    """This machine since its last start, and the space its process numbers belong to: containers share host names."""
-    parts = [socket.gethostname()]
-    boot, space = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
-    if boot.exists() and space.exists():
-        parts += [boot.read_text().strip()[:8], str(space.stat().st_ino)]
-    return "/".join(parts)
+    return Worker(process_space(), os.getpid(), psutil.Process().create_time())
 
 
 class Pulse(Protocol):
@@ -89,7 +80,7 @@ class FilePulse:
 
     def age(self, number: int) -> float:
         """By the difference to a file touched now."""
-        clock = self.folder / f"clock-{socket.gethostname()}-{os.getpid()}"
+        clock = self.folder / f"clock-{host_id()}-{os.getpid()}"
         clock.touch()
         now = clock.stat().st_mtime
         clock.unlink(missing_ok=True)

@@ -1,6 +1,5 @@
 """What the trials that are yet to run stand on: the keys that a collection of snapshots has to leave alone."""
 
-import json
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +12,7 @@ from siri.config import RunConfig, validate
 from siri.errors import InputError
 from siri.home import Home
 from siri.runs import keys
+from siri.runs.catalog import read_description
 from sweeps.chain_roots import Origins
 from sweeps.storage import STUDY_URL, Kept, open_journal, open_storage, quiet
 from sweeps.studies import ARMS, SUBJECT
@@ -58,9 +58,10 @@ def _unfinished_of(home: Home, storage: BaseStorage, study: FrozenStudy) -> Iter
 def _config(home: Home, study: FrozenStudy, trial: FrozenTrial) -> Iterator[RunConfig]:
     """A trial's config, as its run's folder or the study's arms tell it; a search's next point is nowhere yet."""
     parameters: dict[str, Any] = trial.system_attrs.get("fixed_params") or trial.params
-    described = home.runs / str(trial.user_attrs.get("siri.run_id")) / "run.json"
-    if described.exists():
-        yield validate(json.loads(described.read_text())["config"])
+    path = home.runs / str(trial.user_attrs.get("siri.run_id")) / "run.json"
+    described = read_description(path) if path.exists() else None
+    if described is not None:
+        yield validate(described["config"])
     elif not study.user_attrs.get(ARMS):
         raise InputError(
             f"study={study.study_name}: what its queued trials need is not noted; "

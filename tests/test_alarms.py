@@ -1,6 +1,5 @@
 """Guards: each is provoked, tells once, and does what its action says; none tells of a run that is well."""
 
-import json
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -19,6 +18,7 @@ from siri.monitoring.monitored_run import ALARMS, VERSIONS, advance_watched, rea
 from siri.monitoring.monitors import Alarm, Monitors, Surroundings
 from siri.processes.stopping import Stop
 from siri.runs.run import Run
+from siri.store.files import unseal, write_sealed
 from tests.conftest import TOTAL, prepare, tiny, weights
 
 WELL = {
@@ -171,9 +171,9 @@ def test_an_alarm_at_a_step_that_a_crash_took_back_is_written_once(run: Run, mon
 def test_other_versions_than_at_the_first_stage_are_told_of_at_the_next(run: Run) -> None:
     list(advance_watched(run, 4))
     path = run.folder / VERSIONS
-    noted = json.loads(path.read_text())
+    noted = unseal(path.read_text())
     assert noted["torch"]
-    path.write_text(json.dumps(noted | {"torch": "1.0.0"}))
+    write_sealed(path, noted | {"torch": "1.0.0"})
     list(advance_watched(run, 8))
     [alarm] = read_alarms(run)
     assert (alarm.guard, alarm.step) == ("versions", 5)

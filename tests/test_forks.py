@@ -112,7 +112,7 @@ def test_a_checkpoint_that_the_engine_cannot_load_in_full_is_passed_over_with_a_
             obstacle=lambda folder: "made by 16 GPUs, here are 8" if folder == unreadable.folder else "",
         )
         with caplog.at_level(logging.WARNING):
-            steps = [report.step for report in travel(chain, 20, engine.train)]
+            steps = [report.step for report, _ in travel(chain, 20, engine.train)]
     assert steps == list(range(13, 21))
     assert "the checkpoint of step 16 is passed over: made by 16 GPUs, here are 8" in caplog.text
 

@@ -1,7 +1,9 @@
 """The guard: what a guarded process started ends with it, also by kill −9, and nothing else does."""
 
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -78,3 +80,46 @@ def test_a_family_ends_whole_when_it_is_closed_and_when_its_parent_is_killed(end
             parent.stdin.flush()
             assert parent.wait(60) == 0
     assert psutil.wait_procs(family, timeout=60)[1] == []
+
+
+def test_a_child_that_starts_while_orphans_are_looked_for_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, look, families = tmp_path / "home", psutil.process_iter, []
+    home.mkdir()
+
+    def start() -> None:
+        sleep = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
+        environment = {**os.environ, "SIRI_HOME": str(home.resolve())}
+        families.append(reaper.Family(sleep, environment, subprocess.PIPE, sys.stderr.buffer))
+        assert families[-1].child.stdout.readline() == b"up\n"
+
+    def listed() -> Iterator[psutil.Process]:
+        """The processes as they are now; a guarded child has started before the caller looks at the first of them."""
+        before = [*look()]
+        start()
+        yield from before
+        yield from [psutil.Process(families[-1].child.pid)]
+
+    monkeypatch.setattr(psutil, "process_iter", listed)
+    try:
+        assert reaper.find_orphans(home) == []
+        assert reaper.end_orphans(home) == []
+        assert all(family.child.poll() is None for family in families)
+    finally:
+        monkeypatch.undo()
+        for family in families:
+            family.close()
+
+
+def test_a_child_whose_guard_was_killed_is_an_orphan(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    sleep = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
+    environment = {**os.environ, "SIRI_HOME": str(home.resolve()), reaper.MARK: reaper.new_mark()}
+    with subprocess.Popen(sleep, stdout=subprocess.PIPE, env=environment) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        assert [found.pid for found in reaper.find_orphans(home)] == [child.pid]
+        assert len(reaper.end_orphans(home)) == 1
+        assert not psutil.pid_exists(child.pid)

@@ -21,6 +21,7 @@ from siri.platform.running import Running
 from siri.platform.supervisor import Child
 from siri.processes import flow_lock
 from siri.processes.flow_lock import Sign
+from siri.processes.host import host_id
 from siri.store.entries import Manifest, Store
 from tests.conftest import settle, tiny
 from tests.test_cli import run_cli
@@ -151,7 +152,7 @@ def test_a_killed_process_is_told_from_one_that_lives_and_one_that_ended_in_orde
             if ending == "killed":
                 process.kill()
             process.communicate("end\n" if ending == "in order" else None, timeout=60)
-        expected = [] if ending == "in order" else [Sign("run", 2, socket.gethostname())]
+        expected = [] if ending == "in order" else [Sign("run", 2, host_id())]
         assert flow_lock.ended(home) == expected
     flow_lock.forget(home, expected[0])
     assert flow_lock.ended(home) == []

@@ -1,11 +1,12 @@
 """Retention: what nothing needs goes, what something needs stays, and whatever went is made again the same."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,14 +18,14 @@ from siri.config import RunConfig
 from siri.errors import InputError
 from siri.evaluation.evaluation import Evaluation, measure
 from siri.home import Home
-from siri.runs import keys, step_log
+from siri.runs import keys, retention, step_log
 from siri.runs.advancing import advance
 from siri.runs.catalog import snapshot_rows
 from siri.runs.forecast import forecast_room
-from siri.runs.retention import Unneeded, apply_policy, collect, plan, promote
+from siri.runs.retention import Item, Unneeded, apply_policy, collect, plan, promote
 from siri.runs.run import Run, load_run
-from siri.store.entries import MANIFEST, STATE, Entry, verify
-from siri.store.tombstones import drop_unnamed, recall, thin
+from siri.store.entries import MANIFEST, STATE, Entry, Store, verify
+from siri.store.files import unseal, write_sealed
 from tests.conftest import TOTAL, drive, prepare, settle, tiny, wait_for, weights
 
 
@@ -36,6 +37,12 @@ def entry_of(run: Run, name: str) -> Entry:
     entry = run.snapshot(name)
     assert entry is not None, name
     return entry
+
+
+def thin(run: Run, entry: Entry) -> Entry:
+    thinned = run.store.thin(entry.manifest.key)
+    assert thinned is not None
+    return thinned
 
 
 def train_to(run: Run, step: int) -> None:
@@ -60,7 +67,7 @@ def run(home: Home) -> Run:
 def test_a_thinned_snapshot_has_its_model_and_lines_and_a_manifest_that_is_true(run: Run) -> None:
     before = entry_of(run, "c1-low")
     size = before.size
-    thinned = thin(before)
+    thinned = thin(run, before)
     assert run.snapshot("c1-low") == thinned
     assert {path.name for path in thinned.folder.iterdir()} == {*thinned.manifest.files, MANIFEST}
     assert not {*thinned.manifest.files} & {*STATE}
@@ -70,11 +77,11 @@ def test_a_thinned_snapshot_has_its_model_and_lines_and_a_manifest_that_is_true(
 
 def test_a_thinning_that_was_killed_behind_its_manifest_leaves_a_whole_entry(run: Run, tmp_path: Path) -> None:
     shutil.copytree(entry_of(run, "c1-low").folder, tmp_path / "copy")
-    thinned = thin(entry_of(run, "c1-low"))
+    thinned = thin(run, entry_of(run, "c1-low"))
     for name in STATE:
         shutil.copyfile(tmp_path / "copy" / name, thinned.folder / name)
     verify(entry_of(run, "c1-low"))
-    drop_unnamed(thinned)
+    run.store.thin(thinned.manifest.key)
     assert not {path.name for path in thinned.folder.iterdir()} & {*STATE}
 
 
@@ -84,7 +91,7 @@ def test_a_branch_from_a_thinned_snapshot_says_what_it_costs_and_ends_the_same(
     longer = tiny("schedule.cycles=3")
     straight = weights(settle(longer, Home(tmp_path / "straight")))
     for name in ("c2-low", "c2-high"):
-        thin(entry_of(run, name))
+        thin(run, entry_of(run, name))
     branch = prepare(longer, run.home)
     with closing(advance(branch, 20)) as reports:
         assert next(reports).step == 9
@@ -97,13 +104,13 @@ def test_a_branch_from_a_thinned_snapshot_says_what_it_costs_and_ends_the_same(
 
 
 def test_a_thinned_snapshot_that_is_made_again_keeps_the_lines_that_were_recorded(run: Run) -> None:
-    lines = step_log.read_lines(thin(entry_of(run, "c2-high")).folder / step_log.STEPS)
+    lines = step_log.read_lines(thin(run, entry_of(run, "c2-high")).folder / step_log.STEPS)
     list(advance(prepare(tiny("schedule.cycles=3"), run.home), 20))
     assert step_log.read_lines(entry_of(run, "c2-high").folder / step_log.STEPS) == lines
 
 
 def test_a_run_whose_end_is_thinned_trains_nothing(run: Run) -> None:
-    thin(entry_of(run, "c2-high"))
+    thin(run, entry_of(run, "c2-high"))
     assert list(advance(prepare(tiny(), run.home), TOTAL)) == []
 
 
@@ -112,7 +119,7 @@ def test_a_thinned_snapshot_is_measured_as_before(run: Run) -> None:
     list(measure(whole))
     before = whole.samples()
     shutil.rmtree(run.home.store / "evaluations")
-    thin(entry_of(run, "c1-low"))
+    thin(run, entry_of(run, "c1-low"))
     again = Evaluation(run, "c1-low", "dev")
     list(measure(again))
     assert again.samples().equals(before)
@@ -219,20 +226,187 @@ def test_lines_and_evaluations_of_removed_snapshots_stay_readable(run: Run) -> N
     (run.folder / step_log.METRICS).unlink()
     assert list(advance(opened, TOTAL)) == []
     assert (run.folder / step_log.METRICS).read_bytes() == said
-    left = recall(run.store, run.keys[4])
+    left = run.store.recall(run.keys[4])
     assert left is not None
     assert sorted(left.manifest.files) == ["responses.jsonl", "steps.jsonl"]
 
 
 def test_a_run_folder_that_cannot_be_read_stops_a_collection(run: Run) -> None:
     path = run.folder / "run.json"
-    path.write_text(path.read_text().replace('"batch_size": 4', '"batch_size": 0'))
+    described = unseal(path.read_text())
+    described["config"]["rollout"]["batch_size"] = 0
+    write_sealed(path, described)
     with pytest.raises(InputError, match=rf"run={run.name}: rollout.batch_size=0: .*; move .* away"):
         plan(run.home)
 
 
 def test_no_store_is_nothing_to_do(home: Home) -> None:
     assert collect(home).items == ()
+
+
+# Beside others
+
+
+def planned_and_then(run: Run, unneeded: Unneeded, meanwhile: Callable[[], object]) -> tuple[Item, ...]:
+    """What a collection does whose plan was made before something else happened."""
+    stale = plan(run.home, unneeded=unneeded)
+    seen = retention.look(run.home)
+    assert stale.items
+    meanwhile()
+    return tuple(
+        retention.carry_out_all(run.home, run.store, stale.items, seen, lambda: plan(run.home, unneeded=unneeded))
+    )
+
+
+def test_a_snapshot_that_was_restored_since_the_plan_is_not_touched(run: Run) -> None:
+    key, entry = run.keys[4], entry_of(run, "c1-low")
+    shutil.copytree(entry.folder, run.home.root / "made")
+    (run.home.root / "made" / MANIFEST).unlink()
+    thin(run, entry)
+
+    def restore() -> None:
+        other = Store(run.home.store)
+        folder = other.scratch()
+        shutil.copytree(run.home.root / "made", folder, dirs_exist_ok=True)
+        other.commit(folder, entry.manifest)
+
+    done = planned_and_then(run, "remove", restore)
+    assert key not in {item.what for item in done}
+    assert entry_of(run, "c1-low").full
+
+
+def test_a_thinned_view_of_a_restored_snapshot_takes_nothing_from_it(run: Run) -> None:
+    before = entry_of(run, "c1-low")
+    stale = thin(run, before)
+    thinned = run.store.find(run.keys[4])
+    assert thinned == stale
+    folder = run.store.scratch()
+    source = settle(tiny(), Home(run.home.root / "again")).snapshot("c1-low")
+    assert source is not None
+    for name in source.manifest.files:
+        shutil.copyfile(source.folder / name, folder / name)
+    run.store.commit(folder, source.manifest)
+    assert run.store.thin(run.keys[4], stale.manifest) is None
+    assert not run.store.bury(run.keys[4], stale.manifest)
+    assert entry_of(run, "c1-low").full
+
+
+def test_what_a_run_that_came_since_the_plan_stands_on_stays(run: Run) -> None:
+    key = settle(tiny("seed=1"), run.home).keys[16]
+    shutil.rmtree(prepare(tiny("seed=1"), run.home).folder)
+    done = planned_and_then(run, "keep", lambda: prepare(tiny("seed=1"), run.home))
+    assert key not in {item.what for item in done}
+    assert run.store.find(key) is not None
+
+
+def test_a_checkpoint_that_was_promoted_since_the_plan_stays(home: Home) -> None:
+    run = prepare(tiny(), home)
+    train_to(run, 7)
+    other = prepare(tiny("schedule.cycles=3"), home)
+    shutil.rmtree(run.folder)
+    shutil.rmtree(other.folder)
+    done = planned_and_then(run, "keep", lambda: run.store.promote(run.keys[6]))
+    assert run.keys[6] not in {item.what for item in done}
+    assert roles(run)[6] == "snapshot"
+
+
+COLLECTOR = """
+import sys
+from pathlib import Path
+from siri.home import Home
+from siri.runs.retention import collect, plan
+home = Home(Path(sys.argv[1]))
+print("collecting", flush=True)
+while not (home.root / "done").exists():
+    plan(home, unneeded="remove")
+    collect(home, unneeded="thin")
+"""
+
+
+def test_collections_beside_training_never_fail_and_take_nothing(home: Home, tmp_path: Path) -> None:
+    straight = weights(settle(tiny(), Home(tmp_path / "straight")))
+    run = prepare(tiny("checkpoint_every=1"), home)
+    command = [sys.executable, "-c", COLLECTOR, str(home.root)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "collecting\n"
+        for _ in range(3):
+            list(advance(run, TOTAL))
+            assert weights(run) == straight
+            assert steps_of(run) == list(range(1, TOTAL + 1))
+            for key in run.keys[1:]:
+                run.store.remove(key)
+        list(advance(run, TOTAL))
+        (home.root / "done").touch()
+        _, said = process.communicate(timeout=60)
+    assert "Traceback" not in said
+    assert process.returncode == 0, said
+
+
+def test_a_work_folder_that_cannot_be_written_is_planned_for_and_one_line(run: Run, tmp_path: Path) -> None:
+    with read_only(run.home.root, tmp_path / "mounted") as folder:
+        home = Home(folder)
+        assert plan(home, unneeded="thin").items
+        with pytest.raises(InputError, match=r"Read-only file system"):
+            collect(home, unneeded="thin")
+        for words in (["snapshots", "list"], ["snapshots", "gc"], ["snapshots", "gc", "--yes", "--weights-only"]):
+            command = [sys.executable, "-m", "siri.cli", *words, "--home", str(folder)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+            assert "Traceback" not in done.stderr
+            assert done.returncode in (0, 2), done.stderr
+            assert done.stderr.count("\n") <= 1
+
+
+@contextmanager
+def read_only(folder: Path, place: Path) -> Iterator[Path]:
+    """A folder as it looks where nothing can be written; skips where this process may not mount."""
+    place.mkdir()
+    for words in (["--bind", folder, place], ["-o", "remount,ro,bind", place]):
+        if (
+            shutil.which("mount") is None
+            or subprocess.run(["mount", *words], check=False, capture_output=True).returncode
+        ):
+            pytest.skip("nothing can be mounted here")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+def test_a_run_folder_that_has_lost_its_description_stops_a_collection(run: Run) -> None:
+    (run.folder / "run.json").unlink()
+    with pytest.raises(InputError, match=rf"run={run.folder}: cannot be read, nor what it needs; train it again"):
+        plan(run.home)
+
+
+def test_small_files_that_were_moved_aside_or_never_finished_go(run: Run) -> None:
+    aside, old, new = (run.folder / name for name in ("kept.json.damaged-0a1b2c3d", f".a.{'0' * 32}", f".b.{'1' * 32}"))
+    for path in (aside, old, new):
+        path.write_text("x")
+    os.utime(old, (1, 1))
+    assert {item.what for item in plan(run.home).items} == {aside.name, old.name}
+    collect(run.home)
+    assert [path.exists() for path in (aside, old, new)] == [False, False, True]
+
+
+@pytest.mark.parametrize("name", ["steps.jsonl", MANIFEST])
+@pytest.mark.parametrize("damage", ["removed", "flipped"])
+def test_damaged_lines_of_a_removed_snapshot_end_in_the_lines_that_the_copy_has(
+    name: str, damage: str, run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = (run.folder / step_log.METRICS).read_bytes()
+    run.store.bury(run.keys[8])
+    path = run.store.remains(run.keys[8]) / name
+    content = path.read_bytes()
+    path.unlink()
+    if damage == "flipped":
+        path.write_bytes(content[:50] + bytes([content[50] ^ 1]) + content[51:])
+    assert list(advance(run, TOTAL)) == []
+    assert (run.folder / step_log.METRICS).read_bytes() == said
+    (run.folder / step_log.METRICS).unlink()
+    list(advance(run, TOTAL))
+    assert steps_of(run) == [*range(1, 5), *range(9, 17)]
+    assert "the lines of 4 steps, 5 to 8, are lost" in caplog.text
 
 
 # A policy

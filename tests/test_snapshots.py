@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from siri.errors import InputError
 from siri.evaluation.evaluation import Evaluation, measure
 from siri.home import Home
+from siri.processes import file_lock, host
 from siri.runs import step_log
 from siri.runs.advancing import advance
 from siri.store import entries
@@ -36,6 +37,7 @@ from siri.store.entries import (
     verify,
     write_atomically,
 )
+from siri.store.files import seal, unseal
 from tests.conftest import TOTAL, drive, prepare, settle, tiny, wait_for, weights
 
 KEY = "ab" * 32
@@ -273,7 +275,7 @@ def test_a_store_of_a_newer_version_is_refused_in_one_line(store: Store) -> None
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"format": null}', "\x00"])
 def test_a_store_whose_format_cannot_be_read_is_refused_in_one_line(text: str, store: Store) -> None:
     (store.root / "format.json").write_text(text)
-    with pytest.raises(InputError, match=r"format\.json cannot be read; it should hold \{\"format\": 1\}$"):
+    with pytest.raises(InputError, match=r"format\.json cannot be read; it should hold \{\"format\": 2\}$"):
         Store(store.root)
 
 
@@ -465,3 +467,152 @@ def test_a_lease_is_free_again_after_an_error(store: Store) -> None:
         raise KeyError
     with store.lease(KEY), store.lease("cd" * 32):
         pass  # leases of different keys do not stand in each other's way
+
+
+# Locks and working folders
+
+
+def test_no_lock_file_is_left_of_a_run(home: Home) -> None:
+    run = settle(tiny(), home)
+    list(measure(Evaluation(run, "c1-low", "dev")))
+    assert [*home.store.glob("**/leases/*")] == []
+    assert [*home.store.glob("**/scratch/*")] == []
+
+
+LOCKERS = """
+import sys
+from pathlib import Path
+from siri.processes import file_lock
+counter = Path(sys.argv[2])
+for _ in range(300):
+    with file_lock.held(Path(sys.argv[1])):
+        found = int(counter.read_text())
+        counter.write_text(str(found + 1))
+"""
+
+
+def test_a_lock_whose_file_comes_and_goes_is_held_by_one_at_a_time(tmp_path: Path) -> None:
+    (tmp_path / "counter").write_text("0")
+    command = [sys.executable, "-c", LOCKERS, str(tmp_path / "lock"), str(tmp_path / "counter")]
+    processes = [subprocess.Popen(command) for _ in range(3)]
+    assert [process.wait() for process in processes] == [0, 0, 0]
+    assert (tmp_path / "counter").read_text() == "900"
+    assert not (tmp_path / "lock").exists()
+
+
+def test_looking_at_a_lock_neither_makes_its_file_nor_takes_it(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    assert not file_lock.is_held(path)
+    assert not path.exists()
+    with file_lock.held(path):
+        assert file_lock.is_held(path)
+        assert not file_lock.collect(path)
+        assert path.exists()
+    path.touch()  # as a killed holder leaves it
+    assert not file_lock.is_held(path)
+    assert file_lock.collect(path)
+    assert not path.exists()
+
+
+ELSEWHERE = """
+import os, sys
+from pathlib import Path
+os.getpid = lambda: 2**22 + 1  # a number of another space, which is nobody's here
+from siri.store.entries import Store
+print(Store(Path(sys.argv[1])).scratch(), flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_scratch_of_a_living_process_of_another_container_is_left_alone(store: Store) -> None:
+    command = [sys.executable, "-c", ELSEWHERE, str(store.root)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        theirs = Path(process.stdout.readline().strip())
+        store.scratch()
+        assert theirs.is_dir()
+        assert theirs not in store.left()
+        process.kill()
+    assert store.left() == [theirs]
+    store.scratch()
+    assert not theirs.exists()
+
+
+def test_scratch_of_another_machine_is_left_alone_for_a_week(store: Store) -> None:
+    theirs = store.root / "scratch" / "another-machine-0123456789ab:1:x"
+    (theirs / "made").mkdir(parents=True)
+    store.scratch()
+    assert store.left() == []
+    for path in (theirs / "made", theirs):
+        os.utime(path, (1, 1))
+    assert store.left() == [theirs]
+    store.clear(theirs)
+    assert not theirs.exists()
+
+
+def test_a_host_is_told_by_its_kernel_where_its_ids_may_be_those_of_an_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def named(machine: str, boot: str, boxed: bool) -> str:
+        (tmp_path / "machine").write_text(machine)
+        (tmp_path / "boot").write_text(boot)
+        monkeypatch.setattr(host, "MACHINE", tmp_path / "machine")
+        monkeypatch.setattr(host, "BOOT", tmp_path / "boot")
+        monkeypatch.setattr(host, "CONTAINER", (tmp_path if boxed else tmp_path / "none",))
+        return host.host_id.__wrapped__()
+
+    assert named("m", "b1", False) == named("m", "b2", False), "it is the same after a restart"
+    assert named("m", "b1", False) != named("n", "b1", False)
+    assert named("", "b1", False) != named("", "b2", False)
+    assert named("m", "b1", True) != named("m", "b2", True), "both run the same image"
+    assert re.fullmatch(r"[A-Za-z0-9-]+-[0-9a-f]{12}", named("m", "b1", True))
+
+
+# What manifests say of their place
+
+
+def resealed(path: Path, **fields: object) -> None:
+    path.write_text(seal(unseal(path.read_text()) | fields))
+
+
+@pytest.mark.parametrize("fields", [{"step": 5}, {"step": 9}, {"parent": None}, {"parent": "ab" * 32}])
+def test_a_manifest_of_another_place_in_the_chain_is_damage(
+    fields: dict[str, object], home: Home, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = settle(tiny("schedule.cycles=1"), home)
+    before = weights(run)
+    entry = run.snapshot("c1-high")
+    assert entry is not None
+    resealed(entry.folder / MANIFEST, **fields)
+    list(advance(run, 8))
+    assert weights(run) == before
+    assert f"snapshot {run.keys[8][:12]} is corrupt" in caplog.text
+    assert [line["step"] for line in step_log.read_lines(run.folder / step_log.METRICS)] == list(range(1, 9))
+
+
+def test_parents_that_lead_round_in_a_circle_end(home: Home) -> None:
+    run = settle(tiny(), home)
+    low, high = (run.snapshot(name) for name in ("c1-low", "c2-low"))
+    assert low is not None
+    assert high is not None
+    resealed(low.folder / MANIFEST, parent=high.manifest.key)
+    assert len(step_log.lineage(run.store, high)) <= 4
+    (run.folder / step_log.METRICS).unlink()
+    list(advance(run, TOTAL))
+    assert [line["step"] for line in step_log.read_lines(run.folder / step_log.METRICS)] == list(range(1, TOTAL + 1))
+
+
+def test_an_entry_made_again_while_it_is_read_is_not_moved_aside(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(store)
+
+    def made_again_meanwhile(path: Path) -> str:
+        monkeypatch.undo()
+        store.remove(KEY)
+        with pytest.raises(FileNotFoundError):
+            file_sha256(path)
+        put(store)
+        raise FileNotFoundError
+
+    monkeypatch.setattr(entries, "file_sha256", made_again_meanwhile)
+    assert store.verified(KEY) is not None
+    assert [*(store.root / "corrupt").iterdir()] == []

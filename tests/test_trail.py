@@ -27,6 +27,7 @@ from siri.runs.chain import Chain, travel
 from siri.runs.exporting import describe_snapshot, export
 from siri.runs.run import Run, create_run, load_run
 from siri.store.entries import Entry, Store, file_sha256
+from siri.store.files import unseal, write_sealed
 from tests.conftest import TOTAL, drive, prepare, settle, tiny, wait_for, weights
 
 PROCESS = "engine.name=scripted-process"
@@ -361,7 +362,7 @@ def travel_with(run: Run, reports: list[StepReport]) -> list[StepReport]:
         yield from reports
 
     chain = Chain(run.store, run.keys, frozenset((0, 4)), 10, lambda step: {}, Event())
-    return list(travel(chain, 4, train))
+    return [report for report, _ in travel(chain, 4, train)]
 
 
 @pytest.mark.parametrize("steps", [[2], [1, 1], [1, 3], [0]])
@@ -475,8 +476,8 @@ def test_a_broken_run_file_is_left_out_with_a_warning_that_names_it(
 def test_a_run_file_with_settings_of_another_version_is_one_line_that_names_the_run(home: Home) -> None:
     run = prepare(tiny(), home)
     path = run.folder / "run.json"
-    described = json.loads(path.read_text())
-    path.write_text(json.dumps(described | {"config": described["config"] | {"sed": 1}}))
+    described = unseal(path.read_text())
+    write_sealed(path, described | {"config": described["config"] | {"sed": 1}})
     with pytest.raises(InputError, match=rf"^run={run.name}: its run.json holds sed: unknown setting"):
         load_run(home, run.id)
 

@@ -50,13 +50,13 @@ def print_run(run_id: str, evaluation: Any) -> None:
     from dashboards.report import print_table
     from siri import progress
     from siri.home import find_home
-    from siri.runs import step_log
+    from siri.runs.metrics_log import run_metrics
     from siri.runs.run import load_run
 
     loaded = load_run(find_home(), run_id)
     run = loaded.called_with(loaded.config.model_copy(update={"evaluation": evaluation}))
     print_rich(print_table(run, []))
-    hint = progress.hint_of(step_log.read_lines(run.folder / step_log.METRICS))
+    hint = progress.hint_of(run_metrics(run))
     if hint is not None:
         say(hint)
 
@@ -74,6 +74,24 @@ def table_of(title: str, rows: list[dict[str, Any]]) -> Any:
     for row in rows:
         table.add_row(*(_cell(name, value) for name, value in row.items()))
     return table
+
+
+MANY = 200
+"""Rows beyond which a table is set in plain columns: rich takes a second for a thousand."""
+
+
+def print_table(title: str, rows: list[dict[str, Any]]) -> None:
+    """Print rows as `table_of` sets them, at once also where there are thousands."""
+    if len(rows) <= MANY:
+        print_rich(table_of(title, rows))
+        return
+    cells = [[name.removesuffix("_sha256") for name in rows[0]]]
+    cells += [[_cell(name, value).plain for name, value in row.items()] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    right = [isinstance(value, int) for value in rows[0].values()]
+    for line in cells:
+        padded = zip(line, widths, right, strict=True)
+        say("  ".join(cell.rjust(width) if number else cell.ljust(width) for cell, width, number in padded).rstrip())
 
 
 def _cell(name: str, value: Any) -> Any:

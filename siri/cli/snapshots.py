@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from siri.cli.common import HomeOption, Json, SnapshotName, open_home, print_rich, table_of
+from siri.cli.common import HomeOption, Json, SnapshotName, open_home, print_table
 from siri.errors import InputError
 from siri.terminal import say
 
@@ -21,7 +21,7 @@ def list_snapshots(home: HomeOption = None, as_json: Json = False) -> None:
     if as_json:
         print(json.dumps(rows, indent=1))
     elif rows:
-        print_rich(table_of("snapshots", rows))
+        print_table("snapshots", rows)
     else:
         say(f"no snapshots yet in {place.root}")
 
@@ -115,7 +115,7 @@ def collect_garbage(
     queued = queued_keys(place)
     planned = retention.plan(place, queued, rule)
     if not as_json:
-        print_rich(table_of("things to remove", [_item_row(item) for item in planned.items]))
+        print_table("things to remove", [_item_row(item) for item in planned.items])
         say(f"frees {decimal(planned.bytes)}; {decimal(planned.stays)} of entries stay")
     done = bool(planned.items) and (yes or (sys.stdin.isatty() and not as_json and typer.confirm("do it?")))
     if done:

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow.parquet as pq
 
 from siri.config import absolute_benchmark
 from siri.engine import SampleRequest
@@ -22,12 +22,15 @@ from siri.runs import keys
 from siri.runs.catalog import note_measured
 from siri.runs.run import Run, describe_set, require_same_makers
 from siri.store.entries import Entry, Manifest, Store, describe_files, full_disk_explained
+from siri.store.files import parse_json
 from siri.store.replicated import open_store
 
 REPORT = "report.json"
 SAMPLES = "samples.parquet"
 OF_DIGEST = re.compile(r"(.+)@([0-9a-f]{8,64})")
 """The problems of a name by the beginning of their digest."""
+COLUMNS = {"problem", "sample", "verdict", "correct", "length", "finished", "entropy", "text"}
+"""What a table of samples has at least."""
 
 
 @dataclass(frozen=True)
@@ -100,9 +103,18 @@ class Evaluation:
     def find(self) -> Entry | None:
         """The stored evaluation, verified; None when it has not been made.
 
-        Raises InputError for a problem file that is gone and that the run was never measured on.
+        One that others have shared and that holds something else than an evaluation is moved aside. Raises InputError
+        for a problem file that is gone and that the run was never measured on.
         """
-        return self.store.verified(self.key)
+        entry = self.store.verified(self.key)
+        if entry is None:
+            return None
+        try:
+            _check(entry)
+        except (OSError, ValueError) as error:
+            self.store.quarantine(self.key, f"it holds no evaluation: {error}", entry.manifest)
+            return None
+        return entry
 
     def report(self) -> EvalReport:
         """What was found. Raises InputError when the evaluation has not been made."""
@@ -127,9 +139,17 @@ def asked_name(benchmark: str) -> str:
     return Path(found[1] if found else benchmark).name
 
 
+def _check(entry: Entry) -> None:
+    """Raise ValueError unless an entry holds a report and a table of samples; the table's rows are not read."""
+    read_report(entry.folder)
+    columns = set(pq.read_schema(entry.folder / SAMPLES).names)
+    if missing := COLUMNS - columns:
+        raise ValueError(f"{SAMPLES} has no {min(missing)}")
+
+
 def read_report(folder: Path) -> EvalReport:
     """The report in an evaluation's folder."""
-    return report_from_json(json.loads((folder / REPORT).read_text()))
+    return report_from_json(parse_json((folder / REPORT).read_bytes()))
 
 
 def read_problems(folder: Path) -> ProblemSet:
@@ -243,4 +263,4 @@ def _commit(
         )
         evaluation.store.commit(folder, manifest)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        evaluation.store.discard(folder)

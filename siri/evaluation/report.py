@@ -1,10 +1,11 @@
 """Measure a snapshot on a benchmark: a row per sample, and the numbers with intervals that are read off the rows."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import pandas as pd
+from pydantic import TypeAdapter
 
 from siri.evaluation.behavior import WORDS, count_words
 from siri.evaluation.statistics import Interval, bootstrap_mean, paired_difference, pass_at_k
@@ -50,10 +51,14 @@ class EvalReport:
         return asdict(self)
 
 
+_REPORT = TypeAdapter(EvalReport)
+
+
 def report_from_json(values: dict[str, Any]) -> EvalReport:
-    """The report that `to_json` made."""
-    intervals = {name: Interval(**values[name]) for name in ("accuracy", "length")}
-    return EvalReport(**values | intervals | {"pass_at": {int(k): value for k, value in values["pass_at"].items()}})
+    """The report that `to_json` made. Raises ValueError for anything else."""
+    if not isinstance(values, dict) or values.keys() != {each.name for each in fields(EvalReport)}:
+        raise ValueError("it has other fields")
+    return _REPORT.validate_python(values)
 
 
 def tabulate(batches: Iterable[RolloutBatch]) -> pd.DataFrame:

@@ -4,7 +4,7 @@ import json
 import logging
 import platform
 import shutil
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -16,13 +16,12 @@ from siri.errors import AlarmError
 from siri.monitoring.length_extrema import find_turn, stage_before
 from siri.monitoring.monitors import Alarm, Monitors, Surroundings
 from siri.processes.stopping import Stop
-from siri.runs import step_log
+from siri.runs import metrics_log, step_log
 from siri.runs.advancing import advance
 from siri.runs.catalog import held_steps, kept_names, list_runs, note_kept, write_held
 from siri.runs.run import Run, describe_run
 from siri.schedule import Stage
-from siri.store.entries import write_atomically
-from siri.store.tombstones import bury
+from siri.store.files import read_sealed, seal_line, unseal, write_sealed
 
 ALARMS = "alarms.jsonl"
 """In a run's folder: a line per alarm."""
@@ -54,7 +53,7 @@ def advance_watched(
     """
     halt = Stop(stop)
     around = Surroundings(lambda: shutil.disk_usage(run.home.root).free, changed_versions(run))
-    monitors = Monitors(run.config.guards, around, step_log.read_lines(run.folder / step_log.METRICS))
+    monitors = Monitors(run.config.guards, around, metrics_log.run_metrics(run))
     ended: Alarm | None = None
     with closing(advance(run, last, halt, keep)) as reports:
         for report in reports:
@@ -73,23 +72,34 @@ def advance_watched(
 
 def read_alarms(run: Run) -> list[Alarm]:
     """The alarms of a run so far."""
-    return [Alarm(**line) for line in step_log.read_lines(run.folder / ALARMS)]
+    alarms = [_parse_alarm(line) for line in step_log.read_lines(run.folder / ALARMS)]
+    if None in alarms:
+        log.warning("%s is damaged: %d alarms cannot be read", run.folder / ALARMS, alarms.count(None))
+    return [alarm for alarm in alarms if alarm is not None]
+
+
+def _parse_alarm(line: dict[str, Any]) -> Alarm | None:
+    """The alarm of a line; None when it is not as it was written."""
+    try:
+        return Alarm(**unseal(json.dumps(line)))
+    except (ValueError, TypeError):
+        return None
 
 
 def _record(run: Run, alarm: Alarm) -> None:
     """One line in the log and one in the run's folder; a step that a crash took back tells its alarm once."""
     log.warning("%s: %s: %s", run.name, alarm.action, alarm)
     told = [line for line in read_alarms(run) if (line.step, line.guard) != (alarm.step, alarm.guard)]
-    step_log.write_lines(run.folder / ALARMS, map(asdict, [*told, alarm]))
+    step_log.write_lines(run.folder / ALARMS, [seal_line(asdict(each)) for each in (*told, alarm)])
 
 
 def changed_versions(run: Run) -> str | None:
     """Which of engine and libraries are others than at the run's first stage, which they are noted at."""
     path, found = run.folder / VERSIONS, current_versions(run)
-    if not path.exists():
-        write_atomically(path, json.dumps(found, indent=1))
+    first = read_sealed(path)
+    if first is None:
+        write_sealed(path, found)
         return None
-    first = json.loads(path.read_text())
     changed = [
         f"{name} {found.get(name)} (first stage: {first.get(name)})"
         for name in dict.fromkeys(chain(first, found))
@@ -155,13 +165,22 @@ def _let_go(run: Run, name: str, steps: list[int]) -> None:
     """Remove checkpoints that are held, but not what a run has named since."""
     if not steps:
         return
-    named = {key for described in list_runs(run.home) for key in described["snapshots"].values()}
+    named = {key for described in list_runs(run.home) for key in _wanted(run, described)}
     for step in steps:
         entry = run.store.find(run.keys[step])
         if entry is not None and entry.manifest.key not in named:
-            bury(run.store, entry)
+            run.store.bury(entry.manifest.key, entry.manifest)
     held = held_steps(run.folder)
     write_held(run.folder, held | {name: [step for step in held[name] if step not in steps]})
+
+
+def _wanted(run: Run, described: dict[str, Any]) -> Iterator[str]:
+    """The keys that a run names, and those that another one holds for now."""
+    yield from described["snapshots"].values()
+    held = held_steps(run.home.runs / described["id"]) if described["id"] != run.id else {}
+    if held:
+        other = described["keys"]
+        yield from (other[step] for steps in held.values() for step in steps if step < len(other))
 
 
 def _keep_nearest(run: Run, stage: Stage, steps: list[int], turn: int) -> None:

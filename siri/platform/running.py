@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from siri.errors import InputError
 from siri.home import Home
 from siri.platform import parts, private
-from siri.store.entries import write_atomically
+from siri.store.files import read_sealed, write_sealed
 
 SECONDS = 3.0
 """Longest wait for a sign of health."""
@@ -56,15 +56,14 @@ def lock(home: Home) -> FileLock:
 
 def write(home: Home, running: Running) -> None:
     """Say what runs."""
-    write_atomically(home.platform / "running.json", json.dumps(asdict(running), indent=1))
+    write_sealed(home.platform / "running.json", asdict(running))
 
 
 def find(home: Home) -> Running | None:
     """What `siri up` runs on a work folder; None when it does not run."""
-    path = home.platform / "running.json"
-    if not path.exists() or not _is_locked(home):
+    values = read_sealed(home.platform / "running.json")
+    if values is None or not _is_locked(home):
         return None
-    values = json.loads(path.read_text())
     members = tuple(Member(**member) for member in values["members"])
     return Running(**values | {"members": members, "generated": tuple(values["generated"])})
 

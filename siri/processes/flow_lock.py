@@ -2,13 +2,14 @@
 
 import fcntl
 import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from siri.home import Home
+from siri.processes import file_lock
+from siri.processes.host import host_id
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,11 @@ class Sign:
     attempt: int
     host: str
     """Of others nothing is said: not every shared folder passes locks on."""
+
+    @property
+    def machine(self) -> str:
+        """The host's name, as people know it."""
+        return self.host.rpartition("-")[0]
 
     @property
     def name(self) -> str:
@@ -33,7 +39,7 @@ def _folder(home: Home) -> Path:
 @contextmanager
 def shown(home: Home, run: str, attempt: int) -> Iterator[None]:
     """Show that this process lives; the sign goes with the body's end, and stays without its lock when killed."""
-    path = _folder(home) / Sign(run, attempt, socket.gethostname()).name
+    path = _folder(home) / Sign(run, attempt, host_id()).name
     path.parent.mkdir(parents=True, exist_ok=True)
     hidden = path.with_name(f".{path.name}.{os.getpid()}")
     with hidden.open("w") as file:
@@ -48,7 +54,7 @@ def shown(home: Home, run: str, attempt: int) -> Iterator[None]:
 def ended(home: Home) -> list[Sign]:
     """The signs of processes of this machine that are no more: killed, or gone with a machine that went down."""
     signs = [_read(path) for path in sorted(_folder(home).glob("[!.]*"))]
-    here = socket.gethostname()
+    here = host_id()
     return [sign for sign in signs if sign.host == here and _is_free(_folder(home) / sign.name)]
 
 
@@ -58,12 +64,8 @@ def _read(path: Path) -> Sign:
 
 
 def _is_free(path: Path) -> bool:
-    try:
-        with path.open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two who look at once do not take it for held
-            return path.exists()  # a process that ends in order takes its sign away before it lets go of the lock
-    except (BlockingIOError, FileNotFoundError):
-        return False
+    # A process that ends in order takes its sign away before it lets go of the lock: then there is none any more.
+    return not file_lock.is_held(path) and path.exists()
 
 
 def forget(home: Home, sign: Sign) -> None:

@@ -61,12 +61,22 @@ def marked(mark: str) -> list[psutil.Process]:
 
 def end_orphans(home: Path) -> list[str]:
     """End what guarded processes of a work folder have left whose guards were killed too; returns what it was."""
-    start = children.command(MODULE)[1:]
-    guards = {line[-1] for line in map(_command, psutil.process_iter()) if line[1:-1] == start}
-    orphans = [process for process in psutil.process_iter() if _is_orphan(process, guards, str(home.resolve()))]
+    orphans = find_orphans(home)
     names = [f"{process.pid} ({' '.join(_command(process)[:4])})" for process in orphans]
     end(orphans)
     return names
+
+
+def find_orphans(home: Path) -> list[psutil.Process]:
+    """The processes of a work folder whose guards have ended.
+
+    The guards are listed last: each was there before what it guards, so a process that starts meanwhile has its guard
+    among them, or is not among the processes.
+    """
+    start = children.command(MODULE)[1:]
+    of_home = [(process, mark) for process in psutil.process_iter() if (mark := _mark_in(process, home)) is not None]
+    guards = {line[-1] for line in map(_command, psutil.process_iter()) if line[1:-1] == start}
+    return [process for process, mark in of_home if mark not in guards]
 
 
 def _command(process: psutil.Process) -> list[str]:
@@ -76,12 +86,13 @@ def _command(process: psutil.Process) -> list[str]:
         return []
 
 
-def _is_orphan(process: psutil.Process, guards: set[str], home: str) -> bool:
+def _mark_in(process: psutil.Process, home: Path) -> str | None:
+    """The mark of a process that works in a work folder; None for all others."""
     try:
         environment = process.environ()
-        return environment.get(MARK, "") not in {"", *guards} and environment.get("SIRI_HOME") == home
     except psutil.Error:
-        return False
+        return None
+    return (environment.get(MARK) or None) if environment.get("SIRI_HOME") == str(home.resolve()) else None
 
 
 def end(processes: Sequence[psutil.Process]) -> None:

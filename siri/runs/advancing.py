@@ -8,7 +8,8 @@ from siri.engine import StepReport
 from siri.engines import open_engine
 from siri.processes.stopping import Stop
 from siri.runs import step_log
-from siri.runs.chain import Chain, Train, travel
+from siri.runs.chain import Chain, travel
+from siri.runs.metrics_log import write_metrics
 from siri.runs.run import Run, require_unchanged
 from siri.store.entries import full_disk_explained
 
@@ -30,22 +31,21 @@ def advance(run: Run, last: int, stop: Stop | None = None, keep: frozenset[int] 
 
     require_unchanged(run)
     kept = keep.union(run.snapshot_steps.values())
-    engine = open_engine(run.engine_config, run.problems.train)
-    chain = Chain(run.store, run.keys, kept, run.config.checkpoint_every, facts, stop or Stop(), engine.obstacle)
-    metrics = run.folder / step_log.METRICS
-    visit = _visit(chain, _points(run, last, kept), engine.train)
-    with full_disk_explained(run.home.root), closing(engine), closing(visit) as way:
+    with full_disk_explained(run.home.root), closing(open_engine(run.engine_config, run.problems.train)) as engine:
+        chain = Chain(run.store, run.keys, kept, run.config.checkpoint_every, facts, stop or Stop(), engine.obstacle)
         previous: int | None = None
-        for report in way:
-            if previous is None or report.step != previous + 1:
-                _write_metrics(run, report.step - 1)
-            previous = report.step
-            step_log.append_line(metrics, step_log.step_line(report, run.keys[report.step]))
-            yield report
-    if run.store.find(run.keys[last]) is not None:
-        furthest = run.store.nearest(run.keys)
-        assert furthest is not None
-        _write_metrics(run, max(last, furthest.manifest.step))
+        for point in _points(run, last, kept):
+            with closing(travel(chain, point, engine.train)) as way:
+                for report, line in way:
+                    if previous is None or report.step != previous + 1:
+                        write_metrics(run, report.step - 1)
+                    previous = report.step
+                    step_log.append_line(run.folder / step_log.METRICS, line)
+                    yield report
+            if chain.stop.is_set():
+                break
+        if (furthest := run.store.nearest(run.keys)) is not None and run.store.find(run.keys[last]) is not None:
+            write_metrics(run, max(last, furthest.manifest.step))
 
 
 def _points(run: Run, last: int, kept: frozenset[int]) -> list[int]:
@@ -53,26 +53,3 @@ def _points(run: Run, last: int, kept: frozenset[int]) -> list[int]:
     stage = next((stage for stage in run.config.schedule.stages if last in stage.steps), None)
     inside = [step for step in kept if stage is not None and stage.first <= step < last]
     return [*sorted(inside), last]
-
-
-def _visit(chain: Chain, points: list[int], train: Train) -> Generator[StepReport]:
-    for point in points:
-        yield from travel(chain, point, train)
-        if chain.stop.is_set():
-            return
-
-
-def _write_metrics(run: Run, step: int) -> None:
-    """Make metrics.jsonl what the chain says up to a step that is, or was before the next one, stored.
-
-    Lines beyond a checkpoint are dropped; a rolling one may be gone, replaced by that of the step behind it.
-    """
-    while (entry := run.store.nearest(run.keys[step : step + 2])) is not None:
-        try:
-            lines = [line for line in step_log.history(run.store, entry) if line["step"] <= step]
-        except FileNotFoundError:
-            for ancestor in step_log.lineage(run.store, entry):
-                run.store.verified(ancestor.manifest.key)  # damaged, it is moved aside; else it is gone by itself
-            continue
-        step_log.write_lines(run.folder / step_log.METRICS, lines)
-        return

@@ -1,6 +1,7 @@
 """The policy before RL: made by warm-up, or taken over from a folder, and kept in the store under its weights' name."""
 
 import json
+import logging
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -30,11 +31,13 @@ from siri.store.entries import (
     full_disk_explained,
     is_weights,
     weights_sha256,
-    write_atomically,
 )
+from siri.store.files import read_sealed, seal, unseal, write_sealed
+from siri.store.manifest import is_key
 from siri.store.replicated import SharedStore, open_store
 from siri.store.tombstones import is_state
 
+log = logging.getLogger("siri")
 Beside = Callable[[Path], dict[str, str]]
 """What of a base's folder names it, beside its weights."""
 PASSED_OVER = re.compile(r"(^|/)(\.|README|LICEN[CS]E|NOTICE)|\.md$")
@@ -128,10 +131,35 @@ def _warmup_keys(config: RunConfig) -> list[str]:
 
 def find_base(store: Store, name: str) -> Entry | None:
     """The stored base of a name, verified; None when it is not there."""
-    path = _note(store, name)
-    if not path.exists() and isinstance(store, SharedStore) and (text := store.depot.text(path.name)) is not None:
-        write_atomically(path, text)
-    return store.verified(json.loads(path.read_text())["key"]) if path.exists() else None
+    noted = read_sealed(_note(store, name), _check_note)
+    if noted is None and isinstance(store, SharedStore) and (text := store.depot.text(f"{name}.json")) is not None:
+        noted = _their_note(store, text)
+        if noted is not None:
+            write_sealed(_note(store, name), noted)
+    return None if noted is None else _verified_base(store, noted["key"])
+
+
+def _verified_base(store: Store, key: str) -> Entry | None:
+    """The base of a key, verified; what a note names that is no base is none."""
+    found = store.verified(key)
+    return found if found is not None and (found.manifest.role, found.manifest.step) == ("base", 0) else None
+
+
+def _check_note(note: dict[str, Any]) -> None:
+    """Raise ValueError unless a note names a key, and nothing else."""
+    if note.keys() != {"key"} or not is_key(note["key"]):
+        raise ValueError("it names no key")
+
+
+def _their_note(store: SharedStore, text: bytes) -> dict[str, Any] | None:
+    """What a shared store says of a base; None, with a warning, for what cannot be read."""
+    try:
+        note = unseal(text)
+        _check_note(note)
+    except ValueError as error:
+        log.warning("a note of a base in %s is damaged (%s): it is passed over", store.depot.shown, error)
+        return None
+    return note
 
 
 def _note(store: Store, name: str) -> Path:
@@ -158,7 +186,9 @@ def _warm_up(config: RunConfig, store: Store, stop: Stop) -> Iterator[StepReport
     def train(plan: StagePlan) -> Iterator[StepReport]:
         return warm_up(config, plan)
 
-    yield from travel(chain, last, train)
+    with closing(travel(chain, last, train)) as way:
+        for report, _ in way:
+            yield report
 
 
 def _copy_warmed(config: RunConfig, store: Store, folder: Path) -> None:
@@ -222,8 +252,17 @@ def _adopt(store: Store, name: str, write: Callable[[Path], None], beside: Besid
         key = keys.base_key(weights, beside(folder))
         store.commit(folder, Manifest(key, 0, None, "base", weights, files, {"base": name}))
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    text = json.dumps({"key": key})
-    if isinstance(store, SharedStore):
-        text = store.depot.offer(f"{name}.json", text)
-    write_atomically(_note(store, name), text)
+        store.discard(folder)
+    write_sealed(_note(store, name), {"key": _agree(store, name, key)})
+
+
+def _agree(store: Store, name: str, key: str) -> str:
+    """The key that all who share a store use for a base: the first one that was offered, as long as it is there."""
+    if not isinstance(store, SharedStore):
+        return key
+    note = seal({"key": key})
+    theirs = _their_note(store, store.depot.offer(f"{name}.json", note))
+    if theirs is not None and _verified_base(store, theirs["key"]) is not None:
+        return str(theirs["key"])
+    store.depot.replace_text(f"{name}.json", note)
+    return key

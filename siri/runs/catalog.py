@@ -1,6 +1,5 @@
 """What the folders of runs say: which runs there are, by which names they are found, and what each has kept."""
 
-import json
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +11,8 @@ from filelock import FileLock
 
 from siri.errors import InputError
 from siri.home import Home
-from siri.store.entries import Entry, Store, write_atomically
+from siri.store.entries import Entry, Store
+from siri.store.files import read_sealed, read_small, unseal, write_sealed
 from siri.store.replicated import open_store
 
 Description = dict[str, Any]
@@ -59,12 +59,12 @@ def list_runs(home: Home) -> list[Description]:
 def read_description(path: Path) -> Description | None:
     """What a run.json says; None, with a warning, for one that cannot be read."""
     try:
-        described: Description = json.loads(path.read_text(encoding="utf-8"))
+        described: Description = unseal(read_small(path))
         missing = [name for name in DESCRIBED if not isinstance(described[name], DESCRIBED[name])]
         described["config"]["recipe"]
         described["problems"]["train"]["digest"]
     except (OSError, ValueError, TypeError, KeyError) as error:
-        missing = [repr(error)]
+        missing = [str(error) if isinstance(error, ValueError) else repr(error)]
     if missing:
         log.warning("%s cannot be read (%s): left out; `siri train` with its recipe writes it again", path, missing[0])
         return None
@@ -73,7 +73,7 @@ def read_description(path: Path) -> Description | None:
 
 def write_description(folder: Path, described: Description) -> None:
     """Write what a run's folder says of it."""
-    write_atomically(folder / RUN, json.dumps(described, indent=1))
+    write_sealed(folder / RUN, described)
 
 
 @contextmanager
@@ -194,9 +194,13 @@ def snapshot_row(entry: Entry) -> dict[str, Any]:
 
 def kept_names(folder: Path) -> dict[str, int]:
     """Name -> step of what is kept in a run beside what its schedule names."""
-    path = folder / KEPT
-    found: dict[str, int] = json.loads(path.read_text()) if path.exists() else {}
-    return found
+    return read_sealed(folder / KEPT, _check_steps) or {}
+
+
+def _check_steps(found: dict[str, Any]) -> None:
+    """Raise ValueError unless these are steps by name."""
+    if any(type(step) is not int or step < 0 for step in found.values()):
+        raise ValueError("it holds what is no step")
 
 
 BENCHMARKS = "benchmarks.json"
@@ -205,9 +209,14 @@ BENCHMARKS = "benchmarks.json"
 
 def measured_files(folder: Path) -> dict[str, SetFacts]:
     """Absolute path of a problem file -> what it held when the run was last measured on it."""
-    path = folder / BENCHMARKS
-    found: dict[str, SetFacts] = json.loads(path.read_text()) if path.exists() else {}
-    return found
+    return read_sealed(folder / BENCHMARKS, _check_sets) or {}
+
+
+def _check_sets(found: dict[str, Any]) -> None:
+    """Raise ValueError unless these are facts of problem sets, by name."""
+    for facts in found.values():
+        if not isinstance(facts, dict) or not {"name", "rows", "digest"} <= facts.keys():
+            raise ValueError("it holds what is no problem set")
 
 
 def note_measured(home: Home, folder: Path, file: str, facts: SetFacts) -> None:
@@ -215,7 +224,7 @@ def note_measured(home: Home, folder: Path, file: str, facts: SetFacts) -> None:
     with recording(home):
         noted = measured_files(folder)
         if noted.get(file) != facts:
-            write_atomically(folder / BENCHMARKS, json.dumps(noted | {file: facts}, indent=1))
+            write_sealed(folder / BENCHMARKS, noted | {file: facts})
 
 
 Held = dict[str, list[int]]
@@ -225,17 +234,23 @@ HELD = "held.json"
 
 def held_steps(folder: Path) -> Held:
     """The checkpoints that a run holds for now."""
-    path = folder / HELD
-    found: Held = json.loads(path.read_text()) if path.exists() else {}
-    return found
+    return read_sealed(folder / HELD, _check_held) or {}
+
+
+def _check_held(found: dict[str, Any]) -> None:
+    """Raise ValueError unless these are lists of steps."""
+    for steps in found.values():
+        if not isinstance(steps, list):
+            raise ValueError("it holds what is no list of steps")
+        _check_steps(dict(enumerate(steps)))  # type: ignore[arg-type]
 
 
 def write_held(folder: Path, held: Held) -> Held:
     """Note the checkpoints that a run holds for now; returns them."""
-    write_atomically(folder / HELD, json.dumps({name: steps for name, steps in held.items() if steps}))
+    write_sealed(folder / HELD, {name: steps for name, steps in held.items() if steps})
     return held
 
 
 def note_kept(folder: Path, name: str, step: int) -> None:
     """Give a step of a run a name; from here on it is one of the run's snapshots."""
-    write_atomically(folder / KEPT, json.dumps(kept_names(folder) | {name: step}, indent=1))
+    write_sealed(folder / KEPT, kept_names(folder) | {name: step})

@@ -15,6 +15,8 @@ from siri.store.entries import Entry, Manifest, Role, Store, describe_files, wei
 
 log = logging.getLogger("siri")
 Train = Callable[[StagePlan], Iterator[StepReport]]
+Line = dict[str, Any]
+"""What a step leaves in its checkpoint and in metrics.jsonl."""
 
 
 @dataclass(frozen=True)
@@ -36,18 +38,35 @@ class Chain:
     """Checkpoint -> why the engine at hand cannot go on from it in full; empty when it can."""
 
 
-def travel(chain: Chain, last: int, train: Train) -> Generator[StepReport]:
-    """Go along a chain to step `last`, from the nearest stored key, under the lease of the last one."""
+def travel(chain: Chain, last: int, train: Train) -> Generator[tuple[StepReport, Line]]:
+    """Go along a chain to step `last`, from the nearest stored key, under the lease of the last one.
+
+    Yields what was trained: each step's report, and the line that it leaves in its checkpoint.
+    """
     with chain.store.lease(chain.keys[last]):
         scratch = chain.store.scratch()
         try:
             start = _take_nearest(chain, last, scratch)
-            if start.manifest.step < last:
-                yield from _train_from(chain, start, last, train, scratch)
+            trail = _Trail(chain, start, last, scratch / "start")
+            for report in train(_plan(chain, start, last, scratch)) if start.manifest.step < last else ():
+                line = trail.add(report)
+                if report.checkpoint is not None:
+                    trail.commit(report)
+                yield report, line
+            if trail.step != last and not chain.stop.is_set():
+                raise RuntimeError(f"the engine stopped after step {trail.step} of {last}")
             if chain.store.find(chain.keys[last]) is not None:
                 _remove_rolling(chain, last)
         finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+            chain.store.discard(scratch)
+
+
+def _plan(chain: Chain, start: Entry, last: int, scratch: Path) -> StagePlan:
+    """What the engine is to train: the steps after `start`, and where it saves on the way."""
+    first = start.manifest.step + 1
+    rolling = range(chain.every, last, chain.every)
+    save_at = frozenset(step for step in {*chain.kept, *rolling, last} if first <= step <= last)
+    return StagePlan(scratch / "start", start.manifest.step, last, save_at, scratch / "made", chain.stop)
 
 
 def _take_nearest(chain: Chain, last: int, scratch: Path) -> Entry:
@@ -79,8 +98,8 @@ def _take_nearest(chain: Chain, last: int, scratch: Path) -> Entry:
 def _nearest_start(chain: Chain, last: int, end: int) -> Entry | None:
     """The last stored entry up to `end` that training to `last` can go on from; at `last` itself a model will do."""
     thinned: Entry | None = None
-    for key in reversed(chain.keys[: end + 1]):
-        entry = chain.store.fetch(key)
+    for step in range(end, -1, -1):
+        entry = _fetch(chain, step)
         if entry is None:
             continue
         if entry.full or entry.manifest.step == last:
@@ -88,6 +107,33 @@ def _nearest_start(chain: Chain, last: int, end: int) -> Entry | None:
             return entry
         thinned = thinned or entry
     return None
+
+
+def _fetch(chain: Chain, step: int) -> Entry | None:
+    """The entry of a step; one that says it stands elsewhere is moved aside: what would go on from it is another run.
+
+    Raises InputError when the place is taken by an entry of a newer format.
+    """
+    key = chain.keys[step]
+    entry = chain.store.fetch(key)
+    if entry is None:
+        chain.store.refuse_newer(key)
+        return None
+    reason = _misplaced(chain, entry.manifest, step)
+    if not reason:
+        return entry
+    chain.store.quarantine(key, reason, entry.manifest)
+    return None
+
+
+def _misplaced(chain: Chain, manifest: Manifest, step: int) -> str:
+    """Why a manifest cannot be that of a step of this chain; empty when it can."""
+    if manifest.step != step:
+        return f"its manifest says step {manifest.step}, its key is that of step {step}"
+    before = chain.keys[:step]
+    if step and manifest.parent not in before and "carry" not in manifest.facts:
+        return "its parent is not on its way"
+    return ""
 
 
 def _announce(thinned: Entry | None, start: Entry) -> None:
@@ -109,21 +155,6 @@ def _keep(chain: Chain, entry: Entry, last: int) -> Entry | None:
     return chain.store.promote(entry.manifest.key) if wanted else entry
 
 
-def _train_from(chain: Chain, start: Entry, last: int, train: Train, scratch: Path) -> Iterator[StepReport]:
-    first = start.manifest.step + 1
-    rolling = range(chain.every, last, chain.every)
-    save_at = frozenset(step for step in {*chain.kept, *rolling, last} if first <= step <= last)
-    plan = StagePlan(scratch / "start", start.manifest.step, last, save_at, scratch / "made", chain.stop)
-    trail = _Trail(chain, start, last, plan.start)
-    for report in train(plan):
-        trail.add(report)
-        if report.checkpoint is not None:
-            trail.commit(report)
-        yield report
-    if trail.step != last and not chain.stop.is_set():
-        raise RuntimeError(f"the engine stopped after step {trail.step} of {last}")
-
-
 class _Trail:
     """The lines since the last snapshot, and the rolling checkpoint that a newer one replaces."""
 
@@ -137,13 +168,15 @@ class _Trail:
         self.lines = step_log.read_lines(folder / step_log.STEPS) if resumed else []
         self.responses = step_log.read_lines(folder / step_log.RESPONSES) if resumed else []
 
-    def add(self, report: StepReport) -> None:
-        """Take a step's lines up; a step out of order would be lost or counted twice, so it is refused."""
+    def add(self, report: StepReport) -> Line:
+        """Take a step's lines up, and return its own; a step out of order would be lost or counted twice: refused."""
         if report.step != self.step + 1:
             raise RuntimeError(f"the engine reported step {report.step} after step {self.step}")
         self.step = report.step
-        self.lines.append(step_log.step_line(report, self.chain.keys[report.step]))
+        line = step_log.step_line(report, self.chain.keys[report.step])
+        self.lines.append(line)
         self.responses += step_log.response_lines(report)
+        return line
 
     def commit(self, report: StepReport) -> None:
         """Store the report's checkpoint and drop the rolling one before it."""

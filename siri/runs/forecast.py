@@ -12,7 +12,7 @@ from siri.engines import kind_of
 from siri.home import Home
 from siri.problems.laptop import VOCABULARY
 from siri.runs.catalog import list_runs
-from siri.store.entries import Entry
+from siri.store.entries import CorruptEntryError, Entry
 from siri.store.replicated import open_store
 
 NEWEST = 20
@@ -31,15 +31,23 @@ class Measured:
 
 def measure_store(home: Home, config: RunConfig, numerics: dict[str, Any]) -> Measured:
     """Speed and snapshot size of the newest runs with the config's model size and these numerics."""
-    from siri.runs import step_log  # brings torch, which a preview does without
-
     seconds, tokens, sizes = 0.0, 0.0, []
     for entry in _entries(home, config, numerics):
         sizes.append(entry.size)
-        for line in step_log.read_lines(entry.folder / step_log.STEPS):
+        for line in _lines(entry):
             seconds += line["time/sample"] + line["time/update"]
             tokens += line["rollout/budget"] * line["rollout/tokens"] / line["rollout/length"]
     return Measured(seconds / tokens if tokens else None, sum(sizes) // len(sizes) if sizes else None)
+
+
+def _lines(entry: Entry) -> list[dict[str, Any]]:
+    """An entry's own lines; none of one that is damaged: a forecast moves nothing aside."""
+    from siri.runs import step_log  # brings torch, which a preview does without
+
+    try:
+        return step_log.lines_of(entry)
+    except (OSError, CorruptEntryError):
+        return []
 
 
 @dataclass(frozen=True)

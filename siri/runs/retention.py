@@ -1,26 +1,27 @@
 """Retention by role: what of a store something needs, what may go, and what that frees."""
 
+import re
 import shutil
-import socket
+import time
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import psutil
-from filelock import FileLock, Timeout
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from siri.config import first_mistake, parse_yaml, say_off, validate
 from siri.errors import InputError
 from siri.home import Home
+from siri.processes import file_lock
 from siri.runs import step_log
 from siri.runs.catalog import held_steps, kept_names, list_runs, note_kept
 from siri.runs.run import Run, describe_run
-from siri.store.entries import BusyError, Entry, Store, without_waiting
-from siri.store.tombstones import bury, drop_unnamed, recall, state_bytes, thin
+from siri.store import leases
+from siri.store.entries import BusyError, Entry, Manifest, Store, without_waiting
+from siri.store.entry import size_of
 
 Unneeded = Literal["keep", "thin", "remove"]
 """What becomes of a snapshot that has a name and that nothing needs."""
@@ -53,6 +54,8 @@ class Item:
     why: str
     bytes: int
     place: Path
+    judged: Manifest | None = None
+    """Of an entry: what it was when that was decided; it stays when it is anything else by then."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ def plan(home: Home, queued: Collection[str] = frozenset(), unneeded: Unneeded =
         _need_all(entries, needed)
     names = {key: name for way in ways for key, name in way.names.items()}
     items = [item for key, entry in entries.items() for item in _judge(entry, needed[key], names.get(key), unneeded)]
-    items += [*_rubbish(home.store), *_rubbish(home.store / "evaluations")]
+    items += [*_rubbish(home.store), *_rubbish(home.store / "evaluations"), *_debris(home)]
     stays = sum(entry.size for entry in entries.values())
     return Plan(tuple(items), stays - sum(item.bytes for item in items if item.action != "clear"))
 
@@ -133,15 +136,23 @@ def _branches(ways: list[Way]) -> set[str]:
 
 
 def _ways(home: Home, held: set[str]) -> Iterator[Way]:
-    measuring = home.store / "evaluations" / "leases"
-    busy = any(map(_is_held, measuring.glob("*.lock")))  # which snapshots are read, its leases do not say
+    # Which snapshots are read by an evaluation, its leases do not say.
+    busy = bool(leases.held_keys(home.store / "evaluations" / "leases"))
     runs = list_runs(home)
-    unread = {path.parent for path in home.runs.glob("*/run.json")} - {home.runs / run["id"] for run in runs}
+    unread = {path for path in home.runs.glob("*") if _holds_a_run(path)} - {home.runs / run["id"] for run in runs}
     if unread:
         raise InputError(f"run={min(unread)}: cannot be read, nor what it needs; train it again or move it away")
     for described in runs:
         folder = home.runs / described["id"]
-        yield _way(described, folder, held, busy or _is_held(folder / step_log.FOLLOWING))
+        yield _way(described, folder, held, busy or file_lock.is_held(folder / step_log.FOLLOWING))
+
+
+def _holds_a_run(folder: Path) -> bool:
+    """Whether a folder is a run's, also one whose run.json was lost: what it needs could not be told then."""
+    try:
+        return any(not path.name.startswith(".") for path in folder.iterdir())
+    except (NotADirectoryError, FileNotFoundError):
+        return False
 
 
 def _way(described: Mapping[str, Any], folder: Path, held: set[str], busy: bool) -> Way:
@@ -159,17 +170,7 @@ def _way(described: Mapping[str, Any], folder: Path, held: set[str], busy: bool)
 
 def _held(store: Store) -> set[str]:
     """Keys that a process is making right now."""
-    return {path.stem for path in (store.root / "leases").glob("*.lock") if path.stem != GC and _is_held(path)}
-
-
-def _is_held(lock: Path) -> bool:
-    if not lock.exists():
-        return False
-    try:
-        with FileLock(lock).acquire(timeout=0):
-            return False
-    except Timeout:
-        return True
+    return leases.held_keys(store.root / "leases") - {GC}
 
 
 def _need_all(entries: Mapping[str, Entry], needed: defaultdict[str, set[Reason]]) -> None:
@@ -199,23 +200,50 @@ def _judge(entry: Entry, needed: set[Reason], name: str | None, unneeded: Unneed
         why = (
             f"{name}, needed by nothing" if needed else f"{role} of no run" if role != "rolling" else "rolling, passed"
         )
-        yield Item("remove", key, f"step {entry.manifest.step}: {why}", entry.size, entry.folder)
-    elif needed <= {"named", "alias"} and unneeded == "thin" and entry.full and state_bytes(entry):
+        yield Item("remove", key, f"step {entry.manifest.step}: {why}", entry.size, entry.folder, entry.manifest)
+    elif needed <= {"named", "alias"} and unneeded == "thin" and role == "snapshot" and entry.state_size:
         why = f"step {entry.manifest.step}: {name}, its optimizer and state"
-        yield Item("thin", key, why, state_bytes(entry), entry.folder)
+        yield Item("thin", key, why, entry.state_size, entry.folder, entry.manifest)
 
 
-def _rubbish(store: Path) -> Iterator[Item]:
-    """Corrupt entries that were moved aside, and scratch folders of processes of this machine that have ended."""
-    for path in (store / "corrupt").glob("*"):
-        yield Item("clear", path.name[:12], "corrupt, moved aside", _size(path), path)
-    for path in (store / "scratch").glob(f"{socket.gethostname()}:*"):
-        if not psutil.pid_exists(int(path.name.split(":")[1])):
-            yield Item("clear", path.name[-12:], "left by a process that has ended", _size(path), path)
+def _rubbish(folder: Path) -> Iterator[Item]:
+    """Corrupt entries that were moved aside, and what processes have left that have ended."""
+    if not folder.exists():
+        return
+    for path in Store(folder).left():
+        corrupt = path.parent.name == "corrupt"
+        what, why = (
+            (path.name[:12], "corrupt, moved aside")
+            if corrupt
+            else (path.name[-12:], "left by a process that has ended")
+        )
+        yield Item("clear", what, why, _size(path), path)
+
+
+DAY = 24 * 3600.0
+HALF_WRITTEN = re.compile(r"\..+\.[0-9a-f]{32}")
+ASIDE = re.compile(r".+\.damaged-[0-9a-f]{8}")
+"""What small files are called while they are written, and once they were found damaged."""
+
+
+def _debris(home: Home) -> Iterator[Item]:
+    """Small files that were moved aside, and those of yesterday and before that a killed process has half written."""
+    for path in [*home.runs.glob("*/*"), *home.store.glob("bases/*"), *home.store.glob("removed/*")]:
+        old = HALF_WRITTEN.fullmatch(path.name) and time.time() - _changed(path) > DAY
+        if old or ASIDE.fullmatch(path.name):
+            why = "half written by a process that has ended" if old else "damaged, moved aside"
+            yield Item("clear", path.name, why, size_of(path) + _size(path), path)
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.lstat().st_mtime
+    except FileNotFoundError:
+        return time.time()
 
 
 def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return sum(size_of(path) for path in folder.rglob("*"))
 
 
 GC = "gc"
@@ -233,33 +261,59 @@ def collect(home: Home, queued: Collection[str] = frozenset(), unneeded: Unneede
         return Plan((), 0)
     store = Store(home.store)
     with store.lease(GC):
+        seen = look(home)
         planned = plan(home, queued, unneeded)
-        done = tuple(item for item in planned.items if _carry_out(store, item))
+        done = tuple(carry_out_all(home, store, planned.items, seen, lambda: plan(home, queued, unneeded)))
         for entry in store.entries():
             if not entry.full:
-                drop_unnamed(entry)
+                store.thin(entry.manifest.key)  # whatever a thinning that was killed has left
+    for part in (home.store, home.store / "evaluations"):
+        leases.collect(part / "leases")
     left = sum(item.bytes for item in planned.items if item not in done and item.action != "clear")
     return Plan(done, planned.stays + left)
 
 
+Look = frozenset[tuple[str, int]]
+
+
+def carry_out_all(
+    home: Home, store: Store, items: Iterable[Item], seen: Look, again: Callable[[], Plan]
+) -> Iterator[Item]:
+    """Carry a plan out, item by item; returns those that were.
+
+    Once runs have changed since the plan was made, when `look` gave `seen`, only what a plan of now holds too.
+    """
+    items = still = tuple(items)
+    for item in items:
+        if (now := look(home)) != seen:
+            seen, still = now, again().items
+        if item in still and _carry_out(store, item):
+            yield item
+
+
+def look(home: Home) -> Look:
+    """What changes when a run comes, is given a name or is worked on."""
+    changed = [(str(path), path.stat().st_mtime_ns) for path in (home.runs, *home.runs.glob("*")) if path.exists()]
+    working = leases.held_keys(home.store / "leases") | leases.held_keys(home.store / "evaluations" / "leases")
+    return frozenset([*changed, *((key, 0) for key in working)])
+
+
 def _carry_out(store: Store, item: Item) -> bool:
     if item.action == "clear":
-        shutil.rmtree(item.place, ignore_errors=True)
+        if item.place.parent.name in ("corrupt", "scratch"):
+            Store(item.place.parent.parent).clear(item.place)
+        elif item.place.is_dir():
+            shutil.rmtree(item.place, ignore_errors=True)
+        else:
+            item.place.unlink(missing_ok=True)
         return True
     try:
         with without_waiting(), store.lease(item.what):
-            entry = store.find(item.what)
-            if entry is None:
-                return False
             if item.action == "thin":
-                thin(entry)
-            elif entry.manifest.role == "rolling":
-                store.remove_rolling(item.what)
-            else:
-                bury(store, entry)
+                return store.thin(item.what, item.judged) is not None
+            return store.bury(item.what, item.judged)
     except BusyError:
         return False
-    return True
 
 
 class Policy(BaseModel):
@@ -280,6 +334,8 @@ def read_policy(home: Home) -> Policy:
         return Policy()
     try:
         return Policy.model_validate(parse_yaml(path.read_text(encoding="utf-8"), f"policy={path}"))
+    except UnicodeDecodeError:
+        raise InputError(f"policy={path}: is no text in UTF-8") from None
     except ValidationError as error:
         raise InputError(f"policy={path}: {first_mistake(error, Policy)}") from None
 
@@ -316,7 +372,7 @@ def rolling(run: Run) -> list[Entry]:
 def is_passed(run: Run, name: str) -> bool:
     """Whether a snapshot has been removed and the run has a whole checkpoint behind it: nothing makes it again then."""
     key = run.keys[run.step_of(name)]
-    if run.store.find(key) is not None or recall(run.store, key) is None:
+    if run.store.find(key) is not None or run.store.recall(key) is None:
         return False
     later = (run.store.find(other) for other in run.keys[run.step_of(name) + 1 :])
     return any(entry is not None and entry.full for entry in later)

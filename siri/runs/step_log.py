@@ -1,20 +1,23 @@
 """A run's folder and what is written there: metrics belong to keys, and a run's metrics.jsonl is read off its chain."""
 
+import hashlib
 import json
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from siri.engine import StepReport
-from siri.store.entries import Entry, Store, write_atomically
-from siri.store.tombstones import recall
+from siri.store.entries import CorruptEntryError, Entry, Store, write_atomically
+from siri.store.files import parse_json
 
 STEPS = "steps.jsonl"
 RESPONSES = "responses.jsonl"
 METRICS = "metrics.jsonl"
 FOLLOWING = "following.lock"
 """In a run's folder: a lock that a process holds for as long as it trains the run."""
+log = logging.getLogger("siri")
 
 
 def step_line(report: StepReport, key: str) -> dict[str, Any]:
@@ -39,31 +42,67 @@ def append_line(path: Path, line: dict[str, Any]) -> None:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """All JSON lines of a file; an unfinished last line, left by a crash, is not one."""
-    return _parse(path) if path.exists() else []
+    """All JSON lines of a file; an unfinished last line, left by a crash, is not one.
+
+    Other lines that are no JSON objects are left out, with a warning.
+    """
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        return []
+    whole = [line for line in text.splitlines(keepends=True) if line.endswith(b"\n")]
+    lines = [found for line in whole if (found := _parse(line)) is not None]
+    if len(lines) < len(whole):
+        log.warning("%s is damaged: %d of its lines cannot be read and are left out", path, len(whole) - len(lines))
+    return lines
 
 
-def _parse(path: Path) -> list[dict[str, Any]]:
-    text = path.read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        found = parse_json(line)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def lineage(store: Store, entry: Entry) -> list[Entry]:
     """The entries that an entry's steps are spread over, from the first to itself; of removed ones what they left."""
-    chain = [entry]
+    chain, keys = [entry], {entry.manifest.key}
     while (parent := chain[-1].manifest.parent) is not None:
-        found = store.find(parent) or recall(store, parent)
-        if found is None:
+        found = store.find(parent) or store.recall(parent)
+        if found is None or found.manifest.step > chain[-1].manifest.step or parent in keys:  # no way leads back
             break
         chain.append(found)
+        keys.add(parent)
     return chain[::-1]
 
 
 def history(store: Store, entry: Entry, name: str = STEPS) -> Iterator[dict[str, Any]]:
     """The lines of every step up to an entry, along its chain; a trunk's lines are every branch's too.
 
-    Raises FileNotFoundError when an entry is gone by now: perhaps a newer rolling checkpoint has taken its place.
+    Raises FileNotFoundError when an entry is gone by now: perhaps a newer rolling checkpoint has taken its place; and
+    CorruptEntryError when lines are not those of their manifest.
     """
     for ancestor in lineage(store, entry):
-        if name in ancestor.manifest.files:  # a base has no steps
-            yield from _parse(ancestor.folder / name)
+        yield from lines_of(ancestor, name)
+
+
+def lines_of(entry: Entry, name: str = STEPS) -> list[dict[str, Any]]:
+    """The lines that an entry holds itself, checked; a base has none. Raises as `history` does."""
+    if name not in entry.manifest.files:
+        return []
+    content = (entry.folder / name).read_bytes()
+    if hashlib.sha256(content).hexdigest() != entry.manifest.files[name]:
+        raise CorruptEntryError(f"{name} has another checksum")
+    lines = [line for line in map(_parse, content.splitlines()) if line is not None and _is_line(line, name)]
+    if len(lines) < len(content.splitlines()):
+        raise CorruptEntryError(f"{name} holds what is no line")
+    return lines
+
+
+def _is_line(line: dict[str, Any], name: str) -> bool:
+    """Whether a JSON object can be a line: of a step, numbers by name, and the step's key."""
+    if name != STEPS:
+        return type(line.get("step")) is int
+    numbers = [type(value) in (int, float) for member, value in line.items() if member != "key"]
+    return type(line.get("step")) is int and isinstance(line.get("key"), str) and "time" in line and all(numbers)

@@ -1,149 +1,118 @@
-"""The store of checkpoints and snapshots: input-addressed, atomic, checksummed, verified on read; and its leases."""
+"""The store of checkpoints and snapshots: input-addressed, atomic, checksummed, verified on read; and its leases.
 
-import errno
-import hashlib
-import json
+All that becomes of an entry happens here, each transition under the entry's one lock and on its manifest of that
+moment, whatever the caller has read before:
+
+    absent ──commit──▶ rolling ──promote, commit──▶ snapshot ──thin──▶ thinned ──commit──▶ snapshot (restored)
+    absent ──commit──▶ base, evaluation, snapshot
+    rolling ──remove──▶ absent;  snapshot, thinned ──remove──▶ removed: its lines stay (see tombstones)
+    any, damaged ──▶ quarantined: moved aside, and absent
+"""
+
 import logging
 import os
-import re
 import shutil
-import socket
-import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path, PurePosixPath
-from typing import Any, Literal
-
-import psutil
-from filelock import FileLock, Timeout
-from safetensors import SafetensorError
+from dataclasses import replace
+from pathlib import Path
 
 from siri.errors import InputError
-
-FORMAT = 1
-"""Version of the store's layout; a store of a newer version is refused."""
-WEIGHTS = "model.safetensors"
-"""The weights of a model in one file; larger ones are shards and an index that says which tensor lies where."""
-INDEX = f"{WEIGHTS}.index.json"
-SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
-MANIFEST = "manifest.json"
-STATE = ("optimizer.safetensors", "method.json")
-"""Files that only going on needs; what else an engine keeps for that is called `state.…`."""
-Role = Literal["base", "rolling", "snapshot", "thinned", "evaluation"]
-"""A thinned snapshot has its model still, and nothing that training goes on from."""
+from siri.processes import file_lock
+from siri.store import leases
+from siri.store.entry import Entry as Entry
+from siri.store.files import describe_files as describe_files
+from siri.store.files import explain_write_error as explain_write_error
+from siri.store.files import file_sha256 as file_sha256
+from siri.store.files import flush, link_or_copy, read_small
+from siri.store.files import full_disk_explained as full_disk_explained
+from siri.store.files import write_atomically as write_atomically
+from siri.store.leases import BusyError as BusyError
+from siri.store.leases import waits as waits
+from siri.store.leases import without_waiting as without_waiting
+from siri.store.manifest import FORMAT as FORMAT
+from siri.store.manifest import INDEX as INDEX
+from siri.store.manifest import MANIFEST as MANIFEST
+from siri.store.manifest import STATE as STATE
+from siri.store.manifest import WEIGHTS as WEIGHTS
+from siri.store.manifest import CorruptEntryError as CorruptEntryError
+from siri.store.manifest import Manifest as Manifest
+from siri.store.manifest import NewerFormatError, check, check_format, format_text, is_key, parse_manifest
+from siri.store.manifest import Role as Role
+from siri.store.manifest import is_weights as is_weights
+from siri.store.manifest import weights_sha256 as weights_sha256
+from siri.store.scratch import Scratch, discard
+from siri.store.tombstones import is_state, leave_lines, recall
 
 log = logging.getLogger("siri")
-
-
-class CorruptEntryError(Exception):
-    """An entry whose files are not what its manifest says."""
-
-
-class BusyError(Exception):
-    """Another process holds a lease, and this one has better to do than wait; names the key."""
-
-
-_WAITS = ContextVar("waits", default=True)
-
-
-def waits() -> bool:
-    """Whether a lease that is held elsewhere is waited for here."""
-    return _WAITS.get()
-
-
-@contextmanager
-def without_waiting() -> Iterator[None]:
-    """In this block a lease that another process holds raises BusyError at once: a place among few is not idled in."""
-    token = _WAITS.set(False)
-    try:
-        yield
-    finally:
-        _WAITS.reset(token)
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What an entry is: its place in the chain and the checksums of its files."""
-
-    key: str
-    step: int
-    parent: str | None
-    """Key of the snapshot that its stage started from; None for a base and for an initialisation."""
-    role: Role
-    weights_sha256: str
-    files: Mapping[str, str]
-    """Path in the entry's folder -> sha256."""
-    facts: Mapping[str, Any]
-    """What is worth knowing and is not verified: budget, numerics, the run that made it, time."""
-    format: int = FORMAT
-
-    def __post_init__(self) -> None:
-        """Raise ValueError when a file's name leads out of the entry's folder."""
-        for name in self.files:
-            path = PurePosixPath(name)
-            if name != path.as_posix() or not path.parts or not {"..", "/"}.isdisjoint(path.parts):
-                raise ValueError(f"{name!r} is no file name")
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A stored checkpoint: the folder that holds it, and its manifest."""
-
-    folder: Path
-    manifest: Manifest
-
-    @property
-    def full(self) -> bool:
-        """Whether training can go on from it."""
-        return self.manifest.role != "thinned"
-
-    @property
-    def size(self) -> int:
-        """Bytes on disk."""
-        return sum((self.folder / name).stat().st_size for name in self.manifest.files)
 
 
 class Store:
     """Entries by key, below one folder. An entry is there in full or not at all: it appears by one rename."""
 
     def __init__(self, root: Path) -> None:
-        """Open or make the store. Raises InputError for a store of a newer version or a place that can't be written."""
+        """Open or make the store. Raises InputError for a store of another version or a place that can't be written."""
         self.root = root
         try:
             for name in ("entries", "leases", "scratch", "corrupt"):
                 (root / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"store={root}: cannot be written: {error.strerror}") from None
+        self._named: set[str] = set()
+        self._scratch = Scratch(root / "scratch", root / "leases" / "scratch.role")
         self._check_format()
 
     def _check_format(self) -> None:
         path = self.root / "format.json"
         if not path.exists():
-            write_atomically(path, json.dumps({"format": FORMAT}))
-        try:
-            found = int(json.loads(path.read_text())["format"])
-        except (OSError, ValueError, TypeError, KeyError):
-            mend = json.dumps({"format": FORMAT})
-            raise InputError(f"store={self.root}: format.json cannot be read; it should hold {mend}") from None
-        if found > FORMAT:
-            raise InputError(f"store={self.root}: made by a newer SIRI (format {found}); this one reads up to {FORMAT}")
+            write_atomically(path, format_text())
+        check_format(read_small(path), f"store={self.root}")
 
     def _folder(self, key: str) -> Path:
         return self.root / "entries" / key[:2] / key
 
+    # Reading
+
     def find(self, key: str) -> Entry | None:
-        """The entry of a key, its files unverified; None when there is none."""
+        """The entry of a key, its files unverified; None when there is none.
+
+        One whose manifest is damaged is moved aside; one of a newer format is left alone, and named in a warning.
+        """
+        try:
+            return self._read(key)
+        except CorruptEntryError as error:
+            with self._transition(key):
+                return self._sound_or_quarantined(key, str(error))
+
+    def _read(self, key: str) -> Entry | None:
+        """As `find`; raises CorruptEntryError for a damaged manifest."""
         path = self._folder(key) / MANIFEST
         try:
-            return Entry(path.parent, Manifest(**json.loads(path.read_text())))
-        except FileNotFoundError:
+            return Entry(path.parent, parse_manifest(read_small(path), key))
+        except (FileNotFoundError, NotADirectoryError):
             return None
-        except (ValueError, TypeError):  # no JSON, no UTF-8, or other fields
-            self._quarantine(key, "its manifest cannot be read")
+        except NewerFormatError as error:
+            self._name_newer(key, str(error), path.parent)
             return None
+        except (OSError, ValueError) as error:
+            raise CorruptEntryError(f"its manifest cannot be read: {error}") from None
+
+    def _name_newer(self, key: str, reason: str, place: object) -> None:
+        """Say once that an entry is left alone."""
+        if f"{key} {place}" not in self._named:
+            self._named.add(f"{key} {place}")
+            log.warning("snapshot %s in %s: %s: left alone", key[:12], place, reason)
+
+    def refuse_newer(self, key: str) -> None:
+        """Raise InputError when the place of a key is taken by an entry of a newer format: nothing can be put there."""
+        path = self._folder(key) / MANIFEST
+        try:
+            parse_manifest(read_small(path), key)
+        except NewerFormatError as error:
+            raise InputError(f"snapshot {key[:12]}: {error}; update SIRI, or use another work folder") from None
+        except (CorruptEntryError, OSError, ValueError):
+            return
 
     def fetch(self, key: str) -> Entry | None:
         """As `find`; a store that others share looks at theirs too."""
@@ -164,7 +133,8 @@ class Store:
     def entries(self) -> Iterator[Entry]:
         """All entries, unverified."""
         for path in sorted((self.root / "entries").glob(f"*/*/{MANIFEST}")):
-            entry = self.find(path.parent.name)
+            key = path.parent.name
+            entry = self.find(key) if is_key(key) else None
             if entry is not None:
                 yield entry
 
@@ -176,10 +146,8 @@ class Store:
         try:
             verify(entry)
         except CorruptEntryError as error:
-            if self.find(key) == entry:  # else it was removed or promoted while it was read: look again
-                self._quarantine(key, str(error))
-                return None
-            return self.verified(key)
+            with self._transition(key):
+                return self._sound_or_quarantined(key, str(error))
         return entry
 
     def checkout(self, entry: Entry, folder: Path) -> None:
@@ -187,222 +155,242 @@ class Store:
         folder.mkdir(parents=True)
         for name in entry.manifest.files:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            _link_or_copy(entry.folder / name, folder / name)
+            link_or_copy(entry.folder / name, folder / name)
+
+    # Transitions
+
+    @contextmanager
+    def _transition(self, key: str) -> Iterator[None]:
+        """The one lock of an entry, held while it is decided what becomes of it: for moments, unlike a lease."""
+        try:
+            with file_lock.held(self.root / "leases" / f"{key}.role"):
+                yield
+        except OSError as error:
+            raise explain_write_error(error, self.root) from None
 
     def commit(self, folder: Path, manifest: Manifest) -> Entry:
         """Move a finished folder into the store under the manifest's key; an entry that is there already stays.
 
-        One that stays is a snapshot from now on if this one would be.
-
-        Raises InputError when the disk is full; nothing is left behind then.
+        One that stays is a snapshot from now on if this one would be; a thinned one of the same weights gets its state
+        back. Nothing is left behind when this fails: InputError for a full disk, ValueError for a manifest that
+        nobody could read.
         """
         target = self._folder(manifest.key)
         try:
-            (folder / MANIFEST).write_text(json.dumps(asdict(manifest), indent=1))
-            for path in folder.rglob("*"):
-                _flush(path)
+            (folder / MANIFEST).write_text(manifest.text())
+            check(manifest)
+            for path in (*folder.rglob("*"), folder):
+                flush(path)
             target.parent.mkdir(parents=True, exist_ok=True)
-            with self._role_lock(manifest.key):
-                stored = self._appear(folder, manifest.key)
-                if stored is not None and manifest.role == "snapshot":
-                    stored = self._promoted(stored)
-            _flush(target.parent)
+            with self._transition(manifest.key):
+                entry = self._take_in(folder, manifest)
+            flush(target.parent)
         except OSError as error:
-            shutil.rmtree(folder, ignore_errors=True)
             raise explain_write_error(error, self.root) from None
-        return stored or Entry(target, manifest)
-
-    def _restore(self, thinned: Entry, folder: Path, made: Manifest) -> Entry:
-        """Give a thinned snapshot that was made again its state back; other weights leave it as evaluations know it."""
-        entry = thinned
-        if made.weights_sha256 == thinned.manifest.weights_sha256:
-            missing = {name: sha for name, sha in made.files.items() if name not in thinned.manifest.files}
-            for name in missing:
-                (thinned.folder / name).unlink(missing_ok=True)
-                _link_or_copy(folder / name, thinned.folder / name)
-                _flush(thinned.folder / name)
-            whole = replace(thinned.manifest, role="snapshot", files={**thinned.manifest.files, **missing})
-            write_atomically(thinned.folder / MANIFEST, json.dumps(asdict(whole), indent=1))
-            entry = Entry(thinned.folder, whole)
-        shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            self.discard(folder)
         return entry
 
-    def _appear(self, folder: Path, key: str) -> Entry | None:
-        """Rename a finished folder to its place; the entry that stands there already, if one does."""
+    def _take_in(self, folder: Path, manifest: Manifest) -> Entry:
+        """Under the lock: let a finished folder appear, or what stands in its place become what it is to be."""
+        key = manifest.key
         try:
-            os.rename(folder, self._folder(key))
-        except OSError as error:
-            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
-                raise
-            stored = self.find(key)
-            if stored is not None and not stored.full:
-                made = Manifest(**json.loads((folder / MANIFEST).read_text()))
-                return self._restore(stored, folder, made)
-            if stored is not None:
-                shutil.rmtree(folder, ignore_errors=True)
-                return stored
+            stored = self._read(key)
+        except CorruptEntryError as error:
+            self._quarantine(key, str(error))
+            stored = None
+        if stored is None:
+            self.refuse_newer(key)
             if self._folder(key).exists():
                 self._quarantine(key, "it has no manifest")
             os.rename(folder, self._folder(key))
-        return None
+            return Entry(self._folder(key), manifest)
+        if not stored.full:
+            return self._restored(stored, folder, manifest)
+        return self._promoted(stored) if manifest.role == "snapshot" else stored
+
+    def _restored(self, thinned: Entry, folder: Path, made: Manifest) -> Entry:
+        """A thinned snapshot that was made again gets its state back; other weights leave it as evaluations know it."""
+        if made.weights_sha256 != thinned.manifest.weights_sha256:
+            return thinned
+        missing = {name: sha for name, sha in made.files.items() if name not in thinned.manifest.files}
+        for name in missing:
+            (thinned.folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (thinned.folder / name).unlink(missing_ok=True)
+            link_or_copy(folder / name, thinned.folder / name)
+            flush(thinned.folder / name)
+        return self._become(
+            thinned, replace(thinned.manifest, role="snapshot", files={**thinned.manifest.files, **missing})
+        )
+
+    def _become(self, entry: Entry, manifest: Manifest) -> Entry:
+        """Under the lock: replace an entry's manifest."""
+        write_atomically(entry.folder / MANIFEST, manifest.text())
+        return Entry(entry.folder, manifest)
 
     def promote(self, key: str) -> Entry | None:
         """Keep a rolling checkpoint as a snapshot; None when it is gone, replaced by that of a later step."""
-        with self._role_lock(key):
-            entry = self.find(key)
+        with self._transition(key):
+            entry = self._present(key)
             return None if entry is None else self._promoted(entry)
 
     def _promoted(self, entry: Entry) -> Entry:
         if entry.manifest.role != "rolling":
             return entry
-        manifest = replace(entry.manifest, role="snapshot")
-        write_atomically(entry.folder / MANIFEST, json.dumps(asdict(manifest), indent=1))
-        return Entry(entry.folder, manifest)
+        return self._become(entry, replace(entry.manifest, role="snapshot"))
 
-    def remove_rolling(self, key: str) -> None:
-        """Remove a checkpoint unless it is, by now, a snapshot: another run on the same trunk may have made it one."""
-        with self._role_lock(key):
-            entry = self.find(key)
-            if entry is not None and entry.manifest.role == "rolling":
-                self.remove(key)
+    def thin(self, key: str, judged: Manifest | None = None) -> Entry | None:
+        """Drop what only going on needs of a snapshot; None when it is none, or not any more what was judged.
 
-    @contextmanager
-    def _role_lock(self, key: str) -> Iterator[None]:
-        """Held while it is decided whether a checkpoint stays: for moments only, unlike a lease."""
-        with FileLock(self.root / "leases" / f"{key}.role"):
-            yield
+        The manifest goes first: what it names is there, whenever this is killed.
+        """
+        with self._transition(key):
+            entry = self._present(key, judged)
+            if entry is None or entry.manifest.role not in ("snapshot", "thinned"):
+                return None
+            if entry.full:
+                files = {name: sha for name, sha in entry.manifest.files.items() if not is_state(name)}
+                entry = self._become(entry, replace(entry.manifest, role="thinned", files=files))
+            _drop_unnamed(entry)
+            return entry
+
+    def bury(self, key: str, judged: Manifest | None = None) -> bool:
+        """Remove an entry; the lines of a snapshot stay, since those of later ones go on from them.
+
+        Whether it was removed: not when it is gone, or not any more what was judged.
+        """
+        with self._transition(key):
+            entry = self._present(key, judged)
+            if entry is None:
+                return False
+            if entry.manifest.role != "rolling":
+                leave_lines(self.remains(key), entry.folder, entry.manifest, self.scratch)
+            self._remove(key)
+            return True
+
+    def remove_rolling(self, key: str, judged: Manifest | None = None) -> bool:
+        """Remove a checkpoint unless it is, by now, a snapshot: another run on the same trunk may have made it one.
+
+        Whether it was removed.
+        """
+        if self.find(key) is None:
+            return False
+        with self._transition(key):
+            entry = self._present(key, judged)
+            if entry is None or entry.manifest.role != "rolling":
+                return False
+            self._remove(key)
+            return True
 
     def remove(self, key: str) -> None:
-        """Remove an entry, at once for all who look, then its files."""
+        """Remove an entry and leave nothing: another one is to take its place."""
+        with self._transition(key):
+            self._remove(key)
+
+    def _present(self, key: str, judged: Manifest | None = None) -> Entry | None:
+        """Under the lock: the entry as it is now; None when it is gone, damaged, or not what was judged."""
+        try:
+            entry = self._read(key)
+        except CorruptEntryError as error:
+            self._quarantine(key, str(error))
+            return None
+        return entry if entry is None or judged is None or entry.manifest == judged else None
+
+    def _remove(self, key: str) -> None:
+        """Under the lock: at once for all who look, then the files."""
         grave = self.scratch()
         try:
             os.rename(self._folder(key), grave / key)
         except FileNotFoundError:
             return
         finally:
-            shutil.rmtree(grave, ignore_errors=True)
+            self.discard(grave)
 
-    def scratch(self) -> Path:
-        """A new empty folder on the store's own file system; those of dead processes of this machine are cleared."""
-        host = socket.gethostname()
-        for path in (self.root / "scratch").glob(f"{host}:*"):
-            if not psutil.pid_exists(int(path.name.split(":")[1])):
-                shutil.rmtree(path, ignore_errors=True)
-        folder = self.root / "scratch" / f"{host}:{os.getpid()}:{uuid.uuid4().hex}"
-        folder.mkdir(parents=True)
-        return folder
+    def quarantine(self, key: str, reason: str, judged: Manifest) -> None:
+        """Move an entry aside that is not what its place says, unless it is another one by now."""
+        with self._transition(key):
+            entry = self._present(key, judged)
+            if entry is not None:
+                self._quarantine(key, reason)
+
+    def _sound_or_quarantined(self, key: str, reason: str) -> Entry | None:
+        """Under the lock: look again, since an entry may have been removed and made again while it was read.
+
+        The entry if it is sound by now; a damaged one is moved aside: None.
+        """
+        try:
+            entry = self._read(key)
+            if entry is not None:
+                verify(entry)
+        except CorruptEntryError as error:
+            self._quarantine(key, str(error) or reason)
+            return None
+        return entry
 
     def _quarantine(self, key: str, reason: str) -> None:
         try:
-            os.rename(self._folder(key), self.root / "corrupt" / f"{key}-{time.time_ns()}")
+            os.rename(self._folder(key), self.root / "corrupt" / f"{key}-{uuid.uuid4().hex}")
         except FileNotFoundError:  # another process has moved or removed it
             return
         log.warning("snapshot %s is corrupt (%s): moved aside, it will be made again", key[:12], reason)
 
+    def recall(self, key: str) -> Entry | None:
+        """What a removed snapshot has left: its manifest and lines; None when it never was one."""
+        found = recall(self.remains(key), key)
+        return None if found is None else Entry(self.remains(key), found)
+
+    # Working folders and leases
+
+    def scratch(self) -> Path:
+        """A new empty folder on the store's own file system; those of dead processes of this machine are cleared."""
+        try:
+            return self._scratch.new()
+        except OSError as error:
+            raise explain_write_error(error, self.root) from None
+
+    def discard(self, folder: Path) -> None:
+        """Give a working folder up."""
+        discard(folder)
+
+    def left(self) -> list[Path]:
+        """Working folders that processes have left which have ended, and what was moved aside."""
+        return [*(self.root / "corrupt").glob("*"), *self._scratch.left()]
+
+    def clear(self, folder: Path) -> None:
+        """Remove a folder that `left` named."""
+        if folder.parent == self.root / "corrupt":
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            self._scratch.clear(folder)
+
     @contextmanager
     def lease(self, key: str) -> Iterator[None]:
-        """Hold the right to make one entry; others wait here, unless they do so `without_waiting`.
-
-        The lock is the system's: it dies with its holder.
-        """
-        lock = FileLock(self.root / "leases" / f"{key}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            if not waits():
-                raise BusyError(key) from None
-            log.warning("waiting: another process is making %s", key[:12])
-            lock.acquire()
-        try:
+        """Hold the right to make one entry; others wait here, unless they do so `without_waiting`."""
+        with leases.hold(self.root / "leases", key):
             yield
-        finally:
-            lock.release()
-
-
-def describe_files(folder: Path) -> dict[str, str]:
-    """Path in the folder -> sha256 of every file in it and its sub-folders; hidden sub-folders are passed over."""
-    found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-    return {name: file_sha256(found[name]) for name in sorted(found) if "/." not in f"/{name.rpartition('/')[0]}"}
-
-
-def is_weights(name: str) -> bool:
-    """Whether a file of an entry is the model's weights, or one of the shards and the index that they are in."""
-    return name in (WEIGHTS, INDEX) or SHARD.fullmatch(name) is not None
-
-
-def weights_sha256(files: Mapping[str, str]) -> str:
-    """One sha256 for the weights of an entry from its files (name -> sha256): the file's own, else that of all shards.
-
-    Raises ValueError when there are none.
-    """
-    shards = {name: sha for name, sha in sorted(files.items()) if is_weights(name)}
-    if not shards:
-        raise ValueError(f"no weights among {', '.join(files)}")
-    return shards.get(WEIGHTS) or hashlib.sha256(json.dumps(shards).encode()).hexdigest()
-
-
-def file_sha256(path: Path) -> str:
-    """sha256 of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def verify(entry: Entry) -> None:
-    """Raise CorruptEntryError unless every file has the checksum of its manifest."""
+    """Raise CorruptEntryError unless every file is one, with the checksum of its manifest."""
     for name, expected in entry.manifest.files.items():
+        path = entry.folder / name
+        if path.is_symlink():
+            raise CorruptEntryError(f"{name} is a link")
         try:
-            found = file_sha256(entry.folder / name)
+            found = file_sha256(path)
         except FileNotFoundError:
             raise CorruptEntryError(f"{name} is missing") from None
+        except PermissionError as error:
+            raise explain_write_error(error, path) from None
+        except OSError as error:
+            raise CorruptEntryError(f"{name} cannot be read: {error.strerror}") from None
         if found != expected:
             raise CorruptEntryError(f"{name} has another checksum")
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a small file so that readers see the old text or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())  # or a crash of the machine may leave the new name without its text
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise explain_write_error(error, path.parent) from None
-
-
-@contextmanager
-def full_disk_explained(place: Path) -> Iterator[None]:
-    """Whatever writes below `place` in this block: a full disk ends it with one line, not with a traceback."""
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        explained = explain_write_error(error, place)
-        if explained is error:
-            raise
-        raise explained from None
-
-
-def explain_write_error(error: Exception, place: Path) -> Exception:
-    """A full disk is the user's to mend, one line; any other error stays what it is."""
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    if full or (isinstance(error, SafetensorError) and f"os error {errno.ENOSPC}" in str(error)):
-        return InputError(f"disk full: {place} has no room left; free some and run the same command to go on")
-    return error
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _drop_unnamed(entry: Entry) -> None:
+    """Remove files of an entry that its manifest does not name: a thinning that was killed left them."""
+    for path in entry.folder.rglob("*"):
+        name = path.relative_to(entry.folder).as_posix()
+        if not path.is_dir() and name not in (*entry.manifest.files, MANIFEST):
+            path.unlink(missing_ok=True)

@@ -1,23 +1,30 @@
 """The store of a machine that shares its snapshots with others: a folder here, a depot behind it."""
 
-import json
 import logging
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from siri.home import Home
-from siri.store.entries import MANIFEST, BusyError, Entry, Manifest, Role, Store, describe_files, waits
+from siri.store import tombstones
+from siri.store.entries import BusyError, CorruptEntryError, Entry, Manifest, Role, Store, describe_files, waits
+from siri.store.manifest import NewerFormatError, parse_manifest
 from siri.store.remote import Claim, Depot, UnreachableError, open_depot
+from siri.store.tombstones import is_state
 
 STORE_URL = "SIRI_STORE"
 """Environment variable: where machines share their snapshots, any fsspec URL with exclusive create; unset, nowhere."""
+TRUST = "SIRI_TRUST_STORE"
+"""Environment variable: `1` where everybody who can write to the shared store may run code here."""
+CODE = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".py", ".so")
+"""How files are called that are code, or are loaded by unpickling them."""
 WAIT_SECONDS = 2.0
 """Between two looks whether another machine has given a lease back."""
+LOOKS, LOOK_SECONDS = 3, 0.3
+"""How often a manifest is read, and seconds between, before it is taken for damaged and not for half written."""
 SHARED: tuple[Role, ...] = ("base", "snapshot", "evaluation")
 """What `share` sends; rolling checkpoints are sent when they are made, or not at all."""
 
@@ -50,6 +57,7 @@ class SharedStore(Store):
     def __init__(self, root: Path, depot: Depot) -> None:
         super().__init__(root)
         self.depot = depot
+        self._refused: set[str] = set()
 
     def fetch(self, key: str) -> Entry | None:
         """The entry of a key, brought here when only the depot has it, or has it in full; its files unverified."""
@@ -60,48 +68,96 @@ class SharedStore(Store):
         manifest = self._told(key) if key in self.depot.known() else None
         if manifest is None:
             return None
+        if (manifest := self._without_code(manifest)) is None:
+            return None
         folder = self.scratch()
         try:
-            if not self.depot.get(key, manifest.files, folder):
-                if self._told(key) is not None:  # it stands there without its files: nobody could ever bring it
-                    self._drop_corrupt(key)
-                return None  # else a later one has replaced it meanwhile
-            if describe_files(folder) != manifest.files:
-                self._drop_corrupt(key)
+            if not self._download(manifest, folder):
                 return None
-            self._bring_lines(manifest.parent)
+            self._bring_lines(manifest)
             return super().commit(folder, manifest)
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            self.discard(folder)
+
+    def _without_code(self, manifest: Manifest) -> Manifest | None:
+        """What of an entry may be brought: what runs code when it is loaded stays where it is.
+
+        A snapshot comes without its state then, a rolling checkpoint, which is nothing without, not at all.
+        """
+        if os.environ.get(TRUST) == "1" or not any(name.endswith(CODE) for name in manifest.files):
+            return manifest
+        kept = {name: sha for name, sha in manifest.files.items() if not is_state(name)}
+        weights_alone = manifest.role == "snapshot" and not any(name.endswith(CODE) for name in kept)
+        if manifest.key not in self._refused:
+            self._refused.add(manifest.key)
+            log.warning(
+                "snapshot %s in %s holds files that run code when they are loaded: %s; "
+                "%s=1 brings it all, where everybody who writes there is trusted",
+                manifest.key[:12], self.depot.shown,
+                "its weights alone are brought" if weights_alone else "it is not brought", TRUST,
+            )  # fmt: skip
+        if not weights_alone or self.find(manifest.key) is not None:
+            return None
+        return replace(manifest, role="thinned", files=kept)
+
+    def _download(self, manifest: Manifest, folder: Path) -> bool:
+        """Bring an entry's files into a folder; whether they are what its manifest says, else nobody has use for it."""
+        for _ in range(2):  # what was cut short on its way is no reason to drop what others rely on
+            if not self.depot.get(manifest.key, manifest.files, folder):
+                if self._told(manifest.key) is not None:  # it stands there without its files
+                    self._drop_corrupt(manifest.key, "files are missing")
+                return False  # else a later one has replaced it meanwhile
+            if describe_files(folder) == manifest.files:
+                return True
+        self._drop_corrupt(manifest.key, "a file has another checksum")
+        return False
 
     def _told(self, key: str) -> Manifest | None:
-        """What the depot says of an entry; None when there is none that can be read."""
-        text = self.depot.manifest(key)
-        try:
-            return None if text is None else Manifest(**json.loads(text))
-        except (ValueError, TypeError):  # no JSON, other fields, or files that would lie elsewhere
-            self._drop_corrupt(key)
-            return None
+        """What the depot says of an entry; None when there is none that this version can read."""
+        reason, seen = "", None
+        for _ in range(LOOKS):
+            text = self.depot.manifest(key)
+            try:
+                return None if text is None else parse_manifest(text, key)
+            except NewerFormatError as error:
+                self._name_newer(key, str(error), self.depot.shown)
+                return None
+            except CorruptEntryError as error:
+                if text == seen:
+                    break
+                reason, seen = str(error), text
+            time.sleep(LOOK_SECONDS)  # it may be being written: not every backend writes in one go
+        self._drop_corrupt(key, reason)
+        return None
 
-    def _drop_corrupt(self, key: str) -> None:
+    def _drop_corrupt(self, key: str, reason: str) -> None:
         self.depot.remove(key)
-        log.warning("snapshot %s is corrupt in %s: removed, it will be made again", key[:12], self.depot.shown)
+        log.warning(
+            "snapshot %s is corrupt in %s (%s): removed, it will be made again", key[:12], self.depot.shown, reason
+        )
 
-    def _bring_lines(self, key: str | None) -> None:
+    def _bring_lines(self, manifest: Manifest) -> None:
         """Bring the lines of the snapshots before one that was brought: metrics are read along the chain."""
-        while key is not None and self.find(key) is None and not self.remains(key).exists():
-            manifest = self._told(key)
-            if manifest is None:
+        after, seen = manifest, {manifest.key}
+        while (key := after.parent) is not None and self.find(key) is None and self.recall(key) is None:
+            found = self._told(key)
+            if found is None or found.step > after.step or key in seen:  # no way leads back
                 return
-            lines = {name: sha for name, sha in manifest.files.items() if name.endswith(".jsonl")}
-            folder = self.scratch()
-            if lines and self.depot.get(key, lines, folder):
-                (folder / MANIFEST).write_text(json.dumps(asdict(replace(manifest, files=lines)), indent=1))
-                self.remains(key).parent.mkdir(exist_ok=True)
-                with suppress(OSError):  # another process was first
-                    os.rename(folder, self.remains(key))
-            shutil.rmtree(folder, ignore_errors=True)
-            key = manifest.parent
+            self._bring_lines_of(found)
+            after = found
+            seen.add(key)
+
+    def _bring_lines_of(self, manifest: Manifest) -> None:
+        left = tombstones.lines_of(manifest)
+        folder = self.scratch()
+        try:
+            brought = bool(left.files) and self.depot.get(manifest.key, left.files, folder)
+            if brought and describe_files(folder) == left.files:
+                with self._transition(manifest.key):
+                    if self.recall(manifest.key) is None:  # else another process was first
+                        tombstones.put(self.remains(manifest.key), folder, left)
+        finally:
+            self.discard(folder)
 
     def commit(self, folder: Path, manifest: Manifest) -> Entry:
         """As Store does, and send it; where the depot cannot be reached that is said, and `share` does it later."""
@@ -111,12 +167,11 @@ class SharedStore(Store):
         """Send an entry; one of other weights that is in the depot already takes its place here."""
         key, manifest = entry.manifest.key, entry.manifest
         try:
-            if self.depot.put(entry.folder, key, manifest.files, _text(manifest)):
+            if self.depot.put(entry.folder, key, manifest.files, manifest.text()):
                 return entry
             theirs = self._told(key)
             if theirs is not None and theirs.weights_sha256 != manifest.weights_sha256:
-                self.remove(key)
-                return self._bring(key) or entry
+                return self._take_theirs(theirs) or entry
             if manifest.role == "snapshot":
                 self.promote(key)
         except UnreachableError as error:
@@ -124,6 +179,19 @@ class SharedStore(Store):
         except FileNotFoundError:
             pass  # a later checkpoint has taken its place meanwhile
         return entry
+
+    def _take_theirs(self, theirs: Manifest) -> Entry | None:
+        """Put the depot's entry in the place of one of other weights; only when it is here is ours removed."""
+        if self._without_code(theirs) != theirs:
+            return None
+        folder = self.scratch()
+        try:
+            if not self._download(theirs, folder):
+                return None
+            self.remove(theirs.key)
+            return super().commit(folder, theirs)
+        finally:
+            self.discard(folder)
 
     def share(self) -> int:
         """Send every entry that is here and not in the depot in its role, rolling checkpoints aside; how many."""
@@ -144,29 +212,32 @@ class SharedStore(Store):
             with self._deciding(key):
                 there = self._told(key)
                 if there is not None and there.role == "rolling":
-                    self.depot.rewrite(key, _text(replace(there, role="snapshot")))
+                    self.depot.rewrite(key, replace(there, role="snapshot").text())
                 return super().promote(key)
         except UnreachableError as error:
             log.warning("%s: a snapshot here alone, `siri sync` tells the others: %s", key[:12], error)
             return super().promote(key)
 
-    def remove_rolling(self, key: str) -> None:
-        """Remove a checkpoint here and in the depot, unless it is a snapshot by now on any machine.
+    def remove_rolling(self, key: str, judged: Manifest | None = None) -> bool:
+        """Remove a checkpoint here and in the depot, unless it is a snapshot by now on any machine; whether it was.
 
         Where the depot cannot be reached it stays; the end of its stage removes it.
         """
         with suppress(UnreachableError):
             if self.find(key) is not None or key in self.depot.known():
-                self._remove_rolling(key)
+                return self._remove_rolling(key, judged)
+        return False
 
-    def _remove_rolling(self, key: str) -> None:
+    def _remove_rolling(self, key: str, judged: Manifest | None) -> bool:
         with self._deciding(key):
-            there = self._told(key)
-            if there is not None and there.role != "rolling":
-                return
+            there, here = self._told(key), self.find(key)
+            if (there is not None and there.role != "rolling") or (
+                here is not None and here.manifest.role != "rolling"
+            ):
+                return False
             if there is not None:
                 self.depot.remove(key)
-            super().remove_rolling(key)
+            return super().remove_rolling(key, judged)
 
     @contextmanager
     def lease(self, key: str) -> Iterator[None]:
@@ -196,7 +267,3 @@ class SharedStore(Store):
         while (claim := self.depot.claim(name)) is None:
             time.sleep(WAIT_SECONDS)
         return claim
-
-
-def _text(manifest: Manifest) -> str:
-    return json.dumps(asdict(manifest), indent=1)

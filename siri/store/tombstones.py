@@ -1,11 +1,16 @@
-"""What is left of a snapshot that has been thinned (its model) or removed (its lines: metrics belong to keys)."""
+"""What is left of a snapshot that has been removed: its manifest and its lines, since metrics belong to keys."""
 
-import json
+import logging
 import os
 import shutil
-from dataclasses import asdict, replace
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
-from siri.store.entries import MANIFEST, STATE, Entry, Manifest, Store, write_atomically
+from siri.store.files import file_sha256, flush, read_small, set_aside
+from siri.store.manifest import MANIFEST, STATE, CorruptEntryError, Manifest, NewerFormatError, parse_manifest
+
+log = logging.getLogger("siri")
 
 
 def is_state(file: str) -> bool:
@@ -13,43 +18,50 @@ def is_state(file: str) -> bool:
     return file in STATE or file.startswith("state.")
 
 
-def state_bytes(entry: Entry) -> int:
-    """What thinning an entry frees."""
-    return sum((entry.folder / name).stat().st_size for name in entry.manifest.files if is_state(name))
+def lines_of(manifest: Manifest) -> Manifest:
+    """A manifest that names the lines alone."""
+    return replace(manifest, files={name: sha for name, sha in manifest.files.items() if name.endswith(".jsonl")})
 
 
-def thin(entry: Entry) -> Entry:
-    """Drop what only going on needs. The manifest goes first: what it names is there, whenever this is killed."""
-    files = {name: sha for name, sha in entry.manifest.files.items() if not is_state(name)}
-    manifest = replace(entry.manifest, role="thinned", files=files)
-    write_atomically(entry.folder / MANIFEST, json.dumps(asdict(manifest), indent=1))
-    drop_unnamed(Entry(entry.folder, manifest))
-    return Entry(entry.folder, manifest)
+def leave_lines(place: Path, folder: Path, manifest: Manifest, scratch: Callable[[], Path]) -> None:
+    """Put what is to be left of an entry in its place, and on the disk: the entry itself is removed next."""
+    left = lines_of(manifest)
+    if not left.files or recall(place, manifest.key) == left:
+        return
+    made = scratch()
+    for name in left.files:
+        shutil.copyfile(folder / name, made / name)
+    put(place, made, left)
 
 
-def drop_unnamed(entry: Entry) -> None:
-    """Remove files of an entry that its manifest does not name: a thinning that was killed left them."""
-    for path in entry.folder.rglob("*"):
-        name = path.relative_to(entry.folder).as_posix()
-        if path.is_file() and name not in (*entry.manifest.files, MANIFEST) and not path.name.startswith("."):
-            path.unlink(missing_ok=True)
+def put(place: Path, made: Path, left: Manifest) -> None:
+    """Rename a folder with lines to its place, written through; whatever damaged one stands there is moved aside."""
+    (made / MANIFEST).write_text(left.text())
+    for path in (*made.iterdir(), made):
+        flush(path)
+    place.parent.mkdir(exist_ok=True)
+    if place.exists():
+        set_aside(place, "it is replaced")
+    os.rename(made, place)
+    flush(place.parent)
+    flush(place.parent.parent)
 
 
-def bury(store: Store, entry: Entry) -> None:
-    """Remove an entry; the lines of a snapshot stay, since those of later ones go on from them."""
-    lines = {name: sha for name, sha in entry.manifest.files.items() if name.endswith(".jsonl")}
-    place = store.remains(entry.manifest.key)
-    if lines and entry.manifest.role != "rolling" and not place.exists():
-        folder = store.scratch()
-        for name in lines:
-            shutil.copyfile(entry.folder / name, folder / name)
-        (folder / MANIFEST).write_text(json.dumps(asdict(replace(entry.manifest, files=lines)), indent=1))
-        place.parent.mkdir(exist_ok=True)
-        os.rename(folder, place)
-    store.remove(entry.manifest.key)
+def recall(place: Path, key: str) -> Manifest | None:
+    """The manifest of what a removed snapshot has left, its lines checked; None where there is none.
 
-
-def recall(store: Store, key: str) -> Entry | None:
-    """What a removed snapshot has left: its manifest and lines; None when it never was one."""
-    path = store.remains(key) / MANIFEST
-    return Entry(path.parent, Manifest(**json.loads(path.read_text()))) if path.exists() else None
+    A damaged one is moved aside with a warning: metrics go on from the snapshots that stand.
+    """
+    try:
+        manifest = parse_manifest(read_small(place / MANIFEST), key)
+        for name, sha in manifest.files.items():
+            if file_sha256(place / name) != sha:
+                raise CorruptEntryError(f"{name} has another checksum")
+    except NewerFormatError as error:
+        log.warning("%s: %s: left alone", place, error)
+        return None
+    except (CorruptEntryError, OSError, ValueError) as error:
+        if os.path.lexists(place):
+            set_aside(place, str(error))
+        return None
+    return manifest

@@ -14,9 +14,9 @@ import psutil
 from siri.evaluation.evaluation import REPORT, Evaluation, read_report
 from siri.evaluation.report import EvalReport
 from siri.monitoring.monitors import Alarm
-from siri.runs import step_log
 from siri.runs.run import Run
-from siri.store.entries import Entry, write_atomically
+from siri.store.entries import Entry
+from siri.store.files import read_sealed, write_sealed
 
 RUN_ID = "siri.run_id"
 BASE = "base_key"
@@ -82,7 +82,7 @@ def identity(run: Run) -> dict[str, str]:
 
 def tag(run: Run, tags: Mapping[str, str]) -> None:
     """Add tags to what a run's record bears; they lie in its folder, so that a server may be down meanwhile."""
-    write_atomically(run.folder / TAGS, json.dumps(read_tags(run) | dict(tags), indent=1))
+    write_sealed(run.folder / TAGS, read_tags(run) | dict(tags))
 
 
 def tag_alarm(run: Run, alarm: Alarm) -> None:
@@ -92,9 +92,7 @@ def tag_alarm(run: Run, alarm: Alarm) -> None:
 
 def read_tags(run: Run) -> dict[str, str]:
     """The tags added so far."""
-    path = run.folder / TAGS
-    found: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
-    return found
+    return read_sealed(run.folder / TAGS) or {}
 
 
 def surroundings(run: Run) -> dict[str, str]:
@@ -127,18 +125,6 @@ def _gpu_name(run: Run) -> str:
     import torch
 
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
-
-
-def settled_lines(run: Run) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl that a stored checkpoint holds: what no crash can take back any more."""
-    entry = run.store.nearest(run.keys)
-    if entry is None:
-        return []
-    try:
-        kept = {(line["key"], line["time"]) for line in step_log.history(run.store, entry)}
-    except FileNotFoundError:  # a newer checkpoint has just taken this one's place; the next time finds that
-        return []
-    return [line for line in step_log.read_lines(run.folder / step_log.METRICS) if (line["key"], line["time"]) in kept]
 
 
 def step_points(line: dict[str, Any]) -> list[Point]:

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from siri.evaluation.evaluation import Evaluation, find_evaluation
 from siri.home import Home
-from siri.runs import step_log
+from siri.runs import metrics_log, step_log
 from siri.runs.run import Run
 from siri.store.entries import Entry
 from siri.tracking import content
@@ -222,7 +222,7 @@ class Record:
         self.client.log_batch(self.mlflow_id, metrics=metrics)
 
     def _write_steps(self) -> int:
-        lines = [line for line in content.settled_lines(self.run) if line["step"] not in self.steps]
+        lines = [line for line in metrics_log.settled_lines(self.run) if line["step"] not in self.steps]
         for batch in content.batches(lines):
             self._log([point for line in batch for point in content.step_points(line)])
             self.steps.update(line["step"] for line in batch)

@@ -11,7 +11,7 @@ from urllib.parse import quote, urlsplit
 from siri.home import Home
 from siri.redaction import redact
 from siri.runs.run import Run
-from siri.store.entries import write_atomically
+from siri.store.files import read_sealed, write_sealed
 
 NOTE = "mlflow.json"
 """In a run's folder: where its record is, so that a link to it needs no look-up."""
@@ -49,7 +49,7 @@ def probe(uri: str) -> None:
 def write_note(run: Run, experiment: str, mlflow_id: str) -> None:
     """Remember where a run's record is."""
     note = {"server": address_of(run.home), "experiment": experiment, "run": mlflow_id}
-    write_atomically(run.folder / NOTE, json.dumps(note))
+    write_sealed(run.folder / NOTE, note)
 
 
 def run_link(run: Run) -> str | None:
@@ -60,8 +60,8 @@ def run_link(run: Run) -> str | None:
 
 def recorded_as(run: Run) -> str | None:
     """MLflow's id of a run's record; None when it has not been recorded."""
-    path = run.folder / NOTE
-    return str(json.loads(path.read_text())["run"]) if path.exists() else None
+    note = read_sealed(run.folder / NOTE, _check_note)
+    return None if note is None else str(note["run"])
 
 
 def compare_link(runs: Iterable[Run]) -> str | None:
@@ -75,8 +75,11 @@ def compare_link(runs: Iterable[Run]) -> str | None:
 
 
 def _read_note(run: Run) -> dict[str, str] | None:
-    path, server = run.folder / NOTE, address_of(run.home)
-    if not server.startswith("http") or not path.exists():
-        return None
-    note: dict[str, str] = json.loads(path.read_text())
-    return note if note["server"] == server else None
+    server = address_of(run.home)
+    note = read_sealed(run.folder / NOTE, _check_note) if server.startswith("http") else None
+    return note if note is not None and note["server"] == server else None
+
+
+def _check_note(note: dict[str, str]) -> None:
+    """Raise KeyError unless a note says where a record is."""
+    [note[name] for name in ("server", "experiment", "run")]
