@@ -18,7 +18,8 @@ from siri.config import load
 from siri.evaluation.evaluation import Evaluation, measure
 from siri.home import Home
 from siri.runs import base_model
-from siri.runs.run import advance, open_run
+from siri.runs.advancing import advance
+from siri.runs.run import create_run
 
 TINY = (
     "engine.name=scripted",
@@ -38,7 +39,7 @@ def make_run(home: Home, seed: int) -> str:
     """Train and measure a run; its id."""
     config = load("laptop", [*TINY, f"seed={seed}"])
     list(base_model.make_base(config, home))
-    run = open_run(config, home)
+    run = create_run(config, home)
     for stage in config.schedule.stages:
         list(advance(run, stage.last))
         list(measure(Evaluation(run, stage.name, "test")))

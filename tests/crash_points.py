@@ -37,7 +37,7 @@ from siri.evaluation.evaluation import Evaluation, measure
 from siri.home import Home
 from siri.monitoring.monitored_run import advance_watched
 from siri.runs import base_model, step_log
-from siri.runs.run import open_run, reopen_run
+from siri.runs.run import create_run, load_run
 from siri.store.entries import Store, verify
 
 Way = Literal["killed", "torn", "power cut"]
@@ -91,7 +91,7 @@ def run_command(home: Home) -> None:
     """What `siri train` does, without Prefect: base, stages, an evaluation behind each, MLflow brought up to date."""
     config = small()
     list(base_model.make_base(config, home))
-    run = open_run(config, home)
+    run = create_run(config, home)
     for stage in config.schedule.stages:
         list(advance_watched(run, stage.last))
         for benchmark in ("dev", "test"):
@@ -103,7 +103,7 @@ def run_command(home: Home) -> None:
 
 def outcome(home: Home) -> dict[str, Any]:
     """All that a run leaves, without times."""
-    run = reopen_run(home, "laptop")
+    run = load_run(home, "laptop")
     for part in (home.store, home.store / "evaluations"):
         for entry in Store(part).entries():
             verify(entry)

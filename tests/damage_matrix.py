@@ -28,8 +28,9 @@ from siri.monitoring.monitored_run import ALARMS, advance_watched
 from siri.monitoring.monitors import Alarm
 from siri.problems import load_splits
 from siri.runs import base_model, keys, retention, step_log
+from siri.runs.advancing import advance
 from siri.runs.catalog import write_held
-from siri.runs.run import Run, advance, check, open_run
+from siri.runs.run import Run, check, create_run
 from siri.store.files import seal_line
 from siri.tracking import tag
 from tests.crash_points import SMALL, forked
@@ -114,7 +115,7 @@ def make_home(home: Home) -> None:
 
 def _opened(home: Home, seed: int) -> Run:
     list(base_model.make_base(config_of(seed), home))
-    return open_run(config_of(seed), home)
+    return create_run(config_of(seed), home)
 
 
 def train(home: Home) -> Run:

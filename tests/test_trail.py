@@ -522,9 +522,9 @@ def test_the_newest_run_is_the_one_created_last_whatever_the_clock_says(
 def test_the_beginning_of_an_id_that_fits_several_lists_them(home: Home) -> None:
     runs = [prepare(tiny(f"seed={seed}"), home) for seed in (0, 1)]
     for run, name in zip(runs, ("abcd11111111", "abcd22222222"), strict=True):
-        described = json.loads((run.folder / "run.json").read_text()) | {"id": name}
+        described = unseal((run.folder / "run.json").read_bytes()) | {"id": name}
         (home.runs / name).mkdir()
-        (home.runs / name / "run.json").write_text(json.dumps(described))
+        write_sealed(home.runs / name / "run.json", described)
     said = r"^run=abcd: 2 runs are called so, name one by its id: .*\(abcd11111111, .*seed=0\); .*\(abcd22222222"
     with pytest.raises(InputError, match=said):
         load_run(home, "abcd")

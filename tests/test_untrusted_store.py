@@ -15,7 +15,8 @@ from siri.errors import InputError
 from siri.evaluation.evaluation import Evaluation, measure
 from siri.home import Home
 from siri.runs import base_model
-from siri.runs.run import Run, advance, open_run
+from siri.runs.advancing import advance
+from siri.runs.run import Run, create_run
 from siri.store.entries import FORMAT, WEIGHTS, CorruptEntryError, Manifest, describe_files, file_sha256
 from siri.store.files import seal, unseal
 from siri.store.remote import Depot, open_depot
@@ -285,7 +286,7 @@ def test_what_is_no_claim_does_not_stand_in_the_way(name: str, bucket: Path) -> 
 def evaluated(folder: Path) -> tuple[Run, Evaluation]:
     config = tiny(*SHORT)
     list(base_model.make_base(config, Home(folder)))
-    run = open_run(config, Home(folder))
+    run = create_run(config, Home(folder))
     return run, Evaluation(run, "base", "dev")
 
 
