@@ -45,7 +45,7 @@ HOSTILE = (
     "typing", "sitecustomize", "aiosqlite", "torch", "tomllib",
 )  # fmt: skip
 """Names of modules that a stranger could leave in a folder that somebody works in."""
-UP_SECONDS = 150
+UP_SECONDS = 400
 RUN_SECONDS = 400
 FINAL = ("Completed", "Failed", "Crashed", "Cancelled")
 

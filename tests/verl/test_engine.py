@@ -28,7 +28,7 @@ from siri.runs.run import Run
 from siri.runs.step_log import read_lines
 from siri.store.entries import WEIGHTS
 from tests.conftest import prepare, wait_for
-from tests.upped import imported, plant
+from tests.upped import ROOT, imported, plant
 from tests.verl.support import left, tiny, tiny_verl, use_cpu, wait_until_nothing_is_left
 
 pytestmark = pytest.mark.timeout(1500)
@@ -40,6 +40,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     before = dict(os.environ)
     folder = tmp_path_factory.mktemp("verl")
     use_cpu(folder / "budgets.jsonl")
+    os.environ["PYTHONPATH"] = str(ROOT)  # what was relative to where the tests were started
     yield Home(folder / "home")
     os.environ.clear()
     os.environ |= before
