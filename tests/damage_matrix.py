@@ -21,6 +21,7 @@ from typing import Any
 
 from siri import tracking
 from siri.config import RunConfig, load
+from siri.engines import numerics
 from siri.errors import InputError
 from siri.evaluation.evaluation import Evaluation, measure
 from siri.home import Home
@@ -29,6 +30,7 @@ from siri.monitoring.monitors import Alarm
 from siri.problems import load_splits
 from siri.runs import base_model, keys, retention, step_log
 from siri.runs.advancing import advance
+from siri.runs.base_model import base_name
 from siri.runs.catalog import write_held
 from siri.runs.run import Run, check, create_run
 from siri.store.files import seal_line
@@ -93,7 +95,8 @@ def config_of(seed: int) -> RunConfig:
 def run_id() -> str:
     """The id of the finished run."""
     config = config_of(0)
-    return keys.run_id(config, load_splits(config.problems).train.digest)
+    digest = load_splits(config.problems).train.digest
+    return keys.run_id(config, keys.rl_keys(config, base_name(config), digest, numerics(config)))
 
 
 def make_home(home: Home) -> None:

@@ -79,7 +79,10 @@ MADE_UP: list[tuple[str, Any]] = [
     *(("facts", value) for value in ([], None, "text", {"budget": "\x1b[2J"}, {"budget": -1}, {"numerics": []})),
     *(("format", value) for value in (0, -1, "2", 2.0, None, True)),
     *(("files", value) for value in ([], None, "text", {WEIGHTS: 3}, {WEIGHTS: "../../x"}, {"": SHA})),
-    *(("files", {name: SHA}) for name in (".", "..", "/etc/passwd", "../escaped", "a/b", "a\\b", "a\x00b", "a\nb")),
+    *(
+        ("files", {name: SHA})
+        for name in (".", "..", "/etc/passwd", "../escaped", "a/../../b", "a//b", "a/", "a\\b", "a\x00b", "a\nb")
+    ),
     *(("files", {name: SHA}) for name in ("manifest.json", "Manifest.JSON", "x" * 256, "\u202ename")),
     ("surplus", 1),
 ]
