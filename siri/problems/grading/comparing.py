@@ -1,0 +1,412 @@
+"""Whether an answer is the gold one: values of one kind are compared as that kind is."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+from siri.problems.grading.arithmetic import (
+    Node,
+    TooLargeError,
+    UndefinedError,
+    close,
+    divide,
+    equal,
+    evaluate,
+    names_of,
+    number,
+    places,
+)
+from siri.problems.grading.regions import NoRegionError, is_region, same_region, variable_of
+from siri.problems.grading.units import DEGREE, PERCENT, Unit
+from siri.problems.grading.values import (
+    Based,
+    Choice,
+    Clock,
+    Collection,
+    Congruence,
+    Expression,
+    Listing,
+    Matrix,
+    Name,
+    Phrase,
+    Quantity,
+    Ratio,
+    Region,
+    Relation,
+    Tuple,
+    Value,
+)
+
+
+def same(given: Value, gold: Value) -> bool:
+    """Whether an answer means what the gold one means. Raises TooLargeError for numbers too large to compare."""
+    if isinstance(gold, Choice) or isinstance(given, Choice):
+        return _same_choice(given, gold)
+    if is_region(given) or is_region(gold):
+        found = _same_region(given, gold)
+        if found is not None:
+            return found
+    if isinstance(given, Relation) or isinstance(gold, Relation):
+        return _same_relation(given, gold)
+    if isinstance(given, Congruence) or isinstance(gold, Congruence):
+        return _same_congruence(given, gold)
+    if isinstance(given, Quantity) or isinstance(gold, Quantity):
+        return _same_quantity(given, gold)
+    if isinstance(given, Based) or isinstance(gold, Based):
+        return _same_based(given, gold)
+    if isinstance(given, Ratio) or isinstance(gold, Ratio):
+        return _same_ratio(given, gold)
+    if isinstance(given, Listing | Collection) or isinstance(gold, Listing | Collection):
+        return _same_list(given, gold)
+    return _same_plain(given, gold)
+
+
+def _same_plain(given: Value, gold: Value) -> bool:
+    match given, gold:
+        case Expression(), Expression():
+            return equal(given.node, gold.node)
+        case Tuple(), Tuple():
+            alike = given.brackets == gold.brackets or len(given.items) > 2
+            return alike and _same_in_order(given.items, gold.items)
+        case Matrix(), Matrix():
+            cells = [cell for row in given.rows for cell in row], [cell for row in gold.rows for cell in row]
+            return given.bars == gold.bars and len(given.rows) == len(gold.rows) and _same_in_order(*cells)
+        case (Matrix(), Tuple()) | (Tuple(), Matrix()):
+            return _same_in_order(_as_vector(given), _as_vector(gold))
+        case Clock(), Clock():
+            return given.parts == gold.parts and (given.half == gold.half or not given.half or not gold.half)
+        case Phrase(), Phrase():
+            return given.words == gold.words
+        case Name(), Name():
+            return given.text == gold.text
+        case Region(), Region():
+            return given.operation == gold.operation and _same_in_order(given.parts, gold.parts)
+    return False
+
+
+def _same_in_order(given: Sequence[Value], gold: Sequence[Value]) -> bool:
+    return len(given) == len(gold) and all(same(*pair) for pair in zip(given, gold, strict=True))
+
+
+def _same_in_any_order(given: Sequence[Value], gold: Sequence[Value]) -> bool:
+    left = list(gold)
+    for item in given:
+        nested = isinstance(item, Collection)
+        alike = (at for at, one in enumerate(left) if isinstance(one, Collection) == nested and same(item, one))
+        at = next(alike, None)
+        if at is None:
+            return False
+        del left[at]
+    return not left
+
+
+def _as_vector(value: Value) -> Sequence[Value]:
+    if isinstance(value, Matrix) and not value.bars and 1 in (len(value.rows), len(value.rows[0])):
+        return [cell for row in value.rows for cell in row]
+    return value.items if isinstance(value, Tuple) and value.brackets == "()" else ()
+
+
+def _same_choice(given: Value, gold: Value) -> bool:
+    letter, wanted = _letter(given), _letter(gold)
+    if isinstance(gold, Choice):
+        if letter is not None:
+            return letter.casefold() == (wanted or "").casefold()
+        return gold.rest is not None and same(given, gold.rest)
+    assert isinstance(given, Choice)
+    if wanted is not None:
+        return letter == wanted
+    return given.rest is not None and same(given.rest, gold)
+
+
+def _letter(value: Value) -> str | None:
+    if isinstance(value, Choice):
+        return value.letter
+    if isinstance(value, Expression) and len(value.node.name) == 1:
+        return value.node.name
+    return None
+
+
+def _same_region(given: Value, gold: Value) -> bool | None:
+    """None where one of them is no set of real numbers that can be solved."""
+    names = variable_of(given), variable_of(gold)
+    if None not in names and names[0] != names[1]:
+        return False
+    try:
+        return same_region(given, gold)
+    except NoRegionError:
+        return None
+
+
+# Lists and sets
+
+
+def _same_list(given: Value, gold: Value) -> bool:
+    for one, other in ((given, gold), (gold, given)):
+        if isinstance(one, Listing) and isinstance(other, Tuple):
+            items = _by_name(one)
+            pair = (items, other.items) if one is given else (other.items, items)
+            return other.brackets == "()" and _same_in_order(*pair)
+    sets = isinstance(given, Collection) or isinstance(gold, Collection)
+    ours, theirs = _members(given), _members(gold)
+    if ours is None or theirs is None:
+        return False
+    if sets:
+        ours, theirs = _distinct(ours), _distinct(theirs)
+    return _same_in_any_order(ours, theirs)
+
+
+def _by_name(listing: Listing) -> Sequence[Value]:
+    """Values of named coordinates in the order of their names; other lists as they are."""
+    names = [item.texts[0] for item in listing.items if isinstance(item, Relation) and _is_name(item.members[0])]
+    if len(names) < len(listing.items) or len(set(names)) < len(names):
+        return listing.items
+    values = [item.members[-1] for item in listing.items if isinstance(item, Relation)]
+    return [value for _, value in sorted(zip(names, values, strict=True), key=lambda pair: pair[0])]
+
+
+def _members(value: Value) -> Sequence[Value] | None:
+    if isinstance(value, Listing | Collection):
+        return value.items
+    return (value,) if isinstance(value, Expression | Quantity) else None
+
+
+def _distinct(items: Sequence[Value]) -> list[Value]:
+    kept: list[Value] = []
+    for item in items:
+        if not any(same(item, other) for other in kept):
+            kept.append(item)
+    return kept
+
+
+# Relations
+
+
+def _is_name(value: Value) -> bool:
+    """Whether something can be the name of what is asked for: `x`, `f(x)`, `AB`, words."""
+    if isinstance(value, Name):
+        return True
+    if not isinstance(value, Expression):
+        return False
+    node = value.node
+    inside = node.parts if node.operation in ("product", "abs") else (node,)
+    return all(part.operation in ("variable", "constant") for part in inside) and bool(names_of(node))
+
+
+def _same_relation(given: Value, gold: Value) -> bool:
+    if not isinstance(gold, Relation):
+        assert isinstance(given, Relation)
+        return any(same(value, gold) for value in _results(given, gold))
+    if not isinstance(given, Relation):
+        if set(gold.signs) <= {"=", "approx", "in"} and _is_name(gold.members[0]):
+            return any(same(given, member) for member in gold.members[1:])
+        plain = set(gold.signs) <= {"=", "approx"} and all(_is_closed(member) for member in gold.members)
+        return plain and any(same(given, member) for member in gold.members)
+    if set(given.signs) == set(gold.signs) == {"="}:
+        return _same_equation(given, gold)
+    if "in" in gold.signs or "in" in given.signs:
+        named = given.texts[0] == gold.texts[0]
+        return named and same(given.members[-1], gold.members[-1])
+    return _same_inequality(given, gold)
+
+
+def _results(relation: Relation, gold: Value) -> list[Value]:
+    """What a chain comes to: its last member if all that have a value agree; before `≈` the exact one."""
+    members, signs = list(relation.members), list(relation.signs)
+    if signs == ["in"]:
+        return [members[1]]
+    if set(signs) - {"=", "approx"}:
+        return []
+    rounded = []
+    while signs and signs[-1] == "approx":
+        signs.pop()
+        rounded.append(members.pop())
+    exact = members if signs or not rounded else []
+    if not exact and _is_closed(members[0]):
+        exact = members
+    if not _agree([member for member in exact if _is_closed(member)]):
+        return []
+    decimal = isinstance(gold, Expression) and gold.decimal
+    results = rounded if decimal or not exact else []
+    if exact:
+        results = [*results, exact[-1]]
+        if not _is_closed(exact[-1]) and _is_closed(exact[0]) and _is_name(exact[-1]):
+            results.append(exact[0])
+    return results
+
+
+def _is_closed(value: Value) -> bool:
+    if isinstance(value, Quantity):
+        return _is_closed(value.value)
+    return isinstance(value, Expression) and not names_of(value.node)
+
+
+def _agree(values: Sequence[Value]) -> bool:
+    return all(same(value, values[-1]) for value in values[:-1])
+
+
+def _same_equation(given: Relation, gold: Relation) -> bool:
+    named = _is_name(given.members[0]) and _is_name(gold.members[0])
+    if named:
+        words = any(isinstance(one.members[0], Name) and one.members[0].words for one in (given, gold))
+        alike = words or given.texts[0] == gold.texts[0] or _both_functions(given, gold)
+        if alike:
+            return any(same(result, gold.members[-1]) for result in _results(given, gold.members[-1]))
+    return _proportional(given, gold, signed=False)
+
+
+def _both_functions(given: Relation, gold: Relation) -> bool:
+    """`y = 2x` and `f(x) = 2x` say the same."""
+    ours, theirs = given.texts[0], gold.texts[0]
+    value = gold.members[-1]
+    depends = isinstance(value, Expression) and bool(names_of(value.node))
+    return depends and ("(" in ours) != ("(" in theirs) and "y" in (ours, theirs)
+
+
+def _same_inequality(given: Relation, gold: Relation) -> bool:
+    turned = {"<": ">", ">": "<", "le": "ge", "ge": "le", "ne": "ne"}
+    if len(given.signs) != 1 or len(gold.signs) != 1 or gold.signs[0] not in turned:
+        return False
+    if given.signs != gold.signs:
+        if given.signs[0] != turned[gold.signs[0]]:
+            return False
+        given = Relation(given.members[::-1], gold.signs, given.texts[::-1])
+    return _proportional(given, gold, signed=gold.signs[0] != "ne")
+
+
+def _proportional(given: Relation, gold: Relation, signed: bool) -> bool:
+    """Whether left − right of one is a constant times that of the other, above zero where `signed`."""
+    differences = []
+    for relation in (given, gold):
+        match relation.members:
+            case (Expression(node=left), Expression(node=right)):
+                differences.append(Node("sum", (left, Node("negative", (right,)))))
+            case _:
+                return False
+    names = names_of(differences[0])
+    if names != names_of(differences[1]) or not names:
+        return False
+    ratios = []
+    for place in places(names):
+        try:
+            above, below = (evaluate(difference, place) for difference in differences)
+        except UndefinedError:
+            continue
+        if close(above, Fraction(0)) or close(below, Fraction(0)):
+            return False
+        ratios.append(divide(above, below))
+    same_ratio = bool(ratios) and all(close(ratio, ratios[0]) for ratio in ratios)
+    return same_ratio and (not signed or ratios[0] > 0)
+
+
+# Numbers with something beside them
+
+
+def _same_congruence(given: Value, gold: Value) -> bool:
+    if isinstance(given, Congruence) and isinstance(gold, Congruence):
+        if not equal(given.modulus, gold.modulus):
+            return False
+        ours, theirs = given.value, gold.value
+        if isinstance(ours, Expression) and isinstance(theirs, Expression) and _is_closed(ours) and _is_closed(theirs):
+            difference = Node("sum", (ours.node, Node("negative", (theirs.node,))))
+            quotient = evaluate(Node("quotient", (difference, gold.modulus)))
+            return isinstance(quotient, Fraction) and quotient.denominator == 1
+        return same(ours, theirs)
+    plain = [value.value if isinstance(value, Congruence) else value for value in (given, gold)]
+    return same(plain[0], plain[1])
+
+
+def _same_quantity(given: Value, gold: Value) -> bool:
+    if isinstance(given, Quantity) and isinstance(gold, Quantity):
+        return _same_with_units(given, gold)
+    ours, unit, theirs = _unwrap(given), _unit(given) or _unit(gold), _unwrap(gold)
+    assert unit is not None
+    if unit == PERCENT:
+        return _same_percent(given, gold)
+    return same(ours, theirs) or (unit == DEGREE and _same_in_radians(given, gold))
+
+
+def _unwrap(value: Value) -> Value:
+    return value.value if isinstance(value, Quantity) else value
+
+
+def _unit(value: Value) -> Unit | None:
+    return value.unit if isinstance(value, Quantity) else None
+
+
+_COUNTED = frozenset("value way integer number solution possibility possibilitie outcome element item piece digit".split())
+"""Words that count anything."""
+
+
+def _same_with_units(given: Quantity, gold: Quantity) -> bool:
+    if given.unit == gold.unit:
+        return same(given.value, gold.value)
+    angles = {("angle",), ("angle-degree",)}
+    kinds = [tuple(name for name, _ in unit.dimensions) for unit in (given.unit, gold.unit)]
+    if kinds[0] in angles and kinds[1] in angles:
+        return _same_in_radians(given, gold)
+    ours, theirs = set(given.unit.words), set(gold.unit.words)
+    if ours and theirs:
+        return bool(ours & theirs or _COUNTED & (ours | theirs)) and same(given.value, gold.value)
+    if ours or theirs or given.unit.dimensions != gold.unit.dimensions:
+        return False
+    return same(_scaled(given.value, given.unit.factor), _scaled(gold.value, gold.unit.factor))
+
+
+def _scaled(value: Value, factor: Fraction) -> Value:
+    return Expression(Node("product", (value.node, number(factor)))) if isinstance(value, Expression) else value
+
+
+def _same_in_radians(given: Value, gold: Value) -> bool:
+    sides = []
+    for value in (given, gold):
+        plain = _unwrap(value)
+        if not isinstance(plain, Expression):
+            return False
+        degrees = _unit(value) == DEGREE
+        sides.append(Node("product", (plain.node, Node("constant", name="degree"))) if degrees else plain.node)
+    return equal(sides[0], sides[1])
+
+
+def _same_percent(given: Value, gold: Value) -> bool:
+    """Where one side has the sign, the other may have left it out, or be the fraction that it stands for.
+
+    A gold between 0 and 1 is such a fraction: 0.15% is not 0.15.
+    """
+    ours, theirs = _unwrap(given), _unwrap(gold)
+    hundredth = Fraction(1, 100)
+    if isinstance(gold, Quantity):
+        return same(ours, theirs) or same(ours, _scaled(theirs, hundredth))
+    if same(_scaled(ours, hundredth), theirs):
+        return True
+    try:
+        value = evaluate(theirs.node) if isinstance(theirs, Expression) else None
+    except (UndefinedError, TooLargeError):
+        return False
+    return isinstance(value, Fraction) and abs(value) >= 1 and same(ours, theirs)
+
+
+def _same_based(given: Value, gold: Value) -> bool:
+    if isinstance(given, Based) and isinstance(gold, Based):
+        return int(given.digits, given.base) == int(gold.digits, gold.base)
+    based, other = (given, gold) if isinstance(given, Based) else (gold, given)
+    assert isinstance(based, Based)
+    if not isinstance(other, Expression) or other.node.operation != "number" or not based.digits.isdigit():
+        return False
+    return other.node.rational == int(based.digits)
+
+
+def _same_ratio(given: Value, gold: Value) -> bool:
+    sides = [_parts(value) for value in (given, gold)]
+    if len(sides[0]) != len(sides[1]) or not sides[0]:
+        return False
+    first, second = sides
+    return all(
+        equal(Node("product", (first[0], theirs)), Node("product", (second[0], ours)))
+        for ours, theirs in zip(first[1:], second[1:], strict=True)
+    )
+
+
+def _parts(value: Value) -> tuple[Node, ...]:
+    """The parts of a ratio; of a fraction, itself to one."""
+    if isinstance(value, Ratio):
+        return value.parts
+    return (value.node, number(1)) if isinstance(value, Expression) else ()
