@@ -248,7 +248,7 @@ def test_verdicts_stand_in_the_order_of_the_responses():
 
 def test_equal_pairs_are_compared_once(monkeypatch):
     asked = []
-    monkeypatch.setattr(grading._pool, "check", lambda pairs: asked.extend(pairs) or ["correct"] * len(pairs))
+    monkeypatch.setattr(grading.pool.pool, "check", lambda pairs: asked.extend(pairs) or ["correct"] * len(pairs))
     assert grade_many([boxed("x+1")] * 8, ["1+x"] * 8) == ["correct"] * 8
     assert asked == [("x+1", "1+x")]
 
@@ -273,8 +273,8 @@ def test_nothing_to_grade_gives_no_verdicts():
 @pytest.mark.parametrize("endless", ENDLESS)
 def test_an_endless_comparison_is_killed_and_the_next_one_answered(endless):
     start = time.perf_counter()
-    assert grading._pool.check([("x", "x+1"), (endless, r"\sqrt{2}")]) == ["wrong", "timeout"]
-    assert grading._pool.check([("1+x", "x+1")]) == ["correct"]
+    assert grading.pool.pool.check([("x", "x+1"), (endless, r"\sqrt{2}")]) == ["wrong", "timeout"]
+    assert grading.pool.pool.check([("1+x", "x+1")]) == ["correct"]
     assert time.perf_counter() - start < 20
 
 
@@ -293,24 +293,24 @@ def test_grading_works_off_the_main_thread_and_from_many():
 
 
 def test_a_checker_that_died_is_replaced():
-    assert grading._pool.check([("1+x", "x+1")]) == ["correct"]
-    for checker in grading._pool._idle:
+    assert grading.pool.pool.check([("1+x", "x+1")]) == ["correct"]
+    for checker in grading.pool.pool._idle:
         os.killpg(checker._process.pid, signal.SIGKILL)
-    for _ in range(len(grading._pool._idle)):
-        assert grading._pool.check([("1+x", "x+1")]) == ["timeout"]
-    assert grading._pool.check([("1+x", "x+1")]) == ["correct"]
+    for _ in range(len(grading.pool.pool._idle)):
+        assert grading.pool.pool.check([("1+x", "x+1")]) == ["timeout"]
+    assert grading.pool.pool.check([("1+x", "x+1")]) == ["correct"]
 
 
 def test_no_checker_is_started_for_what_needs_none():
     code = "from siri.problems import grading; grading.grade('</think> 3 7', '3 7', 'exact');"
     code += "grading.grade('</think> 7', '8');"
-    code += "import sys; assert not grading._pool._idle and 'sympy' not in sys.modules"
+    code += "import sys; assert not grading.pool.pool._idle and 'sympy' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_the_pool_prints_nothing_and_ends_with_its_parent():
     pairs = [("9^{9^{9^9}}", r"\sqrt{2}"), ("1+x", "x+1"), ("???", "x")]
-    code = f"from siri.problems import grading; print(grading._pool.check({pairs}))"
+    code = f"from siri.problems import grading; print(grading.pool.pool.check({pairs}))"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60)
     assert done.stdout == "['timeout', 'correct', 'unparsed']\n"
     assert done.stderr == ""
@@ -318,7 +318,7 @@ def test_the_pool_prints_nothing_and_ends_with_its_parent():
 
 def start_endless_parent() -> tuple[subprocess.Popen, list[psutil.Process]]:
     """A parent whose checker is stuck in sympy, and all its descendants."""
-    code = rf"from siri.problems import grading; grading._pool.check([({ENDLESS[0]!r}, r'\sqrt{{2}}')])"
+    code = rf"from siri.problems import grading; grading.pool.pool.check([({ENDLESS[0]!r}, r'\sqrt{{2}}')])"
     parent = subprocess.Popen([sys.executable, "-c", code])
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
@@ -341,13 +341,13 @@ def test_a_forked_process_uses_checkers_of_its_own():
     code = """
 import os
 from siri.problems import grading
-grading._pool.check([("1+x", "x+1")])
+grading.pool.pool.check([("1+x", "x+1")])
 child = os.fork()
 if child == 0:
-    assert not grading._pool._idle
-    os._exit(0 if grading._pool.check([("1+x", "x+1")]) == ["correct"] else 1)
+    assert not grading.pool.pool._idle
+    os._exit(0 if grading.pool.pool.check([("1+x", "x+1")]) == ["correct"] else 1)
 assert os.waitpid(child, 0)[1] == 0
-assert grading._pool.check([("2+x", "x+2")]) == ["correct"]
+assert grading.pool.pool.check([("2+x", "x+2")]) == ["correct"]
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 

@@ -12,7 +12,15 @@ from siri.errors import InputError
 from siri.problems.grading import pool
 from siri.problems.grading.finding import THINKING, Thinking
 from siri.problems.grading.pool import Verdict
-from siri.problems.grading.rules import GRADERS, Grader, GraderName, compare_maths, compare_tokens, grader_version
+from siri.problems.grading.rules import (
+    GRADERS,
+    Grader,
+    GraderName,
+    compare_maths,
+    compare_tokens,
+    grader_version,
+    read_number,
+)
 
 __all__ = [
     "GRADERS",
@@ -28,6 +36,7 @@ __all__ = [
     "grade_many",
     "grade_with_answers",
     "grader_version",
+    "read_number",
 ]
 
 

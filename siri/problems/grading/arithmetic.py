@@ -67,13 +67,23 @@ def evaluate(node: Node, at: Mapping[str, Fraction] | None = None, log_base: int
 
     `log_base` is what `\\log` without a base means; None is the natural one.
     """
+    return _evaluate(node, at or {}, log_base)[0]
+
+
+def _evaluate(node: Node, at: Mapping[str, Fraction], log_base: int | None) -> tuple[Value, bool]:
+    """The value, and whether a root or logarithm of a negative number was taken on the way."""
     with _lock:
-        return _Evaluation(at or {}, log_base).of(node)
+        evaluation = _Evaluation(at, log_base)
+        return evaluation.of(node), evaluation.left_reals
 
 
 def evaluate_real(node: Node) -> Value:
     """The value of an expression without variables on the real line, infinities included. Raises UndefinedError."""
-    value = evaluate(node)
+    return real(evaluate(node))
+
+
+def real(value: Value) -> Value:
+    """A value as a number of mpmath's real line. Raises UndefinedError."""
     if isinstance(value, _context.mpc):
         if abs(value.imag) > _TINY:
             raise UndefinedError("not real")
@@ -114,15 +124,19 @@ def equal(one: Node, other: Node) -> bool:
 def _equal(one: Node, other: Node, log_base: int | None) -> bool:
     names = names_of(one) | names_of(other)
     seen = 0
+    outside = []
     for place in places(names) if names else ({},):
         try:
-            values = evaluate(one, place, log_base), evaluate(other, place, log_base)
+            (first, beyond), (second, beyond_too) = (_evaluate(node, place, log_base) for node in (one, other))
         except UndefinedError:
             continue
-        if not close(*values):
+        if names and (beyond or beyond_too):  # roots of negative numbers: formulas mostly mean real ones
+            outside.append(close(first, second))
+        elif not close(first, second):
             return False
-        seen += 1
-    return seen > 0
+        else:
+            seen += 1
+    return seen > 0 or (bool(outside) and all(outside))
 
 
 def _inexact(value: Value) -> Value:
@@ -134,6 +148,7 @@ class _Evaluation:
 
     def __init__(self, at: Mapping[str, Fraction], log_base: int | None) -> None:
         self.at, self.log_base = at, log_base
+        self.left_reals = False
 
     def of(self, node: Node) -> Value:
         match node.operation:
@@ -158,12 +173,19 @@ class _Evaluation:
             case "quotient":
                 return divide(*values)
             case "power":
+                self._watch(values[0], values[1])
                 return _bounded(_power(*values))
-            case "log":
-                return _log(values, self.log_base)
-            case "natural log":
-                return _log(values, None)
+            case "sqrt":
+                self._watch(values[0], divide(Fraction(1), values[1] if len(values) > 1 else Fraction(2)))
+            case "log" | "natural log":
+                self._watch(values[0], Fraction(1, 2))
+                return _log(values, self.log_base if node.operation == "log" else None)
         return _FUNCTIONS[node.operation](*values)
+
+
+    def _watch(self, base: Value, exponent: Value) -> None:
+        whole = isinstance(exponent, Fraction) and exponent.denominator % 2
+        self.left_reals |= not whole and (not _is_real(base) or base < 0)
 
 
 def _fold(values: list[Value], combine: Callable[[Value, Value], Value]) -> Value:
@@ -301,6 +323,18 @@ def _guarded(function: Callable[[Value], Value]) -> Callable[[Value], Value]:
     return applied
 
 
+def _whole(values: tuple[Value, ...]) -> list[int]:
+    if not all(isinstance(value, Fraction) and value.denominator == 1 for value in values):
+        raise UndefinedError("not whole numbers")
+    return [int(value) for value in values]
+
+
+def _extreme(choose: Callable[..., Value], values: tuple[Value, ...]) -> Value:
+    if not all(_is_real(value) for value in values):
+        raise UndefinedError("numbers that have no order")
+    return choose(values, key=_inexact)
+
+
 _CONSTANTS: dict[str, Callable[[], Value]] = {
     "pi": lambda: +_context.pi,
     "e": lambda: +_context.e,
@@ -316,10 +350,15 @@ _FUNCTIONS: dict[str, Callable[..., Value]] = {
     "factorial": _factorial,
     "binomial": _binomial,
     "exp": _exp,
+    "gcd": lambda *values: Fraction(math.gcd(*_whole(values))),
+    "lcm": lambda *values: Fraction(math.lcm(*_whole(values))),
+    "max": lambda *values: _extreme(max, values),
+    "min": lambda *values: _extreme(min, values),
 } | {
     name: _guarded(_plain(getattr(_context, name.replace("arc", "a"))))
     for name in (
         "sin cos tan cot sec csc sinh cosh tanh coth arcsin arccos arctan arccot"
     ).split()
 }
-FUNCTION_NAMES = frozenset(_FUNCTIONS)
+FUNCTIONS_OF_MANY = frozenset(["gcd", "lcm", "max", "min"])
+FUNCTION_NAMES = frozenset(_FUNCTIONS) - FUNCTIONS_OF_MANY

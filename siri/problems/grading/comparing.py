@@ -14,6 +14,7 @@ from siri.problems.grading.arithmetic import (
     names_of,
     number,
     places,
+    real,
 )
 from siri.problems.grading.regions import NoRegionError, is_region, same_region, variable_of
 from siri.problems.grading.units import DEGREE, PERCENT, Unit
@@ -294,7 +295,14 @@ def _proportional(given: Relation, gold: Relation, signed: bool) -> bool:
             return False
         ratios.append(divide(above, below))
     same_ratio = bool(ratios) and all(close(ratio, ratios[0]) for ratio in ratios)
-    return same_ratio and (not signed or ratios[0] > 0)
+    return same_ratio and (not signed or _is_positive(ratios[0]))
+
+
+def _is_positive(value: object) -> bool:
+    try:
+        return bool(real(value) > 0)
+    except UndefinedError:
+        return False
 
 
 # Numbers with something beside them

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 
-from siri.problems.grading.arithmetic import FUNCTION_NAMES, Node, number
+from siri.problems.grading.arithmetic import FUNCTION_NAMES, FUNCTIONS_OF_MANY, Node, number
 from siri.problems.grading.tokens import MalformedError, Token, UnreadableError
 from siri.problems.grading.units import DEGREE
 from siri.problems.grading.values import Collection, Expression, Matrix, Quantity, Region, Tuple, Value
@@ -23,7 +23,7 @@ _BRACKETS = {"(": ")", "[": ")", r"\{": r"\}", r"\langle": r"\rangle", r"\lfloor
 _CLOSERS = frozenset([")", "]", r"\}", r"\rangle", r"\rfloor", r"\rceil", "}"])
 _ENVIRONMENTS = frozenset("matrix pmatrix bmatrix Bmatrix vmatrix array smallmatrix".split())
 _ALIASES = {"inf": "infinity", "infty": "infinity", "oo": "infinity", "pi": "pi", "infinity": "infinity"}
-_REPEATING = re.compile(r"(\d*)\.(\d*)\D*?(\d+)\s*\}?$")
+_REPEATING = re.compile(r"(\d*)\.(\d*)\D*?(\d+)\s*[})]?$")
 _REPEATED = re.compile(r"(\d*)\.(\d*?)(\d+?)\3{2,}\s*\\ldots$")
 
 
@@ -47,7 +47,15 @@ def read_formula(tokens: Sequence[Token], inside: Inside) -> Value:
 
 def split(tokens: Sequence[Token], separates: Callable[[Token], bool]) -> list[list[Token]]:
     """The pieces between the tokens, outside all brackets, that separate."""
+    return split_at(tokens, separates)[0]
+
+
+def split_at(
+    tokens: Sequence[Token], separates: Callable[[Token], bool]
+) -> tuple[list[list[Token]], list[Token]]:
+    """The pieces between the tokens, outside all brackets, that separate; and these."""
     pieces: list[list[Token]] = [[]]
+    separators = []
     depth = 0
     for token in tokens:
         depth += (token.text in _BRACKETS or token.text in ("{", r"\begin")) - (
@@ -55,9 +63,10 @@ def split(tokens: Sequence[Token], separates: Callable[[Token], bool]) -> list[l
         )
         if depth == 0 and separates(token):
             pieces.append([])
+            separators.append(token)
         else:
             pieces[-1].append(token)
-    return pieces
+    return pieces, separators
 
 
 def _node(value: Value) -> Node:
@@ -131,7 +140,7 @@ class _Reader:
                 value = _scale_by_quotient(value, bottom)
             elif self._starts_factor():
                 self._refuse_two_numbers()
-                value = _multiply(value, self.factor())
+                value = _chosen(value, factor := self.factor()) or _multiply(value, factor)
             else:
                 return value
 
@@ -142,7 +151,7 @@ class _Reader:
         if token.text == "|":
             return self.bars == 0
         if token.kind == "command":
-            return token.text not in _SET_SIGNS and token.text not in _CLOSERS and token.text not in (r"\over", r"\end")
+            return token.text not in _SET_SIGNS and token.text not in _CLOSERS and token.text not in (r"\over", r"\choose", r"\end")
         return token.kind != "sign" or token.text in ("(", "[", "{", r"\{")
 
     def _refuse_two_numbers(self) -> None:
@@ -308,9 +317,16 @@ class _Reader:
             return self._environment()
         if name == "emptyset":
             return Collection(())
+        if name in FUNCTIONS_OF_MANY:
+            return self._function_of_many(name)
         if name in FUNCTION_NAMES or name in ("log", "ln"):
             return self._function(name)
         raise (MalformedError if "cancel" in name else UnreadableError)(name)
+
+    def _function_of_many(self, name: str) -> Value:
+        inside = self.atom()
+        items = inside.items if isinstance(inside, Tuple | Collection) else (inside,)
+        return Expression(Node(name, tuple(_node(item) for item in items)))
 
     def _accented(self, name: str) -> Value:
         depth, texts = 0, [name]
@@ -358,6 +374,8 @@ class _Reader:
         kept = tuple(tuple(row) for row in rows if row)
         if not kept or len({len(row) for row in kept}) != 1:
             raise UnreadableError("rows of several lengths")
+        if len(kept) == len(kept[0]) == 1:
+            return kept[0][0]
         return Matrix(kept, bars=name == "vmatrix")
 
     def _environment_name(self) -> str:
@@ -418,6 +436,19 @@ def _variable(name: str) -> Expression:
 
 def _negative(node: Node) -> Expression:
     return Expression(number(-node.rational) if node.operation == "number" else Node("negative", (node,)))
+
+
+def _chosen(value: Value, factor: Value) -> Value | None:
+    """`C(6, 3)` and `P(6, 3)`, which are no products."""
+    match value, factor:
+        case (
+            Expression(node=Node(operation="variable", name="C" | "P" as name)),
+            Tuple(items=(Expression(node=top), Expression(node=bottom)), brackets="()"),
+        ):
+            chosen = Node("binomial", (top, bottom))
+            ordered = Node("product", (chosen, Node("factorial", (bottom,))))
+            return Expression(chosen if name == "C" else ordered)
+    return None
 
 
 def _joined(operation: str, one: Node, other: Node) -> Expression:

@@ -81,7 +81,11 @@ _STEPS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(?<!\\)\\[,;:> ]|\\q?quad(?![A-Za-z])|\\(?:thinspace|enspace)(?![A-Za-z])|~|\xa0", " "),
         (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
         (r"\\[dt]binom(?![A-Za-z])", r"\\binom"),
-        (r"\\(?:mathbf|boldsymbol|bm|mathit|mathsf|mathcal|mathnormal|pmb|underline|boxed|fbox|mathop|ensuremath)"
+        (r"\\(?:mathbf|bf)\s*\{R\}", r"\\mathbb{R}"),
+        (r"(?:\{\})?[_^]\s*\{?(\d+)\}?\s*C\s*_\s*\{?(\d+)\}?", r"\\binom{\1}{\2}"),
+        (r"(?<=\d)\s*\^\s*(?:\{\s*o\s*\}|o(?![a-zA-Z]))", r"^\\circ "),
+        (r"(?<=\S)\s*\\(?:blacksquare|square|checkmark|qed|Box|star)\s*$", ""),
+        (r"\\(?:mathbf|boldsymbol|bm|mathit|mathsf|mathcal|mathtt|mathnormal|pmb|underline|boxed|fbox|mathop|ensuremath)"
          r"(?![A-Za-z])", ""),
         (r"\\(?:le|leq|leqslant|leqq)(?![A-Za-z])|<=", r"\\le "),
         (r"\\(?:ge|geq|geqslant|geqq)(?![A-Za-z])|>=", r"\\ge "),
@@ -89,7 +93,7 @@ _STEPS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\\lt(?![A-Za-z])", "<"),
         (r"\\gt(?![A-Za-z])", ">"),
         (r"\\(?:approx|simeq|doteq)(?![A-Za-z])", r"\\approx "),
-        (r"\\(?:degree|textdegree)(?![A-Za-z])|\^\s*\{?\s*\\circ\s*\}?", r"^\\circ "),
+        (r"\\(?:degree|textdegree)(?![A-Za-z])|\^\s*(?:\{\s*\\circ\s*\}|\\circ)", r"^\\circ "),
         (r"\\(?:dots|cdots|dotsc|dotsb)(?![A-Za-z])|\.\.\.", r"\\ldots "),
         (r"\\(?:varnothing)(?![A-Za-z])", r"\\emptyset "),
         (r"\\[lr]brace(?![A-Za-z])", lambda found: r"\{" if found[0][1] == "l" else r"\}"),
@@ -103,6 +107,7 @@ _STEPS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     )
 )
 _GROUPS_OF_THREE = re.compile(r"(?<![\d.,^_{\\])\d{1,3}(?: \d{3})+(?![\d.]| \d)")
+_ROWS = re.compile(r"\\begin\{(cases|aligned|align\*?|gathered)\}((?:(?!\\begin).)*?)\\end\{\1\}", re.DOTALL)
 _SPACES = re.compile(r"\s+")
 
 
@@ -110,12 +115,29 @@ def tidy(text: str) -> str:
     """The answer as plain LaTeX on one line, without what is presentation; text and units keep their commands."""
     if not text.isascii():
         text = _to_ascii(text)
+    if r"\begin" in text:
+        text = _ROWS.sub(lambda found: found[2].replace("&", " ").replace(r"\\", ", "), text)
     for pattern, put in _STEPS:
         text = pattern.sub(put, text)
     text = _SPACES.sub(" ", text).strip()
     while text[-1:] in (".", ",", ";", ":") and not text.endswith(("\\,", "\\;", "\\:")):
         text = text[:-1].rstrip()
+    text = _without_outer_braces(text)
     return _GROUPS_OF_THREE.sub(lambda found: found[0].replace(" ", ""), text)
+
+
+def _without_outer_braces(text: str) -> str:
+    r"""`{42}` as `42`; the braces of `{8 \choose 4}` are its own."""
+    while text.startswith("{") and text.endswith("}") and r"\choose" not in text and r"\over" not in text:
+        depth = 0
+        for at, letter in enumerate(text):
+            depth += (letter == "{") - (letter == "}")
+            if depth == 0 and at < len(text) - 1:
+                return text
+        if depth:
+            return text
+        text = text[1:-1].strip()
+    return text
 
 
 def _to_ascii(text: str) -> str:

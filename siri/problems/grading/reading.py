@@ -6,7 +6,7 @@ from fractions import Fraction
 from functools import lru_cache
 
 from siri.problems.grading.arithmetic import Node, number
-from siri.problems.grading.formulas import read_formula, split
+from siri.problems.grading.formulas import read_formula, split, split_at
 from siri.problems.grading.presentation import tidy
 from siri.problems.grading.tokens import FUNCTIONS, MalformedError, Token, UnreadableError, tokenize
 from siri.problems.grading.units import CURRENCIES, DEGREE, MULTIPLES, PERCENT, UNITS, Unit, read_unit
@@ -45,7 +45,7 @@ _ARROWS = frozenset([r"\Rightarrow", r"\implies", r"\Longrightarrow", r"\iff", r
 _CHANGING = frozenset(
     "not no non neither nor least most more less fewer than over under above below between from to except without plus "
     "minus times half twice double triple undefined infinitely negative or and if unless when where mod modulo base "
-    "every all any each up within only".split()
+    "every all any each up within only too cannot impossible except".split()
 )
 """Words that make something else of the number beside them."""
 _FILLER = frozenset(
@@ -55,7 +55,7 @@ _FILLER = frozenset(
 _GENERIC = frozenset("function number numbers direction day shape type side integer curve graph team person".split())
 _BASE_WORDS = dict(two=2, three=3, four=4, five=5, six=6, seven=7, eight=8, nine=9, ten=10, eleven=11, twelve=12)
 _WRAPPER = re.compile(r"\\(?:text|mathrm|textbf|textrm|mbox|operatorname)\s*\{([^{}]*)\}")
-_BASED = re.compile(r"\(?(-?[0-9A-Z]+)\)?\s*_\s*(?:\{\s*\(?\s*(?:base\s*)?(\w+)\s*\)?\s*\}|(\d))|(\d+) \(?base (\w+)\)?")
+_BASED = re.compile(r"\(?(-?[0-9A-Z]+)\)?\s*_\s*(?:\{\s*\(?\s*(?:base\s*)?(\w+)\s*\)?\s*\}|(\d+))|(\d+) \(?base (\w+)\)?")
 _CLOCK = re.compile(r"(\d{1,2})\s*:\s*(\d\d)(?:\s*:\s*(\d\d))?\s*(?:([aApP])\.?\s*[mM]\.?)?")
 _SIGN_LABELS = frozenset([".", ")", ":"])
 _OPENING, _CLOSING = frozenset(["(", "[", "{", r"\{", r"\langle"]), frozenset([")", "]", "}", r"\}", r"\rangle"])
@@ -72,7 +72,7 @@ def read_answer(text: str, thousands: bool = True) -> Value:
     special = _read_special(_WRAPPER.sub(r"\1", plain).strip())
     if special is not None:
         return special
-    tokens = _without_outer_braces(tokenize(plain, thousands))
+    tokens = tokenize(plain, thousands)
     depth = deepest = 0
     for token in tokens:
         depth += (token.text in _OPENING) - (token.text in _CLOSING)
@@ -97,19 +97,6 @@ def _read_special(plain: str) -> Value | None:
         parts = tuple(int(part) for part in clock.groups()[:3] if part)
         return Clock(parts, (clock[4] or "").lower())
     return None
-
-
-def _without_outer_braces(tokens: list[Token]) -> list[Token]:
-    while len(tokens) > 2 and tokens[0].text == "{" and tokens[-1].text == "}":
-        depth = 0
-        for at, token in enumerate(tokens):
-            depth += (token.text == "{") - (token.text == "}")
-            if depth == 0 and at < len(tokens) - 1:
-                return tokens
-        if any(token.text in (r"\over", r"\choose") for token in tokens):
-            return tokens
-        tokens = tokens[1:-1]
-    return tokens
 
 
 # Letters of choices
@@ -200,21 +187,16 @@ def _read_inside(tokens: Sequence[Token]) -> tuple[Value, ...]:
 
 
 def _read_item(tokens: list[Token]) -> Value:
-    members = split(tokens, lambda token: token.text in _RELATIONS)
-    if len(members) > 1:
-        return _read_relation(tokens, members)
+    members, signs = split_at(tokens, lambda token: token.text in _RELATIONS)
+    if signs:
+        return _read_relation(members, [_RELATIONS[sign.text] for sign in signs])
     congruence = _read_congruence(tokens)
     if congruence is not None:
         return congruence
     return _read_member(tokens)
 
 
-def _read_relation(tokens: list[Token], members: list[list[Token]]) -> Value:
-    depth, signs = 0, []
-    for token in tokens:
-        depth += (token.text in _OPENING) - (token.text in _CLOSING)
-        if depth == 0 and token.text in _RELATIONS:
-            signs.append(_RELATIONS[token.text])
+def _read_relation(members: list[list[Token]], signs: list[str]) -> Value:
     if not members[0]:  # `= 5`, `\approx 3.14`
         members, signs = members[1:], signs[1:]
         if not signs:
@@ -224,7 +206,7 @@ def _read_relation(tokens: list[Token], members: list[list[Token]]) -> Value:
     last = _read_congruence(members[-1])
     if last is not None:
         return last
-    values.append(_read_side(members[-1]) if signs[-1] != "=" else _read_last(members[-1]))
+    values.append(_read_member(members[-1]) if signs[-1] == "=" else _read_side(members[-1]))
     return Relation(tuple(values), tuple(signs), texts)
 
 
@@ -238,10 +220,6 @@ def _read_side(tokens: list[Token]) -> Value:
         raise
     except UnreadableError:
         return Name("".join(token.text for token in tokens))
-
-
-def _read_last(tokens: list[Token]) -> Value:
-    return _read_member(tokens)
 
 
 def _read_congruence(tokens: list[Token]) -> Congruence | None:
@@ -264,8 +242,11 @@ def _read_member(tokens: list[Token]) -> Value:
     lead, middle, tail = _around(tokens)
     if not middle:
         return _read_phrase(tokens)
+    compound = _read_compound(tokens)
+    if compound is not None:
+        return compound
     words = [token.text.lower() for token in (*lead, *tail) if token.kind == "word"]
-    if _changes(words):
+    if _changes(words) or _tells(tail):
         return Phrase(tuple(token.text.lower() for token in tokens))
     if len(ratio) > 1 and not lead and not tail:
         return _read_ratio(ratio)
@@ -285,6 +266,30 @@ def _changes(words: list[str]) -> bool:
         word in _CHANGING and not (word == "to" and at and words[at - 1] in ("equal", "equals"))
         for at, word in enumerate(words)
     )
+
+
+def _tells(tail: list[Token]) -> bool:
+    """Whether a sentence goes on behind the number, other than that it is the answer."""
+    words = {token.text.lower() for token in tail}
+    return bool(words & {"is", "are", "was", "does", "can", "has", "have"}) and not words & {"answer", "correct"}
+
+
+def _read_compound(tokens: list[Token]) -> Value | None:
+    """`5 hours 30 minutes` as minutes, and `1 to 2` as a ratio."""
+    texts = [token.text for token in tokens]
+    kinds = [token.kind for token in tokens]
+    if kinds == ["number", "word", "number"] and texts[1] == "to":
+        return Ratio((number(Fraction(texts[0])), number(Fraction(texts[2]))))
+    if len(kinds) < 4 or kinds != ["number", "word"] * (len(kinds) // 2):
+        return None
+    units = [read_unit([text]) for text in texts[1::2]]
+    if None in units or len({unit.dimensions for unit in units if unit}) != 1 or any(u.words for u in units if u):
+        return None
+    factors = [unit.factor for unit in units if unit]
+    total = sum((Fraction(text) * factor for text, factor in zip(texts[::2], factors, strict=True)), Fraction(0))
+    last = units[-1]
+    assert last is not None
+    return Quantity(Expression(number(total / last.factor)), last)
 
 
 def _is_word(token: Token) -> bool:
@@ -345,11 +350,15 @@ def _read_phrase(tokens: list[Token]) -> Value:
         raise UnreadableError("no words")
     if kept in _NOTHING:
         return Collection(())
+    if kept in _EVERYTHING:
+        return Region("line")
     if len(kept) > 1:
         kept = tuple(word for word in kept if word not in _GENERIC) or kept
-    return Phrase(kept)
+    return Phrase(_SAME_WORDS.get(kept, kept))
 
 
+_SAME_WORDS = {("dne",): ("does", "not", "exist"), ("doesn", "t", "exist"): ("does", "not", "exist")}
+_EVERYTHING = {("all", "real", "numbers"), ("all", "reals"), ("all", "real"), ("reals",), ("real", "numbers")}
 _NOTHING = {
     ("no", "solution"),
     ("no", "solutions"),

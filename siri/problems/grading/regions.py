@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from siri.problems.grading.arithmetic import Node, UndefinedError, close, evaluate, evaluate_real, names_of, number
+from siri.problems.grading.arithmetic import Node, UndefinedError, close, evaluate, evaluate_real, names_of, number, real
 from siri.problems.grading.values import Collection, Expression, Listing, Region, Relation, Tuple, Value
 
 Test = Callable[[Any], bool]
@@ -176,17 +176,13 @@ def _solve_pair(left: Node, right: Node, sign: str, name: str) -> RealSet:
 def _linear(left: Node, right: Node, name: str) -> tuple[Any, Any]:
     """Slope and height of left − right, where that is a line."""
     difference = Node("sum", (left, Node("negative", (right,))))
-    heights = [_real(evaluate(difference, {name: Fraction(at)})) for at in (0, 1, 2, 5)]
+    heights = [real(evaluate(difference, {name: Fraction(at)})) for at in (0, 1, 2, 5)]
     slope = heights[1] - heights[0]
     if close(slope, Fraction(0)) or not all(
         close(heights[place], heights[0] + at * slope) for place, at in ((2, 2), (3, 5))
     ):
         raise NoRegionError
     return slope, heights[0]
-
-
-def _real(value: Any) -> Any:
-    return evaluate_real(number(value)) if isinstance(value, Fraction) else value
 
 
 def _sorted_edges(edges: Sequence[Any]) -> list[Any]:

@@ -3,18 +3,19 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
 from importlib.metadata import version
 from typing import Literal
 
-from siri.problems.grading.arithmetic import TooLargeError, UndefinedError
+from siri.problems.grading.arithmetic import TooLargeError, UndefinedError, evaluate
 from siri.problems.grading.comparing import same
 from siri.problems.grading.finding import Thinking, find_answer, find_boxed, find_final_text
 from siri.problems.grading.pool import Verdict
 from siri.problems.grading.presentation import tidy
 from siri.problems.grading.reading import read_answer
 from siri.problems.grading.tokens import MalformedError, UnreadableError
-from siri.problems.grading.values import Phrase, Value
+from siri.problems.grading.values import Expression, Phrase, Quantity, Relation, Value
 
 GraderName = Literal["exact", "answer", "boxed"]
 
@@ -95,6 +96,28 @@ def _same(given: Value, gold: Value) -> bool:
 def _letters(text: str) -> str:
     plain = re.sub(r"\\[a-zA-Z]+", "", tidy(text))
     return re.sub(r"[^a-z]", "", plain.casefold())
+
+
+def read_number(text: str) -> Fraction | None:
+    r"""The exact value of an answer that is a rational number, whatever stands around it; None for all else.
+
+    Reads `1,000`, `-\frac{1}{2}`, `3/4`, `142.0`, `1e5`, `2^3`, `x = 7`; `70\%` as 70, `5\text{ cm}` as 5.
+    """
+    if len(text) > _LONGEST:
+        return None
+    try:
+        value = read_answer(text)
+        while not isinstance(value, Expression):
+            if isinstance(value, Relation) and set(value.signs) == {"="}:
+                value = value.members[-1]
+            elif isinstance(value, Quantity):
+                value = value.value
+            else:
+                return None
+        number = evaluate(value.node)
+    except (UnreadableError, TooLargeError, UndefinedError):
+        return None
+    return number if isinstance(number, Fraction) else None
 
 
 _UNTRACTABLE = re.compile(

@@ -31,13 +31,14 @@ class Token:
 
 _TEXT = frozenset("text textbf textrm textit textsf texttt textnormal mbox hbox mathrm operatorname rm".split())
 FUNCTIONS = frozenset(
-    "sqrt sin cos tan cot sec csc sinh cosh tanh coth arcsin arccos arctan arccot ln log exp abs".split()
+    "sqrt sin cos tan cot sec csc sinh cosh tanh coth arcsin arccos arctan arccot ln log exp abs gcd lcm max min".split()
 )
+_ALSO_WORDS = frozenset("sec abs inf pi max min".split())
 _NAMES = FUNCTIONS | {"pi", "inf", "infty", "infinity", "oo"}
 _SHORT_WORDS = frozenset("or and mod no am pm in is of an the".split())
 _DIGITS = r"\d{1,3}(?:,\d{3})+(?![\d]|,\d)(?:\.\d+)?"
 _NUMBER = r"(?:\d+\.\d+|\d+\.(?!\s*[A-Za-z\\]|\.)|\.\d+|\d+)(?:[eE][+-]?\d{1,3}(?![\dA-Za-z]))?"
-_REPEATING = r"\d*\.\d*(?:\\(?:overline|bar|dot)\s*\{\d+\}|\\dot\s*\d)|\d*\.\d*(?P<period>\d+?)(?P=period){2,}\s*\\ldots"
+_REPEATING = r"\d*\.\d*\(\d+\)|\d*\.\d*(?:\\(?:overline|bar|dot)\s*\{\d+\}|\\dot\s*\d)|\d*\.\d*(?P<period>\d+?)(?P=period){2,}\s*\\ldots"
 _REST = r"\\[A-Za-z]+|\\.|[A-Za-z]+|\s+|."
 _PLAIN = re.compile(rf"(?P<repeating>{_REPEATING})|(?P<number>{_NUMBER})|(?P<rest>{_REST})", re.DOTALL)
 _GROUPED = re.compile(
@@ -97,7 +98,8 @@ def _pieces(piece: str, group: str, spaced: bool, in_text: bool, text: str, plac
     if not piece[0].isalpha():
         return [Token("sign", piece, spaced)]
     if in_text:
-        return [Token("word", piece, spaced)]
+        called = piece in _NAMES and piece not in _ALSO_WORDS
+        return [Token("command", "\\" + piece, spaced) if called else Token("word", piece, spaced)]
     return _letters(piece, spaced, text, place)
 
 
@@ -142,6 +144,9 @@ def _without_braces_around_words(tokens: list[Token]) -> list[Token]:
             scripted = start > 0 and kept[start - 1].text in ("^", "_")
             if opening.text == _TEXT_OPENS:
                 if not scripted and any(one.kind == "word" for one in inside):
+                    kept[start:] = inside
+                    continue
+                if not scripted and len(inside) == 1 and inside[0].kind == "command":
                     kept[start:] = inside
                     continue
                 kept[start] = Token("sign", "{", opening.spaced)
