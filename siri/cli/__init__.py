@@ -1,10 +1,10 @@
-"""The front door: `siri train | evaluate | sweep | compare | preview | show | snapshots | sync | doctor | up | …`."""
+"""The front door: `siri train | evaluate | regrade | sweep | compare | preview | show | snapshots | doctor | up | …`."""
 
 import sys
 
 import typer
 
-from siri.cli import looking, platform, snapshots, training, upkeep
+from siri.cli import looking, platform, regrading, snapshots, training, upkeep
 from siri.errors import InputError
 
 app = typer.Typer(
@@ -17,6 +17,7 @@ app = typer.Typer(
 for command in (
     training.train,
     training.evaluate,
+    regrading.regrade,
     looking.compare,
     training.sweep,
     looking.preview,

@@ -58,6 +58,7 @@ class Evaluation:
             "seed": evaluation.seed,
             "prompt": [problems.template, problems.suffix],
             "grader": problems.grader,
+            "thinking": list(problems.thinking),
             "numerics": self.run.numerics,
         } | ({} if evaluation.sampler == "torch" else {"sampler": evaluation.sampler})
 

@@ -1,17 +1,17 @@
 """Where problems come from: the laptop task, problem files, the hub; their splits, their prompts, their order."""
 
 from functools import lru_cache
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from siri.errors import InputError
 from siri.problems import laptop
 from siri.problems.files import load_problems
-from siri.problems.grading import GraderName
+from siri.problems.grading import THINKING, GraderName, Thinking
 from siri.problems.order import deal, problems_of_step
 from siri.problems.problem import SPLITS, Problem, ProblemSet, Split, Splits, split_of
-from siri.problems.prompts import Prompt, TemplateName, encode_prompt, make_prompt
+from siri.problems.prompts import Prompt, TemplateName, decode_responses, encode_prompt, make_prompt
 from siri.settings import Settings
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "Split",
     "Splits",
     "deal",
+    "decode_responses",
     "encode_prompt",
     "load_benchmark",
     "load_problems",
@@ -58,10 +59,20 @@ class ProblemSettings(Settings):
     """Text put behind every question, e.g. `Please reason step by step, and put your final answer within \\boxed{}.`"""
     grader: GraderName = "exact"
     """`exact`: the laptop task's rule; `boxed`: the last \\boxed{}; `answer`: that, or the text after the thinking."""
+    thinking: Thinking = THINKING
+    """The two marks between which the model thinks, e.g. `[<think>, </think>]`; a box between them is no answer."""
     dev: str | None = None
     """A file of problems for evaluations during a run; without it a tenth of the source is held out."""
     test: str | None = None
     """A file of problems for final tables; without it a tenth of the source is held out."""
+
+    @field_validator("thinking", mode="before")
+    @classmethod
+    def _check_thinking(cls, marks: Any) -> Any:
+        two = isinstance(marks, list | tuple) and len(marks) == 2 and all(isinstance(mark, str) for mark in marks)
+        if not two or not all(mark.strip() for mark in marks) or marks[0] in marks[1] or marks[1] in marks[0]:
+            raise ValueError("must be a list of two marks, neither of them blank nor a part of the other")
+        return Thinking(*marks)
 
 
 @lru_cache(maxsize=4)

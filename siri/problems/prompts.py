@@ -1,9 +1,10 @@
 """The one way from a problem to token ids; every engine calls it, so all of them train on the same prompts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from siri.errors import InputError
+from siri.problems.grading.finding import THINKING, Thinking
 from siri.problems.problem import Problem
 
 if TYPE_CHECKING:
@@ -17,16 +18,39 @@ class Prompt(NamedTuple):
 
     ids: list[int]
     opening: str
-    """`<think>` where the template opens the thought: the grader must see it open, or a box in it might count."""
+    """The marks of the thought that the template opens, or opens and closes: the grader must see what the model saw, or
+    a box in a thought might count, or an answer be taken for one."""
 
 
 def make_prompt(
-    problem: Problem, tokenizer: "PreTrainedTokenizerBase", template: TemplateName, suffix: str = ""
+    problem: Problem,
+    tokenizer: "PreTrainedTokenizerBase",
+    template: TemplateName,
+    suffix: str = "",
+    thinking: Thinking = THINKING,
 ) -> Prompt:
     """The prompt of a problem, ready for generation. Raises InputError (see `encode_prompt`)."""
     ids = encode_prompt(problem, tokenizer, template, suffix)
-    opens = tokenizer.decode(ids[-8:]).rstrip().endswith("<think>")
-    return Prompt(ids, "<think>" if opens else "")
+    end = tokenizer.decode(ids[-32:]).rstrip()
+    if end.endswith(thinking.opens):
+        return Prompt(ids, thinking.opens)
+    return Prompt(ids, "".join(thinking) if end.endswith(thinking.closes) else "")
+
+
+def decode_responses(
+    rows: Sequence[Sequence[int]], tokenizer: "PreTrainedTokenizerBase", thinking: Thinking = THINKING
+) -> list[str]:
+    """The texts of responses without the tokenizer's special tokens, except those that marks of thoughts consist of.
+
+    Many models' marks are special tokens; without them no thought would ever close.
+    """
+    special = {token_id: str(token) for token_id, token in tokenizer.added_tokens_decoder.items() if token.special}
+    special |= dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
+    dropped = {token_id for token_id, text in special.items() if not any(text in mark for mark in thinking)}
+    if len(dropped) == len(special):
+        return list(tokenizer.batch_decode(rows, skip_special_tokens=True))
+    kept = [[token for token in row if token not in dropped] for row in rows]
+    return list(tokenizer.batch_decode(kept, skip_special_tokens=False))
 
 
 def encode_prompt(

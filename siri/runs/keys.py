@@ -57,6 +57,7 @@ def rl_link(config: RunConfig, step: int, problems_digest: str, numerics: dict[s
         "problems": problems_digest,
         "prompt": [config.problems.template, config.problems.suffix],
         "grader": config.problems.grader,
+        "thinking": list(config.problems.thinking),
         "numerics": numerics,
     }
 
@@ -94,4 +95,5 @@ def run_id(config: RunConfig, problems_digest: str) -> str:
     for group, neutral in ADDED.items():
         settings[group] = {name: value for name, value in settings[group].items() if neutral.get(name, ...) != value}
     settings["problems"] = [problems_digest, config.problems.template, config.problems.suffix, config.problems.grader]
+    settings["problems"].append(list(config.problems.thinking))
     return digest(settings)[:12]

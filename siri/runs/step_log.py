@@ -13,13 +13,19 @@ from siri.store.tombstones import recall
 STEPS = "steps.jsonl"
 RESPONSES = "responses.jsonl"
 METRICS = "metrics.jsonl"
+NO_METRICS = frozenset(["step", "key", "time", "repeatable"])
+"""What stands in a step's line beside its metrics."""
 FOLLOWING = "following.lock"
 """In a run's folder: a lock that a process holds for as long as it trains the run."""
 
 
 def step_line(report: StepReport, key: str) -> dict[str, Any]:
-    """The line that a step leaves in its checkpoint and in metrics.jsonl."""
-    return {"step": report.step, "key": key, "time": round(report.time, 3)} | report.metrics
+    """The line that a step leaves in its checkpoint and in metrics.jsonl.
+
+    `repeatable: false` stands in it where a verdict ran out of time: elsewhere it might not, and other bits follow.
+    """
+    unrepeatable = {"repeatable": False} if report.metrics.get("rollout/timeout") else {}
+    return {"step": report.step, "key": key, "time": round(report.time, 3)} | unrepeatable | report.metrics
 
 
 def response_lines(report: StepReport) -> list[dict[str, Any]]:
@@ -46,6 +52,12 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 def _parse(path: Path) -> list[dict[str, Any]]:
     text = path.read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def unrepeatable_steps(folder: Path, last: int) -> list[int]:
+    """The steps of a run's folder up to `last` at which a verdict ran out of time."""
+    lines = read_lines(folder / METRICS)
+    return [line["step"] for line in lines if line["step"] <= last and not line.get("repeatable", True)]
 
 
 def lineage(store: Store, entry: Entry) -> list[Entry]:

@@ -142,7 +142,7 @@ def settled_lines(run: Run) -> list[dict[str, Any]]:
 
 def step_points(line: dict[str, Any]) -> list[Point]:
     """The metrics of a step's line."""
-    names = line.keys() - {"step", "key", "time"}
+    names = line.keys() - step_log.NO_METRICS
     return [Point(name, line[name], line["time"], line["step"]) for name in sorted(names)]
 
 

@@ -59,7 +59,10 @@ class VllmSampler:
         """
         self.close()
         tokenizer, settings = load_tokenizer(model), self.config.problems
-        prompts = [make_prompt(one, tokenizer, settings.template, settings.suffix) for one in request.problems]
+        prompts = [
+            make_prompt(one, tokenizer, settings.template, settings.suffix, settings.thinking)
+            for one in request.problems
+        ]
         answers = in_order(self._answers(self._write_order(model, request, prompts, tokenizer)))
         for problem, prompt in zip(request.problems, prompts, strict=True):
             answer = next(answers)

@@ -1,8 +1,8 @@
 """Is a response right? An own reader of answers decides first, math-verify last and in processes that can be killed.
 
 `finding` finds the answer in a response; `presentation`, `tokens`, `formulas` and `reading` make a value of it;
-`comparing`, with `arithmetic`, `regions` and `units`, says whether two values mean the same; `pool` asks math-verify about
-what could not be read. Nothing that a model wrote is evaluated as code.
+`comparing`, with `arithmetic`, `regions` and `units`, says whether two values mean the same; `pool` asks math-verify
+about what could not be read. Nothing that a model wrote is evaluated as code.
 """
 
 from collections.abc import Sequence

@@ -13,6 +13,8 @@ from typing import Any
 
 import mpmath
 
+from siri.problems.grading.vocabulary import words_of
+
 
 class TooLargeError(Exception):
     """Its value would take too long to compute."""
@@ -182,7 +184,6 @@ class _Evaluation:
                 return _log(values, self.log_base if node.operation == "log" else None)
         return _FUNCTIONS[node.operation](*values)
 
-
     def _watch(self, base: Value, exponent: Value) -> None:
         whole = isinstance(exponent, Fraction) and exponent.denominator % 2
         self.left_reals |= not whole and (not _is_real(base) or base < 0)
@@ -271,8 +272,12 @@ def _binomial(top: Value, bottom: Value) -> Value:
             raise TooLargeError
         result: Value = Fraction(int(bottom >= 0))
         for step in range(int(bottom)):
-            result = _bounded(_fold([result, divide(_fold([top, Fraction(-step)], lambda a, b: a + b),
-                                                     Fraction(step + 1))], lambda a, b: a * b))
+            result = _bounded(
+                _fold(
+                    [result, divide(_fold([top, Fraction(-step)], lambda a, b: a + b), Fraction(step + 1))],
+                    lambda a, b: a * b,
+                )
+            )
         return result
     above, below = _inexact(top), _inexact(bottom)
     parts = _gamma(above + 1), _gamma(below + 1), _gamma(above - below + 1)
@@ -342,7 +347,7 @@ _CONSTANTS: dict[str, Callable[[], Value]] = {
     "infinity": lambda: _context.inf,
     "degree": lambda: _context.pi / 180,
 }
-_FUNCTIONS: dict[str, Callable[..., Value]] = {
+_BOUNDED: dict[str, Callable[..., Value]] = {
     "sqrt": _sqrt,
     "abs": lambda value: abs(value),
     "floor": _floor,
@@ -354,11 +359,8 @@ _FUNCTIONS: dict[str, Callable[..., Value]] = {
     "lcm": lambda *values: Fraction(math.lcm(*_whole(values))),
     "max": lambda *values: _extreme(max, values),
     "min": lambda *values: _extreme(min, values),
-} | {
-    name: _guarded(_plain(getattr(_context, name.replace("arc", "a"))))
-    for name in (
-        "sin cos tan cot sec csc sinh cosh tanh coth arcsin arccos arctan arccot"
-    ).split()
 }
+_WITH_POLES = words_of("sin cos tan cot sec csc sinh cosh tanh coth arcsin arccos arctan arccot")
+_FUNCTIONS = _BOUNDED | {name: _guarded(_plain(getattr(_context, name.replace("arc", "a")))) for name in _WITH_POLES}
 FUNCTIONS_OF_MANY = frozenset(["gcd", "lcm", "max", "min"])
 FUNCTION_NAMES = frozenset(_FUNCTIONS) - FUNCTIONS_OF_MANY

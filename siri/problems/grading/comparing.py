@@ -36,6 +36,7 @@ from siri.problems.grading.values import (
     Tuple,
     Value,
 )
+from siri.problems.grading.vocabulary import words_of
 
 
 def same(given: Value, gold: Value) -> bool:
@@ -340,7 +341,7 @@ def _unit(value: Value) -> Unit | None:
     return value.unit if isinstance(value, Quantity) else None
 
 
-_COUNTED = frozenset("value way integer number solution possibility possibilitie outcome element item piece digit".split())
+_COUNTED = words_of("value way integer number solution possibility possibilitie outcome element item piece digit")
 """Words that count anything."""
 
 

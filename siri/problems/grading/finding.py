@@ -1,4 +1,4 @@
-r"""Finding the answer in a response: outside of all thoughts, in the last closed \boxed{…}, or in what is said at last."""
+r"""Finding the answer in a response: outside all thoughts, in the last closed \boxed{…} or in what is said at last."""
 
 import re
 from typing import NamedTuple
@@ -7,11 +7,11 @@ from typing import NamedTuple
 class Thinking(NamedTuple):
     """The marks between which a model thinks."""
 
-    opens: str = "<think>"
-    closes: str = "</think>"
+    opens: str
+    closes: str
 
 
-THINKING = Thinking()
+THINKING = Thinking("<think>", "</think>")
 _MARK = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])\s*\{?|\\.|[{}]", re.DOTALL)
 _BARE = re.compile(r"[^\s${}\\]+|\\[a-zA-Z]+(?:\{[^{}]*\})*")
 _BETWEEN = re.compile(r"\$*\s*(?:,|;|\\?,?\s*(?:\\(?:text|mbox)\{)?\s*(?:and|or)\s*\}?|\\q?quad)+\s*(?:and|or)?\s*\$*")
@@ -39,12 +39,10 @@ def find_answer(response: str, finished: bool, thinking: Thinking = THINKING) ->
     if boxed:
         return boxed
     text = find_final_text(response, finished, thinking).partition(thinking.opens)[0].strip()
-    said = None
-    for said in _SAID.finditer(text):
-        pass
-    if said is None:
+    said = [found[1] for found in _SAID.finditer(text)]
+    if not said:
         return text
-    return said[1][: end.start()] if (end := _END.search(said[1])) else said[1]
+    return said[-1][: end.start()] if (end := _END.search(said[-1])) else said[-1]
 
 
 def outside_thoughts(response: str, thinking: Thinking = THINKING) -> str:
@@ -56,7 +54,7 @@ def outside_thoughts(response: str, thinking: Thinking = THINKING) -> str:
     if thinking.closes not in response:
         return "" if thinking.opens in response else response
     said = response.split(thinking.closes)
-    kept = []
+    kept: list[tuple[str, bool]] = []
     for piece in said[1:]:
         before, opened, _ = piece.partition(thinking.opens)
         if kept and not kept[-1][1]:  # closed without having been opened: all before it was a thought

@@ -1,4 +1,4 @@
-r"""From tokens to formulas: recursive descent over LaTeX as people write it, `\frac12` and `2 \sin x \cos x` included."""
+r"""From tokens to formulas: recursive descent over LaTeX as people write it, with `\frac12` and `2 \sin x \cos x`."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -8,20 +8,22 @@ from siri.problems.grading.arithmetic import FUNCTION_NAMES, FUNCTIONS_OF_MANY, 
 from siri.problems.grading.tokens import MalformedError, Token, UnreadableError
 from siri.problems.grading.units import DEGREE
 from siri.problems.grading.values import Collection, Expression, Matrix, Quantity, Region, Tuple, Value
+from siri.problems.grading.vocabulary import words_of
 
-GREEK = frozenset(
-    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi omicron rho varrho "
-    "sigma tau upsilon phi varphi chi psi omega Alpha Beta Gamma Delta Epsilon Zeta Eta Theta Iota Kappa Lambda Mu Nu "
-    "Xi Omicron Pi Rho Sigma Tau Upsilon Phi Chi Psi Omega ell hbar angle triangle ldots square prime".split()
+GREEK = words_of(
+    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi omicron rho "
+    "varrho sigma tau upsilon phi varphi chi psi omega Alpha Beta Gamma Delta Epsilon Zeta Eta Theta Iota "
+    "Kappa Lambda Mu Nu Xi Omicron Pi Rho Sigma Tau Upsilon Phi Chi Psi Omega ell hbar angle triangle ldots "
+    "square prime"
 )
-_ACCENTS = frozenset("overline bar vec hat widehat tilde dot ddot overrightarrow widetilde".split())
+_ACCENTS = words_of("overline bar vec hat widehat tilde dot ddot overrightarrow widetilde")
 _SET_SIGNS = {r"\cup": "union", r"\cap": "intersection", r"\setminus": "difference", r"\backslash": "difference"}
 _TIMES = frozenset(["*", r"\cdot", r"\times", r"\ast"])
 _OVER = frozenset(["/", r"\div"])
 _INVERSE = {"sin": "arcsin", "cos": "arccos", "tan": "arctan", "cot": "arccot"}
 _BRACKETS = {"(": ")", "[": ")", r"\{": r"\}", r"\langle": r"\rangle", r"\lfloor": r"\rfloor", r"\lceil": r"\rceil"}
 _CLOSERS = frozenset([")", "]", r"\}", r"\rangle", r"\rfloor", r"\rceil", "}"])
-_ENVIRONMENTS = frozenset("matrix pmatrix bmatrix Bmatrix vmatrix array smallmatrix".split())
+_ENVIRONMENTS = words_of("matrix pmatrix bmatrix Bmatrix vmatrix array smallmatrix")
 _ALIASES = {"inf": "infinity", "infty": "infinity", "oo": "infinity", "pi": "pi", "infinity": "infinity"}
 _REPEATING = re.compile(r"(\d*)\.(\d*)\D*?(\d+)\s*[})]?$")
 _REPEATED = re.compile(r"(\d*)\.(\d*?)(\d+?)\3{2,}\s*\\ldots$")
@@ -50,9 +52,7 @@ def split(tokens: Sequence[Token], separates: Callable[[Token], bool]) -> list[l
     return split_at(tokens, separates)[0]
 
 
-def split_at(
-    tokens: Sequence[Token], separates: Callable[[Token], bool]
-) -> tuple[list[list[Token]], list[Token]]:
+def split_at(tokens: Sequence[Token], separates: Callable[[Token], bool]) -> tuple[list[list[Token]], list[Token]]:
     """The pieces between the tokens, outside all brackets, that separate; and these."""
     pieces: list[list[Token]] = [[]]
     separators = []
@@ -151,7 +151,11 @@ class _Reader:
         if token.text == "|":
             return self.bars == 0
         if token.kind == "command":
-            return token.text not in _SET_SIGNS and token.text not in _CLOSERS and token.text not in (r"\over", r"\choose", r"\end")
+            return (
+                token.text not in _SET_SIGNS
+                and token.text not in _CLOSERS
+                and token.text not in (r"\over", r"\choose", r"\end")
+            )
         return token.kind != "sign" or token.text in ("(", "[", "{", r"\{")
 
     def _refuse_two_numbers(self) -> None:
@@ -262,7 +266,7 @@ class _Reader:
     def _subscripted(self, name: str) -> Value:
         self.take()
         token = self.take()
-        texts, depth = [token.text], token.text == "{"
+        texts, depth = [token.text], int(token.text == "{")
         while depth:
             token = self.take()
             depth += (token.text == "{") - (token.text == "}")

@@ -85,8 +85,11 @@ _STEPS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(?:\{\})?[_^]\s*\{?(\d+)\}?\s*C\s*_\s*\{?(\d+)\}?", r"\\binom{\1}{\2}"),
         (r"(?<=\d)\s*\^\s*(?:\{\s*o\s*\}|o(?![a-zA-Z]))", r"^\\circ "),
         (r"(?<=\S)\s*\\(?:blacksquare|square|checkmark|qed|Box|star)\s*$", ""),
-        (r"\\(?:mathbf|boldsymbol|bm|mathit|mathsf|mathcal|mathtt|mathnormal|pmb|underline|boxed|fbox|mathop|ensuremath)"
-         r"(?![A-Za-z])", ""),
+        (
+            r"\\(?:mathbf|boldsymbol|bm|mathit|mathsf|mathcal|mathtt|mathnormal|pmb|underline|boxed|fbox|mathop|ensuremath)"
+            r"(?![A-Za-z])",
+            "",
+        ),
         (r"\\(?:le|leq|leqslant|leqq)(?![A-Za-z])|<=", r"\\le "),
         (r"\\(?:ge|geq|geqslant|geqq)(?![A-Za-z])|>=", r"\\ge "),
         (r"\\neq?(?![A-Za-z])|\\not\s*=|!=", r"\\ne "),
@@ -96,7 +99,8 @@ _STEPS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\\(?:degree|textdegree)(?![A-Za-z])|\^\s*(?:\{\s*\\circ\s*\}|\\circ)", r"^\\circ "),
         (r"\\(?:dots|cdots|dotsc|dotsb)(?![A-Za-z])|\.\.\.", r"\\ldots "),
         (r"\\(?:varnothing)(?![A-Za-z])", r"\\emptyset "),
-        (r"\\[lr]brace(?![A-Za-z])", lambda found: r"\{" if found[0][1] == "l" else r"\}"),
+        (r"\\lbrace(?![A-Za-z])", r"\\{"),
+        (r"\\rbrace(?![A-Za-z])", r"\\}"),
         (r"\\[lr]?vert(?![A-Za-z])|\\mid(?![A-Za-z])", "|"),
         (r"\\(?:dollar|textdollar)(?![A-Za-z])", r"\\$"),
         (
@@ -143,7 +147,7 @@ def _without_outer_braces(text: str) -> str:
 def _to_ascii(text: str) -> str:
     """Signs of Unicode as LaTeX; ² is a power and ½ a fraction, which NFKC would forget."""
     for pattern, mark, table in _SCRIPTS:
-        text = pattern.sub(lambda found, mark=mark, table=table: f"{mark}{{{found[0].translate(table)}}}", text)
+        text = pattern.sub(rf"{mark}{{\g<0>}}", text).translate(table)
     text = _VULGAR.sub(lambda found: _fraction(found[0]), text)
     return unicodedata.normalize("NFKC", text.translate(_MAP)).translate(_MAP)
 

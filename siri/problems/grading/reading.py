@@ -26,6 +26,7 @@ from siri.problems.grading.values import (
     Relation,
     Value,
 )
+from siri.problems.grading.vocabulary import words_of
 
 DEEPEST = 20
 """Brackets within brackets; more is no answer."""
@@ -42,20 +43,23 @@ _RELATIONS = {
     r"\sim": "approx",
 }
 _ARROWS = frozenset([r"\Rightarrow", r"\implies", r"\Longrightarrow", r"\iff", r"\Leftrightarrow", r"\to"])
-_CHANGING = frozenset(
-    "not no non neither nor least most more less fewer than over under above below between from to except without plus "
-    "minus times half twice double triple undefined infinitely negative or and if unless when where mod modulo base "
-    "every all any each up within only too cannot impossible except".split()
+_CHANGING = words_of(
+    "not no non neither nor least most more less fewer than over under above below between from to except "
+    "without plus minus times half twice double triple undefined infinitely negative or and if unless when "
+    "where mod modulo base every all any each up within only too cannot impossible except"
 )
 """Words that make something else of the number beside them."""
-_FILLER = frozenset(
-    "the a an it is are was be answer final result value therefore thus so hence exactly equals equal there approximately "
-    "about roughly around nearly which i.e option choice either both only its in of for".split()
+_FILLER = words_of(
+    "the a an it is are was be answer final result value therefore thus so hence exactly equals equal there "
+    "approximately about roughly around nearly which i.e option choice either both only its in of for"
 )
-_GENERIC = frozenset("function number numbers direction day shape type side integer curve graph team person".split())
-_BASE_WORDS = dict(two=2, three=3, four=4, five=5, six=6, seven=7, eight=8, nine=9, ten=10, eleven=11, twelve=12)
+_GENERIC = words_of("function number numbers direction day shape type side integer curve graph team person")
+_NUMERALS = "two three four five six seven eight nine ten eleven twelve"
+_BASE_WORDS = {word: size for size, word in enumerate(_NUMERALS.split(), start=2)}
 _WRAPPER = re.compile(r"\\(?:text|mathrm|textbf|textrm|mbox|operatorname)\s*\{([^{}]*)\}")
-_BASED = re.compile(r"\(?(-?[0-9A-Z]+)\)?\s*_\s*(?:\{\s*\(?\s*(?:base\s*)?(\w+)\s*\)?\s*\}|(\d+))|(\d+) \(?base (\w+)\)?")
+_BASED = re.compile(
+    r"\(?(-?[0-9A-Z]+)\)?\s*_\s*(?:\{\s*\(?\s*(?:base\s*)?(\w+)\s*\)?\s*\}|(\d+))|(\d+) \(?base (\w+)\)?"
+)
 _CLOCK = re.compile(r"(\d{1,2})\s*:\s*(\d\d)(?:\s*:\s*(\d\d))?\s*(?:([aApP])\.?\s*[mM]\.?)?")
 _SIGN_LABELS = frozenset([".", ")", ":"])
 _OPENING, _CLOSING = frozenset(["(", "[", "{", r"\{", r"\langle"]), frozenset([")", "]", "}", r"\}", r"\rangle"])
@@ -109,9 +113,9 @@ def _read_choice(tokens: list[Token]) -> Choice | None:
         named += 1
     rest = tokens[named:]
     texts = [token.text for token in rest]
-    if len(texts) >= 3 and texts[0] in "({" and texts[2] in ")}" and _is_label(rest[1], len(texts) > 3):
-        if texts[0] == "(" or len(texts) == 3:
-            return _choice(rest[1], rest[3:])
+    bracketed = len(texts) >= 3 and texts[0] in "({" and texts[2] in ")}" and _is_label(rest[1], len(texts) > 3)
+    if bracketed and (texts[0] == "(" or len(texts) == 3):
+        return _choice(rest[1], rest[3:])
     if len(texts) >= 2 and texts[1] in _SIGN_LABELS and _is_label(rest[0], True):
         return _choice(rest[0], rest[2:])
     if named and len(texts) == 1 and _is_label(rest[0], True):
@@ -169,9 +173,7 @@ def _versions(tokens: list[Token]) -> list[list[Token]]:
     if not outside:  # in the braces of a set it makes two members of one
         return [tokens]
     signs = ({r"\pm": "+", r"\mp": "-"}, {r"\pm": "-", r"\mp": "+"})
-    return [
-        [Token("sign", upper[token.text]) if token.text in upper else token for token in tokens] for upper in signs
-    ]
+    return [[Token("sign", upper[token.text]) if token.text in upper else token for token in tokens] for upper in signs]
 
 
 def _read_inside(tokens: Sequence[Token]) -> tuple[Value, ...]:

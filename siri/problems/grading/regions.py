@@ -3,13 +3,24 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
-from siri.problems.grading.arithmetic import Node, UndefinedError, close, evaluate, evaluate_real, names_of, number, real
+from siri.problems.grading.arithmetic import (
+    Node,
+    UndefinedError,
+    close,
+    evaluate,
+    evaluate_real,
+    names_of,
+    number,
+    real,
+)
 from siri.problems.grading.values import Collection, Expression, Listing, Region, Relation, Tuple, Value
+from siri.problems.grading.vocabulary import words_of
 
 Test = Callable[[Any], bool]
-INEQUALITIES = frozenset(["<", ">", "le", "ge", "ne"])
+INEQUALITIES = words_of("< > le ge ne")
 
 
 @dataclass(frozen=True)
@@ -197,5 +208,5 @@ def _points(edges: list[Any]) -> list[Any]:
     """Every edge, a number between each two, one beyond either end."""
     if not edges:
         return [evaluate_real(number(0))]
-    between = [(low + high) / 2 for low, high in zip(edges, edges[1:], strict=False)]
+    between = [(low + high) / 2 for low, high in pairwise(edges)]
     return [*edges, *between, edges[0] - 1, edges[-1] + 1]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from siri.problems.grading.units import UNIT_WORDS
+from siri.problems.grading.vocabulary import words_of
 
 Kind = Literal["number", "repeating", "symbol", "word", "command", "sign"]
 
@@ -29,21 +30,22 @@ class Token:
     """White space stood before it."""
 
 
-_TEXT = frozenset("text textbf textrm textit textsf texttt textnormal mbox hbox mathrm operatorname rm".split())
-FUNCTIONS = frozenset(
-    "sqrt sin cos tan cot sec csc sinh cosh tanh coth arcsin arccos arctan arccot ln log exp abs gcd lcm max min".split()
+_TEXT = words_of("text textbf textrm textit textsf texttt textnormal mbox hbox mathrm operatorname rm")
+FUNCTIONS = words_of(
+    "sqrt sin cos tan cot sec csc sinh cosh tanh coth arcsin arccos arctan arccot ln log exp abs gcd lcm max min"
 )
-_ALSO_WORDS = frozenset("sec abs inf pi max min".split())
+_ALSO_WORDS = words_of("sec abs inf pi max min")
 _NAMES = FUNCTIONS | {"pi", "inf", "infty", "infinity", "oo"}
-_SHORT_WORDS = frozenset("or and mod no am pm in is of an the".split())
+_SHORT_WORDS = words_of("or and mod no am pm in is of an the")
 _DIGITS = r"\d{1,3}(?:,\d{3})+(?![\d]|,\d)(?:\.\d+)?"
 _NUMBER = r"(?:\d+\.\d+|\d+\.(?!\s*[A-Za-z\\]|\.)|\.\d+|\d+)(?:[eE][+-]?\d{1,3}(?![\dA-Za-z]))?"
-_REPEATING = r"\d*\.\d*\(\d+\)|\d*\.\d*(?:\\(?:overline|bar|dot)\s*\{\d+\}|\\dot\s*\d)|\d*\.\d*(?P<period>\d+?)(?P=period){2,}\s*\\ldots"
+_REPEATING = (
+    r"\d*\.\d*\(\d+\)|\d*\.\d*(?:\\(?:overline|bar|dot)\s*\{\d+\}|\\dot\s*\d)"
+    + r"|\d*\.\d*(?P<period>\d+?)(?P=period){2,}\s*\\ldots"
+)
 _REST = r"\\[A-Za-z]+|\\.|[A-Za-z]+|\s+|."
 _PLAIN = re.compile(rf"(?P<repeating>{_REPEATING})|(?P<number>{_NUMBER})|(?P<rest>{_REST})", re.DOTALL)
-_GROUPED = re.compile(
-    rf"(?P<repeating>{_REPEATING})|(?P<number>{_DIGITS}|{_NUMBER})|(?P<rest>{_REST})", re.DOTALL
-)
+_GROUPED = re.compile(rf"(?P<repeating>{_REPEATING})|(?P<number>{_DIGITS}|{_NUMBER})|(?P<rest>{_REST})", re.DOTALL)
 _TEXT_OPENS = "{text"
 _OPEN, _CLOSE = frozenset(["(", "[", r"\{"]), frozenset([")", "]", r"\}"])
 

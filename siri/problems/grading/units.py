@@ -42,7 +42,7 @@ information 1 bit
 information 8 byte
 """
 _SHORTHAND = {"mph": ("mile", "hour"), "kph": ("km", "hour"), "kmh": ("km", "hour"), "mps": ("m", "s")}
-_NO_UNIT = frozenset("unit units square sq".split())
+_NO_UNIT = frozenset(["unit", "units", "square", "sq"])
 _POWERS = {"square": 2, "squared": 2, "sq": 2, "cubic": 3, "cubed": 3, "cu": 3}
 MULTIPLES = {
     "hundred": 100,

@@ -1,7 +1,6 @@
 """What an answer can be: an expression, a tuple, a set, a matrix, an interval, a relation, a time, words, …"""
 
 from dataclasses import dataclass
-from typing import Union
 
 from siri.problems.grading.arithmetic import Node
 from siri.problems.grading.units import Unit
@@ -125,23 +124,23 @@ class Choice:
     """The letter of one of several given answers, and the answer beside it where one stands there."""
 
     letter: str
-    rest: Union["Value", None] = None
+    rest: "Value | None" = None
 
 
-Value = Union[
-    Expression,
-    Tuple,
-    Listing,
-    Collection,
-    Matrix,
-    Region,
-    Relation,
-    Quantity,
-    Based,
-    Clock,
-    Ratio,
-    Congruence,
-    Name,
-    Phrase,
-    Choice,
-]
+Value = (
+    Expression
+    | Tuple
+    | Listing
+    | Collection
+    | Matrix
+    | Region
+    | Relation
+    | Quantity
+    | Based
+    | Clock
+    | Ratio
+    | Congruence
+    | Name
+    | Phrase
+    | Choice
+)
