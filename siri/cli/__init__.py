@@ -1,4 +1,4 @@
-"""The front door: `siri train | evaluate | regrade | sweep | compare | preview | show | snapshots | doctor | up | …`."""
+"""The front door: `siri train | evaluate | regrade | sweep | compare | preview | show | snapshots | up | …`."""
 
 import sys
 

@@ -5,19 +5,17 @@ from fractions import Fraction
 
 from siri.problems.grading.arithmetic import (
     Node,
-    TooLargeError,
     UndefinedError,
     close,
     divide,
     equal,
     evaluate,
     names_of,
-    number,
     places,
     real,
 )
+from siri.problems.grading.quantities import is_closed, same_based, same_congruence, same_quantity, same_ratio
 from siri.problems.grading.regions import NoRegionError, is_region, same_region, variable_of
-from siri.problems.grading.units import DEGREE, PERCENT, Unit
 from siri.problems.grading.values import (
     Based,
     Choice,
@@ -36,7 +34,6 @@ from siri.problems.grading.values import (
     Tuple,
     Value,
 )
-from siri.problems.grading.vocabulary import words_of
 
 
 def same(given: Value, gold: Value) -> bool:
@@ -50,13 +47,13 @@ def same(given: Value, gold: Value) -> bool:
     if isinstance(given, Relation) or isinstance(gold, Relation):
         return _same_relation(given, gold)
     if isinstance(given, Congruence) or isinstance(gold, Congruence):
-        return _same_congruence(given, gold)
+        return same_congruence(given, gold, same)
     if isinstance(given, Quantity) or isinstance(gold, Quantity):
-        return _same_quantity(given, gold)
+        return same_quantity(given, gold, same)
     if isinstance(given, Based) or isinstance(gold, Based):
-        return _same_based(given, gold)
+        return same_based(given, gold)
     if isinstance(given, Ratio) or isinstance(gold, Ratio):
-        return _same_ratio(given, gold)
+        return same_ratio(given, gold)
     if isinstance(given, Listing | Collection) or isinstance(gold, Listing | Collection):
         return _same_list(given, gold)
     return _same_plain(given, gold)
@@ -200,7 +197,7 @@ def _same_relation(given: Value, gold: Value) -> bool:
     if not isinstance(given, Relation):
         if set(gold.signs) <= {"=", "approx", "in"} and _is_name(gold.members[0]):
             return any(same(given, member) for member in gold.members[1:])
-        plain = set(gold.signs) <= {"=", "approx"} and all(_is_closed(member) for member in gold.members)
+        plain = set(gold.signs) <= {"=", "approx"} and all(is_closed(member) for member in gold.members)
         return plain and any(same(given, member) for member in gold.members)
     if set(given.signs) == set(gold.signs) == {"="}:
         return _same_equation(given, gold)
@@ -222,23 +219,17 @@ def _results(relation: Relation, gold: Value) -> list[Value]:
         signs.pop()
         rounded.append(members.pop())
     exact = members if signs or not rounded else []
-    if not exact and _is_closed(members[0]):
+    if not exact and is_closed(members[0]):
         exact = members
-    if not _agree([member for member in exact if _is_closed(member)]):
+    if not _agree([member for member in exact if is_closed(member)]):
         return []
     decimal = isinstance(gold, Expression) and gold.decimal
     results = rounded if decimal or not exact else []
     if exact:
         results = [*results, exact[-1]]
-        if not _is_closed(exact[-1]) and _is_closed(exact[0]) and _is_name(exact[-1]):
+        if not is_closed(exact[-1]) and is_closed(exact[0]) and _is_name(exact[-1]):
             results.append(exact[0])
     return results
-
-
-def _is_closed(value: Value) -> bool:
-    if isinstance(value, Quantity):
-        return _is_closed(value.value)
-    return isinstance(value, Expression) and not names_of(value.node)
 
 
 def _agree(values: Sequence[Value]) -> bool:
@@ -304,118 +295,3 @@ def _is_positive(value: object) -> bool:
         return bool(real(value) > 0)
     except UndefinedError:
         return False
-
-
-# Numbers with something beside them
-
-
-def _same_congruence(given: Value, gold: Value) -> bool:
-    if isinstance(given, Congruence) and isinstance(gold, Congruence):
-        if not equal(given.modulus, gold.modulus):
-            return False
-        ours, theirs = given.value, gold.value
-        if isinstance(ours, Expression) and isinstance(theirs, Expression) and _is_closed(ours) and _is_closed(theirs):
-            difference = Node("sum", (ours.node, Node("negative", (theirs.node,))))
-            quotient = evaluate(Node("quotient", (difference, gold.modulus)))
-            return isinstance(quotient, Fraction) and quotient.denominator == 1
-        return same(ours, theirs)
-    plain = [value.value if isinstance(value, Congruence) else value for value in (given, gold)]
-    return same(plain[0], plain[1])
-
-
-def _same_quantity(given: Value, gold: Value) -> bool:
-    if isinstance(given, Quantity) and isinstance(gold, Quantity):
-        return _same_with_units(given, gold)
-    ours, unit, theirs = _unwrap(given), _unit(given) or _unit(gold), _unwrap(gold)
-    assert unit is not None
-    if unit == PERCENT:
-        return _same_percent(given, gold)
-    return same(ours, theirs) or (unit == DEGREE and _same_in_radians(given, gold))
-
-
-def _unwrap(value: Value) -> Value:
-    return value.value if isinstance(value, Quantity) else value
-
-
-def _unit(value: Value) -> Unit | None:
-    return value.unit if isinstance(value, Quantity) else None
-
-
-_COUNTED = words_of("value way integer number solution possibility possibilitie outcome element item piece digit")
-"""Words that count anything."""
-
-
-def _same_with_units(given: Quantity, gold: Quantity) -> bool:
-    if given.unit == gold.unit:
-        return same(given.value, gold.value)
-    angles = {("angle",), ("angle-degree",)}
-    kinds = [tuple(name for name, _ in unit.dimensions) for unit in (given.unit, gold.unit)]
-    if kinds[0] in angles and kinds[1] in angles:
-        return _same_in_radians(given, gold)
-    ours, theirs = set(given.unit.words), set(gold.unit.words)
-    if ours and theirs:
-        return bool(ours & theirs or _COUNTED & (ours | theirs)) and same(given.value, gold.value)
-    if ours or theirs or given.unit.dimensions != gold.unit.dimensions:
-        return False
-    return same(_scaled(given.value, given.unit.factor), _scaled(gold.value, gold.unit.factor))
-
-
-def _scaled(value: Value, factor: Fraction) -> Value:
-    return Expression(Node("product", (value.node, number(factor)))) if isinstance(value, Expression) else value
-
-
-def _same_in_radians(given: Value, gold: Value) -> bool:
-    sides = []
-    for value in (given, gold):
-        plain = _unwrap(value)
-        if not isinstance(plain, Expression):
-            return False
-        degrees = _unit(value) == DEGREE
-        sides.append(Node("product", (plain.node, Node("constant", name="degree"))) if degrees else plain.node)
-    return equal(sides[0], sides[1])
-
-
-def _same_percent(given: Value, gold: Value) -> bool:
-    """Where one side has the sign, the other may have left it out, or be the fraction that it stands for.
-
-    A gold between 0 and 1 is such a fraction: 0.15% is not 0.15.
-    """
-    ours, theirs = _unwrap(given), _unwrap(gold)
-    hundredth = Fraction(1, 100)
-    if isinstance(gold, Quantity):
-        return same(ours, theirs) or same(ours, _scaled(theirs, hundredth))
-    if same(_scaled(ours, hundredth), theirs):
-        return True
-    try:
-        value = evaluate(theirs.node) if isinstance(theirs, Expression) else None
-    except (UndefinedError, TooLargeError):
-        return False
-    return isinstance(value, Fraction) and abs(value) >= 1 and same(ours, theirs)
-
-
-def _same_based(given: Value, gold: Value) -> bool:
-    if isinstance(given, Based) and isinstance(gold, Based):
-        return int(given.digits, given.base) == int(gold.digits, gold.base)
-    based, other = (given, gold) if isinstance(given, Based) else (gold, given)
-    assert isinstance(based, Based)
-    if not isinstance(other, Expression) or other.node.operation != "number" or not based.digits.isdigit():
-        return False
-    return other.node.rational == int(based.digits)
-
-
-def _same_ratio(given: Value, gold: Value) -> bool:
-    sides = [_parts(value) for value in (given, gold)]
-    if len(sides[0]) != len(sides[1]) or not sides[0]:
-        return False
-    first, second = sides
-    return all(
-        equal(Node("product", (first[0], theirs)), Node("product", (second[0], ours)))
-        for ours, theirs in zip(first[1:], second[1:], strict=True)
-    )
-
-
-def _parts(value: Value) -> tuple[Node, ...]:
-    """The parts of a ratio; of a fraction, itself to one."""
-    if isinstance(value, Ratio):
-        return value.parts
-    return (value.node, number(1)) if isinstance(value, Expression) else ()

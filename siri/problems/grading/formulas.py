@@ -1,13 +1,23 @@
 r"""From tokens to formulas: recursive descent over LaTeX as people write it, with `\frac12` and `2 \sin x \cos x`."""
 
-import re
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 
+from siri.problems.grading.algebra import (
+    chosen,
+    divide_by,
+    in_brackets,
+    joined,
+    multiply,
+    negative,
+    node_of,
+    read_repeating,
+    scale,
+    variable,
+)
 from siri.problems.grading.arithmetic import FUNCTION_NAMES, FUNCTIONS_OF_MANY, Node, number
-from siri.problems.grading.tokens import MalformedError, Token, UnreadableError
-from siri.problems.grading.units import DEGREE
-from siri.problems.grading.values import Collection, Expression, Matrix, Quantity, Region, Tuple, Value
+from siri.problems.grading.tokens import BRACKETS, CLOSERS, MalformedError, Token, UnreadableError
+from siri.problems.grading.values import Collection, Expression, Matrix, Region, Tuple, Value
 from siri.problems.grading.vocabulary import words_of
 
 GREEK = words_of(
@@ -21,12 +31,8 @@ _SET_SIGNS = {r"\cup": "union", r"\cap": "intersection", r"\setminus": "differen
 _TIMES = frozenset(["*", r"\cdot", r"\times", r"\ast"])
 _OVER = frozenset(["/", r"\div"])
 _INVERSE = {"sin": "arcsin", "cos": "arccos", "tan": "arctan", "cot": "arccot"}
-_BRACKETS = {"(": ")", "[": ")", r"\{": r"\}", r"\langle": r"\rangle", r"\lfloor": r"\rfloor", r"\lceil": r"\rceil"}
-_CLOSERS = frozenset([")", "]", r"\}", r"\rangle", r"\rfloor", r"\rceil", "}"])
 _ENVIRONMENTS = words_of("matrix pmatrix bmatrix Bmatrix vmatrix array smallmatrix")
 _ALIASES = {"inf": "infinity", "infty": "infinity", "oo": "infinity", "pi": "pi", "infinity": "infinity"}
-_REPEATING = re.compile(r"(\d*)\.(\d*)\D*?(\d+)\s*[})]?$")
-_REPEATED = re.compile(r"(\d*)\.(\d*?)(\d+?)\3{2,}\s*\\ldots$")
 
 
 Inside = Callable[[Sequence[Token]], tuple["Value", ...]]
@@ -45,36 +51,6 @@ def read_formula(tokens: Sequence[Token], inside: Inside) -> Value:
         decimal = len(tokens) <= 2 and tokens[-1].kind == "number" and "." in tokens[-1].text
         return Expression(value.node, decimal)
     return value
-
-
-def split(tokens: Sequence[Token], separates: Callable[[Token], bool]) -> list[list[Token]]:
-    """The pieces between the tokens, outside all brackets, that separate."""
-    return split_at(tokens, separates)[0]
-
-
-def split_at(tokens: Sequence[Token], separates: Callable[[Token], bool]) -> tuple[list[list[Token]], list[Token]]:
-    """The pieces between the tokens, outside all brackets, that separate; and these."""
-    pieces: list[list[Token]] = [[]]
-    separators = []
-    depth = 0
-    for token in tokens:
-        depth += (token.text in _BRACKETS or token.text in ("{", r"\begin")) - (
-            token.text in _CLOSERS or token.text == r"\end"
-        )
-        if depth == 0 and separates(token):
-            pieces.append([])
-            separators.append(token)
-        else:
-            pieces[-1].append(token)
-    return pieces, separators
-
-
-def _node(value: Value) -> Node:
-    if isinstance(value, Quantity) and value.unit == DEGREE:
-        return Node("product", (_node(value.value), Node("constant", name="degree")))
-    if not isinstance(value, Expression):
-        raise UnreadableError("a formula was expected")
-    return value.node
 
 
 class _Reader:
@@ -115,8 +91,8 @@ class _Reader:
         """Terms with signs between."""
         value = self._signed(self.product)
         while self.peek() in ("+", "-") and isinstance(value, Expression):
-            sign, term = self.take().text, _node(self._signed(self.product))
-            value = _joined("sum", value.node, term if sign == "+" else Node("negative", (term,)))
+            sign, term = self.take().text, node_of(self._signed(self.product))
+            value = joined("sum", value.node, term if sign == "+" else Node("negative", (term,)))
         return value
 
     def _signed(self, read: Callable[[], Value]) -> Value:
@@ -125,7 +101,7 @@ class _Reader:
         sign, value = self.take().text, self._signed(read)
         if sign == "+":
             return value
-        return _scale(number(-1), value) if not isinstance(value, Expression) else _negative(value.node)
+        return scale(number(-1), value) if not isinstance(value, Expression) else negative(value.node)
 
     def product(self) -> Value:
         """Factors, side by side or with signs between; `/` reaches no further than the next factor."""
@@ -133,14 +109,14 @@ class _Reader:
         while True:
             if self.peek() in _TIMES:
                 self.take()
-                value = _multiply(value, self._signed(self.factor))
+                value = multiply(value, self._signed(self.factor))
             elif self.peek() in _OVER:
                 self.take()
-                bottom = _node(self._signed(self.factor))
-                value = _scale_by_quotient(value, bottom)
+                bottom = node_of(self._signed(self.factor))
+                value = divide_by(value, bottom)
             elif self._starts_factor():
                 self._refuse_two_numbers()
-                value = _chosen(value, factor := self.factor()) or _multiply(value, factor)
+                value = chosen(value, factor := self.factor()) or multiply(value, factor)
             else:
                 return value
 
@@ -153,7 +129,7 @@ class _Reader:
         if token.kind == "command":
             return (
                 token.text not in _SET_SIGNS
-                and token.text not in _CLOSERS
+                and token.text not in CLOSERS
                 and token.text not in (r"\over", r"\choose", r"\end")
             )
         return token.kind != "sign" or token.text in ("(", "[", "{", r"\{")
@@ -176,27 +152,27 @@ class _Reader:
                 self.take()
                 if self.peek() == "!":
                     raise UnreadableError("a double factorial")
-                value = Expression(Node("factorial", (_node(value),)))
+                value = Expression(Node("factorial", (node_of(value),)))
             elif text == "^":
                 self.take()
                 if self.peek() == r"\circ":
                     self.take()
-                    value = Expression(Node("product", (_node(value), Node("constant", name="degree"))))
+                    value = Expression(Node("product", (node_of(value), Node("constant", name="degree"))))
                 else:
-                    value = Expression(Node("power", (_node(value), self.script())))
+                    value = Expression(Node("power", (node_of(value), self.script())))
                     if self.peek() == "^":
                         raise UnreadableError("a power of a power without brackets")
             elif text == "'" and isinstance(value, Expression) and value.node.operation == "variable":
                 self.take()
-                value = _variable(value.node.name + "'")
+                value = variable(value.node.name + "'")
             else:
                 return value
 
     def script(self) -> Node:
         """What a `^` raises to: a group, a signed number, one symbol."""
         if self.peek() in ("+", "-"):
-            return _node(self._signed(self.atom))
-        return _node(self.atom())
+            return node_of(self._signed(self.atom))
+        return node_of(self.atom())
 
     def argument(self) -> Node:
         r"""What a command reads: a group, or the next thing alone, of `\frac12` one digit."""
@@ -204,7 +180,7 @@ class _Reader:
         if token.kind == "number" and len(token.text) > 1 and token.text.isdigit():
             self.tokens[self.place] = Token("number", token.text[1:])
             return number(int(token.text[0]))
-        return _node(self.atom())
+        return node_of(self.atom())
 
     def atom(self) -> Value:
         """A number, a symbol, a command with what it reads, or something in brackets."""
@@ -212,14 +188,14 @@ class _Reader:
         if token.kind == "number":
             return self._number(token)
         if token.kind == "repeating":
-            return Expression(number(_repeating(token.text)))
+            return Expression(number(read_repeating(token.text)))
         if token.kind in ("symbol", "word"):
             return self._symbol(token)
         if token.text == "{":
             return self._group()
         if token.text == "|":
             return self._bars()
-        if token.text in _BRACKETS:
+        if token.text in BRACKETS:
             return self._bracketed(token.text)
         if token.kind == "command":
             return self._command(token.text[1:])
@@ -261,7 +237,7 @@ class _Reader:
             return self._subscripted(text)
         if text in ("e", "i"):
             return Expression(Node("constant", name=text))
-        return _variable(text)
+        return variable(text)
 
     def _subscripted(self, name: str) -> Value:
         self.take()
@@ -271,7 +247,7 @@ class _Reader:
             token = self.take()
             depth += (token.text == "{") - (token.text == "}")
             texts.append(token.text)
-        return _variable(f"{name}_{''.join(text for text in texts if text not in '{}')}")
+        return variable(f"{name}_{''.join(text for text in texts if text not in '{}')}")
 
     def _group(self) -> Value:
         r"""`{…}`, of which `{a \over b}` and `{n \choose k}` are kinds."""
@@ -279,7 +255,7 @@ class _Reader:
         value = self.set_expression()
         if self.peek() in (r"\over", r"\choose"):
             operation = {r"\over": "quotient", r"\choose": "binomial"}[self.take().text]
-            value = Expression(Node(operation, (_node(value), _node(self.sum()))))
+            value = Expression(Node(operation, (node_of(value), node_of(self.sum()))))
         self.expect("}")
         self.bars = bars
         return value
@@ -289,16 +265,18 @@ class _Reader:
         value = self.sum()
         self.expect("|")
         self.bars -= 1
-        return Matrix(value.rows, bars=True) if isinstance(value, Matrix) else Expression(Node("abs", (_node(value),)))
+        return (
+            Matrix(value.rows, bars=True) if isinstance(value, Matrix) else Expression(Node("abs", (node_of(value),)))
+        )
 
     def _bracketed(self, opening: str) -> Value:
-        closing = (")", "]") if opening in ("(", "[") else (_BRACKETS[opening],)
+        closing = (")", "]") if opening in ("(", "[") else (BRACKETS[opening],)
         depth, start = 0, self.place
         while depth or self.peek() not in closing:
             text = self.take().text
-            depth += (text in _BRACKETS or text == "{") - (text in _CLOSERS)
+            depth += (text in BRACKETS or text == "{") - (text in CLOSERS)
         items = self.inside(self.tokens[start : self.place])
-        return _in_brackets(opening, self.take().text, items)
+        return in_brackets(opening, self.take().text, items)
 
     # Commands
 
@@ -306,7 +284,7 @@ class _Reader:
         if name in _ALIASES:
             return Expression(Node("constant", name=_ALIASES[name]))
         if name in GREEK:
-            return self._subscripted(name) if self.peek() == "_" else _variable(name)
+            return self._subscripted(name) if self.peek() == "_" else variable(name)
         if name in _ACCENTS:
             return self._accented(name)
         if name == "frac":
@@ -330,7 +308,7 @@ class _Reader:
     def _function_of_many(self, name: str) -> Value:
         inside = self.atom()
         items = inside.items if isinstance(inside, Tuple | Collection) else (inside,)
-        return Expression(Node(name, tuple(_node(item) for item in items)))
+        return Expression(Node(name, tuple(node_of(item) for item in items)))
 
     def _accented(self, name: str) -> Value:
         depth, texts = 0, [name]
@@ -339,15 +317,15 @@ class _Reader:
             depth += (text == "{") - (text == "}")
             texts.append(text)
             if depth == 0:
-                return _variable(" ".join(text for text in texts if text not in "{}"))
+                return variable(" ".join(text for text in texts if text not in "{}"))
 
     def _root(self) -> Value:
         index = []
         if self.peek() == "[":
             self.take()
-            index = [_node(self.sum())]
+            index = [node_of(self.sum())]
             self.expect("]")
-        inside = _node(self.atom())
+        inside = node_of(self.atom())
         return Expression(Node("sqrt", (inside, *index)))
 
     def _blackboard(self) -> Value:
@@ -355,7 +333,7 @@ class _Reader:
         if letter == "{":
             letter = self.take().text
             self.expect("}")
-        return Region("line") if letter == "R" else _variable(f"mathbb {letter}")
+        return Region("line") if letter == "R" else variable(f"mathbb {letter}")
 
     def _environment(self) -> Value:
         name = self._environment_name()
@@ -412,85 +390,11 @@ class _Reader:
     def _function_argument(self) -> Node:
         """What stands in brackets behind a function, or the factors up to the next sign or function."""
         if self.peek() in ("(", "[", "{", "|"):
-            return _node(self.atom())
+            return node_of(self.atom())
         if self.peek() == "-":
-            return _node(self._signed(self.factor))
-        node = _node(self.factor())
+            return node_of(self._signed(self.factor))
+        node = node_of(self.factor())
         while self._starts_factor() and self.peek()[1:] not in FUNCTION_NAMES | {"log", "ln"} and self.peek() != "(":
             self._refuse_two_numbers()
-            node = Node("product", (node, _node(self.factor())))
+            node = Node("product", (node, node_of(self.factor())))
         return node
-
-
-def _in_brackets(opening: str, closing: str, items: tuple[Value, ...]) -> Value:
-    if opening == r"\{":
-        return items[0] if len(items) == 1 and isinstance(items[0], Region) else Collection(items)
-    if opening in (r"\lfloor", r"\lceil") and len(items) == 1:
-        return Expression(Node("floor" if opening == r"\lfloor" else "ceil", (_node(items[0]),)))
-    if not items:
-        raise UnreadableError("empty brackets")
-    if opening == r"\langle":
-        return Tuple(items)
-    return items[0] if len(items) == 1 else Tuple(items, opening + closing)
-
-
-def _variable(name: str) -> Expression:
-    return Expression(Node("variable", name=name))
-
-
-def _negative(node: Node) -> Expression:
-    return Expression(number(-node.rational) if node.operation == "number" else Node("negative", (node,)))
-
-
-def _chosen(value: Value, factor: Value) -> Value | None:
-    """`C(6, 3)` and `P(6, 3)`, which are no products."""
-    match value, factor:
-        case (
-            Expression(node=Node(operation="variable", name="C" | "P" as name)),
-            Tuple(items=(Expression(node=top), Expression(node=bottom)), brackets="()"),
-        ):
-            chosen = Node("binomial", (top, bottom))
-            ordered = Node("product", (chosen, Node("factorial", (bottom,))))
-            return Expression(chosen if name == "C" else ordered)
-    return None
-
-
-def _joined(operation: str, one: Node, other: Node) -> Expression:
-    """A sum or product, flat, so that no walk over a long one goes deep."""
-    parts = [part for node in (one, other) for part in (node.parts if node.operation == operation else (node,))]
-    return Expression(Node(operation, tuple(parts)))
-
-
-def _multiply(one: Value, other: Value) -> Value:
-    if isinstance(one, Expression) and isinstance(other, Expression):
-        return _joined("product", one.node, other.node)
-    if isinstance(one, Expression):
-        return _scale(one.node, other)
-    return _scale(_node(other), one)
-
-
-def _scale_by_quotient(value: Value, bottom: Node) -> Value:
-    if isinstance(value, Expression):
-        return Expression(Node("quotient", (value.node, bottom)))
-    return _scale(Node("quotient", (number(1), bottom)), value)
-
-
-def _scale(factor: Node, value: Value) -> Value:
-    """A number times a matrix or a vector."""
-    if isinstance(value, Expression):
-        return Expression(Node("product", (factor, value.node)))
-    if isinstance(value, Matrix) and not value.bars:
-        return Matrix(tuple(tuple(_scale(factor, cell) for cell in row) for row in value.rows))
-    if isinstance(value, Tuple) and value.brackets == "()":
-        return Tuple(tuple(_scale(factor, item) for item in value.items))
-    raise UnreadableError("a product of what has none")
-
-
-def _repeating(text: str) -> Fraction:
-    r"""`0.1\overline{6}` and `0.333\ldots` as fractions."""
-    found = _REPEATED.match(text) or _REPEATING.match(text)
-    if found is None:
-        raise UnreadableError(text)
-    whole, before, period = found.groups()
-    scale = 10 ** len(before)
-    return int(whole or 0) + Fraction(int(before or 0), scale) + Fraction(int(period), scale * (10 ** len(period) - 1))

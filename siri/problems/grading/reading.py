@@ -6,9 +6,9 @@ from fractions import Fraction
 from functools import lru_cache
 
 from siri.problems.grading.arithmetic import Node, number
-from siri.problems.grading.formulas import read_formula, split, split_at
+from siri.problems.grading.formulas import read_formula
 from siri.problems.grading.presentation import tidy
-from siri.problems.grading.tokens import FUNCTIONS, MalformedError, Token, UnreadableError, tokenize
+from siri.problems.grading.tokens import FUNCTIONS, MalformedError, Token, UnreadableError, split, split_at, tokenize
 from siri.problems.grading.units import CURRENCIES, DEGREE, MULTIPLES, PERCENT, UNITS, Unit, read_unit
 from siri.problems.grading.values import (
     Based,

@@ -1,6 +1,7 @@
 r"""From tidy LaTeX to tokens: numbers, symbols, words, commands, signs."""
 
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -41,13 +42,18 @@ _DIGITS = r"\d{1,3}(?:,\d{3})+(?![\d]|,\d)(?:\.\d+)?"
 _NUMBER = r"(?:\d+\.\d+|\d+\.(?!\s*[A-Za-z\\]|\.)|\.\d+|\d+)(?:[eE][+-]?\d{1,3}(?![\dA-Za-z]))?"
 _REPEATING = (
     r"\d*\.\d*\(\d+\)|\d*\.\d*(?:\\(?:overline|bar|dot)\s*\{\d+\}|\\dot\s*\d)"
-    + r"|\d*\.\d*(?P<period>\d+?)(?P=period){2,}\s*\\ldots"
+    r"|\d*\.\d*(?P<period>\d+?)(?P=period){2,}\s*\\ldots"
 )
 _REST = r"\\[A-Za-z]+|\\.|[A-Za-z]+|\s+|."
 _PLAIN = re.compile(rf"(?P<repeating>{_REPEATING})|(?P<number>{_NUMBER})|(?P<rest>{_REST})", re.DOTALL)
 _GROUPED = re.compile(rf"(?P<repeating>{_REPEATING})|(?P<number>{_DIGITS}|{_NUMBER})|(?P<rest>{_REST})", re.DOTALL)
 _TEXT_OPENS = "{text"
 _OPEN, _CLOSE = frozenset(["(", "[", r"\{"]), frozenset([")", "]", r"\}"])
+
+
+BRACKETS = {"(": ")", "[": ")", r"\{": r"\}", r"\langle": r"\rangle", r"\lfloor": r"\rfloor", r"\lceil": r"\rceil"}
+CLOSERS = frozenset([")", "]", r"\}", r"\rangle", r"\rfloor", r"\rceil", "}"])
+"""Opening bracket -> the closing one; and all that close."""
 
 
 def tokenize(text: str, thousands: bool) -> list[Token]:
@@ -154,3 +160,25 @@ def _without_braces_around_words(tokens: list[Token]) -> list[Token]:
                 kept[start] = Token("sign", "{", opening.spaced)
         kept.append(token)
     return kept
+
+
+def split(tokens: Sequence[Token], separates: Callable[[Token], bool]) -> list[list[Token]]:
+    """The pieces between the tokens, outside all brackets, that separate."""
+    return split_at(tokens, separates)[0]
+
+
+def split_at(tokens: Sequence[Token], separates: Callable[[Token], bool]) -> tuple[list[list[Token]], list[Token]]:
+    """The pieces between the tokens, outside all brackets, that separate; and these."""
+    pieces: list[list[Token]] = [[]]
+    separators = []
+    depth = 0
+    for token in tokens:
+        depth += (token.text in BRACKETS or token.text in ("{", r"\begin")) - (
+            token.text in CLOSERS or token.text == r"\end"
+        )
+        if depth == 0 and separates(token):
+            pieces.append([])
+            separators.append(token)
+        else:
+            pieces[-1].append(token)
+    return pieces, separators
