@@ -144,6 +144,11 @@ def _same_list(given: Value, gold: Value) -> bool:
             items = _by_name(one)
             pair = (items, other.items) if one is given else (other.items, items)
             return other.brackets == "()" and _same_in_order(*pair)
+        if isinstance(one, Listing) and isinstance(other, Matrix):
+            vectors = (one.items, _as_vector(other)) if one is given else (_as_vector(other), one.items)
+            return _same_in_order(*vectors)
+    if isinstance(given, Listing) and not isinstance(gold, Listing | Collection):  # one answer in several forms
+        return all(same(item, gold) for item in given.items)
     sets = isinstance(given, Collection) or isinstance(gold, Collection)
     ours, theirs = _members(given), _members(gold)
     if ours is None or theirs is None:
@@ -154,12 +159,12 @@ def _same_list(given: Value, gold: Value) -> bool:
 
 
 def _by_name(listing: Listing) -> Sequence[Value]:
-    """Values of named coordinates in the order of their names; other lists as they are."""
+    """Values of named coordinates in the order of their names, Greek ones last; other lists as they are."""
     names = [item.texts[0] for item in listing.items if isinstance(item, Relation) and _is_name(item.members[0])]
     if len(names) < len(listing.items) or len(set(names)) < len(names):
         return listing.items
     values = [item.members[-1] for item in listing.items if isinstance(item, Relation)]
-    return [value for _, value in sorted(zip(names, values, strict=True), key=lambda pair: pair[0])]
+    return [value for _, value in sorted(zip(names, values, strict=True), key=lambda pair: (pair[0][:1] == "\\", pair[0]))]
 
 
 def _members(value: Value) -> Sequence[Value] | None:

@@ -301,7 +301,7 @@ class _Reader:
             return Collection(())
         if name in FUNCTIONS_OF_MANY:
             return self._function_of_many(name)
-        if name in FUNCTION_NAMES or name in ("log", "ln"):
+        if name in FUNCTION_NAMES or name in ("log", "ln", "lg"):
             return self._function(name)
         raise (MalformedError if "cancel" in name else UnreadableError)(name)
 
@@ -379,8 +379,10 @@ class _Reader:
         if power == number(-1) and name in _INVERSE:
             name, power = _INVERSE[name], None
         argument = self._function_argument()
-        if name in ("ln", "log"):
-            node = Node("log" if name == "log" else "natural log", (argument, *base))
+        if name == "lg":
+            base = (number(10),)
+        if name in ("ln", "log", "lg"):
+            node = Node("natural log" if name == "ln" else "log", (argument, *base))
         elif base:
             raise UnreadableError(f"a subscript of {name}")
         else:

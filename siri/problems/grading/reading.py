@@ -128,9 +128,11 @@ def _is_label(token: Token, strict: bool) -> bool:
     return len(letter) == 1 and letter.isalpha() and ("A" <= letter <= "H" or (not strict and letter.isascii()))
 
 
-def _choice(label: Token, rest: list[Token]) -> Choice:
+def _choice(label: Token, rest: list[Token]) -> Choice | None:
     if not rest:
         return Choice(label.text)
+    if _separates(rest[0]):  # `(C) or (D)` is a list
+        return None
     try:
         return Choice(label.text, _read_list(rest))
     except UnreadableError:
@@ -157,11 +159,24 @@ def _read_list(tokens: Sequence[Token]) -> Value:
 def _read_items(tokens: Sequence[Token]) -> tuple[list[Value], bool]:
     """The answers between separators, those with ± twice; and whether `and` stands between them."""
     pieces = [piece for piece in split(tokens, _separates) if piece]
+    pieces = [piece for piece in map(_without_condition, pieces) if piece] or pieces
     joint = any(token.text.lower() == "and" or token.text in (r"\land", r"\wedge") for token in tokens)
     items = []
     for piece in pieces:
         items += [_read_item(version) for version in _versions(piece)]
     return items, joint
+
+
+def _without_condition(tokens: list[Token]) -> list[Token]:
+    r"""An answer without what it holds for, `\text{for all } n` and `k \in \mathbb{Z}`; nothing where that is all."""
+    texts = [token.text for token in tokens]
+    if texts[1:3] == [r"\in", r"\mathbb"] and tokens[0].kind == "symbol" and texts[3:] != ["{", "R", "}"]:
+        return []
+    for at, token in enumerate(tokens):
+        if at and token.kind == "word" and token.text.lower() in ("for", "where"):
+            numbers = any(one.kind == "number" for one in tokens[at:])
+            return tokens if numbers else tokens[:at]
+    return tokens
 
 
 def _versions(tokens: list[Token]) -> list[list[Token]]:
@@ -199,7 +214,7 @@ def _read_item(tokens: list[Token]) -> Value:
 
 
 def _read_relation(members: list[list[Token]], signs: list[str]) -> Value:
-    if not members[0]:  # `= 5`, `\approx 3.14`
+    if not members[0] and signs[0] in ("=", "approx"):  # `= 5`, `\approx 3.14`
         members, signs = members[1:], signs[1:]
         if not signs:
             return _read_item(members[0])
@@ -345,6 +360,8 @@ def _read_ratio(parts: list[list[Token]]) -> Ratio:
 def _read_phrase(tokens: list[Token]) -> Value:
     """Words alone; a single letter is a symbol."""
     words = [token.text.lower() for token in tokens if token.kind == "word"]
+    if {"is", "are"} & set(words[:-1]):  # `the student is Evelyn`
+        words = words[max(at for at, word in enumerate(words[:-1]) if word in ("is", "are")) + 1 :]
     if len(tokens) == 1 and len(tokens[0].text) == 1:
         return read_formula(tokens, _read_inside)
     kept = tuple(word for word in words if word not in _FILLER) or tuple(words)

@@ -33,7 +33,7 @@ class Token:
 
 _TEXT = words_of("text textbf textrm textit textsf texttt textnormal mbox hbox mathrm operatorname rm")
 FUNCTIONS = words_of(
-    "sqrt sin cos tan cot sec csc sinh cosh tanh coth arcsin arccos arctan arccot ln log exp abs gcd lcm max min"
+    "sqrt sin cos tan cot sec csc sinh cosh tanh coth arcsin arccos arctan arccot ln log lg exp abs gcd lcm max min"
 )
 _ALSO_WORDS = words_of("sec abs inf pi max min")
 _NAMES = FUNCTIONS | {"pi", "inf", "infty", "infinity", "oo"}
@@ -154,7 +154,7 @@ def _without_braces_around_words(tokens: list[Token]) -> list[Token]:
                 if not scripted and any(one.kind == "word" for one in inside):
                     kept[start:] = inside
                     continue
-                if not scripted and len(inside) == 1 and inside[0].kind == "command":
+                if not scripted and len(inside) == 1 and (inside[0].kind == "command" or inside[0].text in ",;:."):
                     kept[start:] = inside
                     continue
                 kept[start] = Token("sign", "{", opening.spaced)
