@@ -1,7 +1,7 @@
 r"""A table of answers, right and wrong in equal shares, each judged as a mathematician would who knows the gold.
 
 Kind -> pairs of (answer given, gold). The judgements were written before the grader was changed and are not adapted to
-it: what it gets wrong is listed in `FAILING` with the reason and fails if it gets it right one day.
+it: what it gets wrong would be listed in `FAILING` with the reason, and fails once it gets it right.
 """
 
 Pairs = list[tuple[str, str]]

@@ -164,7 +164,9 @@ def _by_name(listing: Listing) -> Sequence[Value]:
     if len(names) < len(listing.items) or len(set(names)) < len(names):
         return listing.items
     values = [item.members[-1] for item in listing.items if isinstance(item, Relation)]
-    return [value for _, value in sorted(zip(names, values, strict=True), key=lambda pair: (pair[0][:1] == "\\", pair[0]))]
+    return [
+        value for _, value in sorted(zip(names, values, strict=True), key=lambda pair: (pair[0][:1] == "\\", pair[0]))
+    ]
 
 
 def _members(value: Value) -> Sequence[Value] | None:

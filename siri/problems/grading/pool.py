@@ -116,17 +116,19 @@ class _CheckerPool:
 
     def _check_one(self, way: Way, given: str, gold: str) -> Verdict:
         with self._slots:
-            for _ in range(2):  # a server that was killed from outside says nothing of the pair: another is asked
-                verdict = self._ask(way, given, gold)
+            while (checker := self._take_idle()) is not None:
+                verdict = self._ask(checker, way, given, gold)
                 if verdict is not None:
-                    return verdict
-        return "timeout"
+                    return verdict  # else it was killed from outside, which says nothing of the pair
+            return self._ask(_Checker(), way, given, gold) or "timeout"
 
-    def _ask(self, way: Way, given: str, gold: str) -> Verdict | None:
+    def _take_idle(self) -> _Checker | None:
         try:
-            checker = self._idle.pop()
+            return self._idle.pop()
         except IndexError:
-            checker = _Checker()
+            return None
+
+    def _ask(self, checker: _Checker, way: Way, given: str, gold: str) -> Verdict | None:
         verdict = None
         try:
             verdict = checker.ask(way, given, gold)
@@ -184,9 +186,7 @@ def _compare_in_child(line: bytes) -> str:
     said = os.read(reads, 64).decode()  # empty at the end of a child that said nothing
     os.close(reads)
     os.waitpid(child, 0)
-    if not ready or said:
-        return said or "timeout"
-    return "timeout"
+    return said or "timeout"
 
 
 def _work(line: bytes, connection: int) -> None:
