@@ -18,8 +18,8 @@ from tests.test_grading import ENDLESS, boxed
 
 HARD = [
     *((rf"{power}^{{{power}^{{9^9}}}}", r"\sqrt{2}") for power in range(3, 18)),
-    *((f"(({number}!)!)!", r"\sqrt{3}") for number in range(9, 24)),
-    *((rf"\sum_{{n=1}}^{{9{number:03}99}} \frac{{1}}{{n^2}}", r"\sqrt{5}") for number in range(10)),
+    *((f"(({number}!)!)!", r"\sqrt{3}") for number in range(9, 13)),
+    *((rf"\sum_{{n=1}}^{{9{number:03}99}} \frac{{1}}{{n^2}}", r"\sqrt{5}") for number in range(21)),
     *((rf"\gcd({number},12) \ast x", r"\star y") for number in range(70)),
     *((rf"\alpha_{{{number}}} \oplus x", rf"x \oplus {number}") for number in range(50)),
     *((rf"x+{number}", rf"{number}+x") for number in range(40)),
