@@ -1,10 +1,11 @@
 """Expressions put together from their parts: sums and products, multiples of vectors, what brackets make of a list."""
 
 import re
+from collections.abc import Sequence
 from fractions import Fraction
 
 from siri.problems.grading.arithmetic import Node, number
-from siri.problems.grading.tokens import UnreadableError
+from siri.problems.grading.tokens import Token, UnreadableError
 from siri.problems.grading.units import DEGREE
 from siri.problems.grading.values import Collection, Expression, Matrix, Quantity, Region, Tuple, Value
 
@@ -92,3 +93,23 @@ def read_repeating(text: str) -> Fraction:
     whole, before, period = found.groups()
     scale = 10 ** len(before)
     return int(whole or 0) + Fraction(int(before or 0), scale) + Fraction(int(period), scale * (10 ** len(period) - 1))
+
+
+def proper_fraction(tokens: Sequence[Token]) -> tuple[Fraction, int]:
+    r"""The fraction of a mixed number that begins here, `\frac{4}{5}` or ` 4/5`, and its tokens; none for all else."""
+    texts = [token.text for token in tokens]
+    parts: tuple[str, ...] = ()
+    taken = 0
+    match texts:
+        case [r"\frac", "{", top, "}", "{", bottom, "}", *_]:
+            parts, taken = (top, bottom), 7
+        case [r"\frac", both, *_] if both.isdigit() and len(both) == 2:
+            parts, taken = (both[0], both[1]), 2
+        case [r"\frac", top, bottom, *_] if len(top) == len(bottom) == 1:
+            parts, taken = (top, bottom), 3
+        case [top, "/", bottom, *_] if tokens[0].spaced:
+            parts, taken = (top, bottom), 3
+    if not taken or not all(part.isdigit() and len(part) < 10 for part in parts):
+        return Fraction(0), 0
+    proper = 0 < int(parts[0]) < int(parts[1])
+    return (Fraction(int(parts[0]), int(parts[1])), taken) if proper else (Fraction(0), 0)

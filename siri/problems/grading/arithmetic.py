@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from operator import add, mul
 from typing import Any
 
 import mpmath
@@ -39,6 +40,7 @@ Value = Any
 
 _MOST_BITS = 60_000
 _MOST_FACTORIAL = 999
+_MOST_FACTORS = 40
 _LARGEST_EXPONENT = 100_000
 _DIGITS = 100
 _context = mpmath.mp.clone()
@@ -167,9 +169,9 @@ class _Evaluation:
             raise UndefinedError("infinity against infinity")
         match node.operation:
             case "sum":
-                return _bounded(_fold(values, lambda a, b: a + b))
+                return _bounded(_fold(values, add))
             case "product":
-                return _bounded(_fold(values, lambda a, b: a * b))
+                return _bounded(_fold(values, mul))
             case "negative":
                 return -values[0]
             case "quotient":
@@ -267,21 +269,17 @@ def _gamma(value: Value) -> Value:
 
 
 def _binomial(top: Value, bottom: Value) -> Value:
-    if isinstance(bottom, Fraction) and bottom.denominator == 1:
-        if bottom > _MOST_FACTORIAL:
+    if not isinstance(bottom, Fraction) or bottom.denominator != 1:
+        above, below = _inexact(top), _inexact(bottom)
+        return _gamma(above + 1) / _gamma(below + 1) / _gamma(above - below + 1)
+    if isinstance(top, Fraction) and top.denominator == 1 and top >= 0:
+        if min(bottom, top - bottom) * top.numerator.bit_length() > _MOST_BITS:
             raise TooLargeError
-        result: Value = Fraction(int(bottom >= 0))
-        for step in range(int(bottom)):
-            result = _bounded(
-                _fold(
-                    [result, divide(_fold([top, Fraction(-step)], lambda a, b: a + b), Fraction(step + 1))],
-                    lambda a, b: a * b,
-                )
-            )
-        return result
-    above, below = _inexact(top), _inexact(bottom)
-    parts = _gamma(above + 1), _gamma(below + 1), _gamma(above - below + 1)
-    return parts[0] / parts[1] / parts[2]
+        return Fraction(math.comb(int(top), int(bottom)) if bottom >= 0 else 0)
+    if bottom > _MOST_FACTORS:
+        raise TooLargeError
+    factors = [divide(_fold([top, Fraction(-step)], add), Fraction(step + 1)) for step in range(int(bottom))]
+    return _fold([Fraction(int(bottom >= 0)), *factors], mul)
 
 
 def _floor(value: Value) -> Value:

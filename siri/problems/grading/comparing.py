@@ -5,6 +5,7 @@ from fractions import Fraction
 
 from siri.problems.grading.arithmetic import (
     Node,
+    TooLargeError,
     UndefinedError,
     close,
     divide,
@@ -34,6 +35,9 @@ from siri.problems.grading.values import (
     Tuple,
     Value,
 )
+
+_MOST_ITEMS = 50
+"""Of a list or set whose order is free: each is compared with each."""
 
 
 def same(given: Value, gold: Value) -> bool:
@@ -153,6 +157,8 @@ def _same_list(given: Value, gold: Value) -> bool:
     ours, theirs = _members(given), _members(gold)
     if ours is None or theirs is None:
         return False
+    if max(len(ours), len(theirs)) > _MOST_ITEMS:
+        raise TooLargeError
     if sets:
         ours, theirs = _distinct(ours), _distinct(theirs)
     return _same_in_any_order(ours, theirs)

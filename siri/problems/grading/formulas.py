@@ -11,6 +11,7 @@ from siri.problems.grading.algebra import (
     multiply,
     negative,
     node_of,
+    proper_fraction,
     read_repeating,
     scale,
     variable,
@@ -28,6 +29,7 @@ GREEK = words_of(
 )
 _ACCENTS = words_of("overline bar vec hat widehat tilde dot ddot overrightarrow widetilde")
 _SET_SIGNS = {r"\cup": "union", r"\cap": "intersection", r"\setminus": "difference", r"\backslash": "difference"}
+_MOST_BARS = 6
 _TIMES = frozenset(["*", r"\cdot", r"\times", r"\ast"])
 _OVER = frozenset(["/", r"\div"])
 _INVERSE = {"sin": "arcsin", "cos": "arccos", "tan": "arctan", "cot": "arccot"}
@@ -204,32 +206,11 @@ class _Reader:
     def _number(self, token: Token) -> Value:
         value = number(Fraction(token.text))
         if token.text.isdigit():
-            fraction = self._proper_fraction()
-            if fraction is not None:
+            fraction, taken = proper_fraction(self.tokens[self.place : self.place + 7])
+            self.place += taken
+            if taken:
                 return Expression(Node("sum", (value, number(fraction))))
         return Expression(value)
-
-    def _proper_fraction(self) -> Fraction | None:
-        r"""The fraction of a mixed number that stands next, `\frac{4}{5}` or ` 4/5`, which is passed over."""
-        texts = [token.text for token in self.tokens[self.place : self.place + 7]]
-        taken = 0
-        if texts[:1] == [r"\frac"]:
-            rest = [text for text in texts[1:] if text not in "{}"]
-            if texts[1:2] == ["{"] and len(texts) == 7 and texts[3:5] == ["}", "{"] and texts[6] == "}":
-                parts, taken = (texts[2], texts[5]), 7
-            elif rest and rest[0].isdigit() and len(rest[0]) == 2 and texts[1] == rest[0]:
-                parts, taken = (rest[0][0], rest[0][1]), 2
-            elif len(rest) >= 2 and texts[1] == rest[0] and texts[2] == rest[1] and len(rest[0]) == len(rest[1]) == 1:
-                parts, taken = (rest[0], rest[1]), 3
-        elif len(texts) >= 3 and texts[1] == "/" and self.tokens[self.place].spaced:
-            parts, taken = (texts[0], texts[2]), 3
-        if not taken or not all(part.isdigit() and len(part) < 10 for part in parts):
-            return None
-        top, bottom = int(parts[0]), int(parts[1])
-        if not 0 < top < bottom:
-            return None
-        self.place += taken
-        return Fraction(top, bottom)
 
     def _symbol(self, token: Token) -> Value:
         text = token.text if len(token.text) == 1 else f"word {token.text.lower()}"
@@ -262,6 +243,8 @@ class _Reader:
 
     def _bars(self) -> Value:
         self.bars += 1
+        if self.bars > _MOST_BARS:
+            raise UnreadableError("too many bars")
         value = self.sum()
         self.expect("|")
         self.bars -= 1

@@ -65,7 +65,7 @@ def compare_maths(given: str, gold: str) -> Verdict | None:
         return "unparsed"
     try:
         return _compare_values(given, gold)
-    except TooLargeError:
+    except (TooLargeError, RecursionError):
         return "unparsed"
     except MalformedError:
         return "wrong"
