@@ -164,3 +164,17 @@ assert os.waitpid(child, 0)[1] == 0
 assert pool.check([("2+x", "x+2")]) == ["correct"]
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_a_process_forked_while_another_thread_compares_can_compare() -> None:
+    code = r"""
+import os, threading
+from siri.problems.grading import arithmetic, compare_maths
+compare_maths("x+1", "1+x")
+with arithmetic._lock:
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if compare_maths(r"\sqrt{8}", r"2\sqrt2") == "correct" else 1)
+    assert os.waitpid(child, 0)[1] == 0
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

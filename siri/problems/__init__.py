@@ -3,7 +3,7 @@
 from functools import lru_cache
 from typing import Annotated, Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, WithJsonSchema, field_validator
 
 from siri.errors import InputError
 from siri.problems import laptop
@@ -34,6 +34,9 @@ __all__ = [
 ]
 
 Size = Annotated[int, Field(ge=1, le=1_000_000)]
+Marks = Annotated[
+    Thinking, WithJsonSchema({"type": "array", "items": {"type": "string"}, "minItems": 2, "maxItems": 2})
+]
 BENCHMARKS = ("dev", "test")
 """The splits of a run's own problems that evaluations name."""
 
@@ -59,7 +62,7 @@ class ProblemSettings(Settings):
     """Text put behind every question, e.g. `Please reason step by step, and put your final answer within \\boxed{}.`"""
     grader: GraderName = "exact"
     """`exact`: the laptop task's rule; `boxed`: the last \\boxed{}; `answer`: that, or the text after the thinking."""
-    thinking: Thinking = THINKING
+    thinking: Marks = THINKING
     """The two marks between which the model thinks, e.g. `[<think>, </think>]`; a box between them is no answer."""
     dev: str | None = None
     """A file of problems for evaluations during a run; without it a tenth of the source is held out."""

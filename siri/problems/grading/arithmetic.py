@@ -5,6 +5,7 @@ Nothing here takes long, whatever the expression: what would is refused by its s
 
 import hashlib
 import math
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -46,6 +47,16 @@ _DIGITS = 100
 _context = mpmath.mp.clone()
 _context.dps = _DIGITS
 _lock = threading.Lock()  # mpmath's functions raise the precision of their context while they run
+
+
+def _renew() -> None:
+    """A process that was forked while another thread computed would wait for ever, and at that thread's precision."""
+    global _lock
+    _lock = threading.Lock()
+    _context.dps = _DIGITS
+
+
+os.register_at_fork(after_in_child=_renew)
 _NEAR, _TINY = _context.mpf(10) ** -60, _context.mpf(10) ** -85
 _PLACES = 4
 

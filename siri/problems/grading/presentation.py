@@ -73,6 +73,7 @@ _STEPS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             " ",
         ),
         (r"\\(?:hspace|vspace|hskip|phantom|label|tag|color|hphantom)\*?\s*\{[^{}]*\}", " "),
+        (r"\\(?:over|under|stack)(?:set|rel)\s*\{[^{}]*\}\s*\{([^{}]*)\}", r"\1"),
         (r"\\[hv]?phantom(?![A-Za-z])\s*\\?.", ""),
         (r"\\(?:textcolor|colorbox)\s*\{[^{}]*\}", ""),
         (r"(?<=\d)\s*,\s*\\!\s*(?=\d{3})|(?<=\d)\{,\}(?=\d{3})|(?<=\d)\{,\}\s*(?=\d{3})", ""),
@@ -86,7 +87,7 @@ _STEPS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(?<=\d)\s*\^\s*(?:\{\s*o\s*\}|o(?![a-zA-Z]))", r"^\\circ "),
         (r"(?<=\S)\s*\\(?:blacksquare|square|checkmark|qed|Box|star)\s*$", ""),
         (
-            r"\\(?:mathbf|boldsymbol|bm|mathit|mathsf|mathcal|mathtt|mathnormal|pmb|underline|boxed|fbox|mathop|ensuremath)"
+            r"\\(?:mathbf|boldsymbol|bm|mathit|mathsf|mathcal|mathtt|emph|mathnormal|pmb|underline|boxed|fbox|mathop|ensuremath)"
             r"(?![A-Za-z])",
             "",
         ),

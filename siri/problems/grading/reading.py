@@ -46,7 +46,7 @@ _ARROWS = frozenset([r"\Rightarrow", r"\implies", r"\Longrightarrow", r"\iff", r
 _CHANGING = words_of(
     "not no non neither nor least most more less fewer than over under above below between from to except "
     "without plus minus times half twice double triple undefined infinitely negative or and if unless when "
-    "where mod modulo base every all any each up within only too cannot impossible except"
+    "where mod modulo base every all any each up within too cannot impossible except"
 )
 """Words that make something else of the number beside them."""
 _FILLER = words_of(
@@ -113,6 +113,9 @@ def _read_choice(tokens: list[Token]) -> Choice | None:
         named += 1
     rest = tokens[named:]
     texts = [token.text for token in rest]
+    if texts[:2] == ["{", "("] and texts[3:5] == [")", "}"]:  # `\mathbf{(A)} 42`
+        rest = [*rest[1:4], *rest[5:]]
+        texts = [token.text for token in rest]
     bracketed = len(texts) >= 3 and texts[0] in "({" and texts[2] in ")}" and _is_label(rest[1], len(texts) > 3)
     if bracketed and (texts[0] == "(" or len(texts) == 3):
         return _choice(rest[1], rest[3:])

@@ -38,6 +38,16 @@ angle 1 rad radian
 volume 1/1000 l liter litre
 volume 1/1000000 ml milliliter millilitre
 volume 3785411784/1000000000000 gallon gal
+energy 1 j joule
+energy 1000 kj kilojoule
+force 1 n newton
+power 1 w watt
+power 1000 kw kilowatt
+voltage 1 v volt
+resistance 1 ohm
+frequency 1 hz hertz
+amount 1 mol mole
+pressure 1 pa pascal
 information 1 bit
 information 8 byte
 """
@@ -60,7 +70,7 @@ def _read_table() -> dict[str, tuple[str, Fraction]]:
         dimension, factor, *names = line.split()
         for name in names:
             found[name] = found[name + "s"] = (dimension, Fraction(factor))
-    del found["ins"], found["gs"]
+    del found["ins"], found["gs"], found["js"], found["ns"], found["ws"], found["vs"], found["pas"]
     return found
 
 
