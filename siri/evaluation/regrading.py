@@ -128,10 +128,7 @@ def _regrade_rows(
     read = (rows["opening"] + rows["text"]).tolist()
     finished = rows["finished"].tolist()
     grades = grade_with_answers(read, rows["answer"].tolist(), settings.grader, finished, settings.thinking)
-    graded = rows.assign(
-        new_verdict=[grade.verdict for grade in grades],
-        new_found=[grade.found for grade in grades],
-    )
+    graded = rows.assign(new_verdict=grades.verdicts, new_found=grades.found)
     if second is not None:
         graded["audit"] = second(graded)
     before = "; ".join(sorted(set(rows["grader"])))

@@ -67,8 +67,8 @@ class ScriptedStepper:
             budgets=torch.tensor([budget for _, budget in asked]),
             finished=torch.tensor(finished),
             texts=texts,
-            verdicts=tuple(grade.verdict for grade in grades),
-            found=tuple(grade.found for grade in grades),
+            verdicts=tuple(grades.verdicts),
+            found=tuple(grades.found),
             answers=answers,
             grader=grader_version(settings.grader),
         )

@@ -32,7 +32,8 @@ class GradingRewardManager(RewardManagerBase):
         settings = self.settings
         (text,) = decode_responses([tokens], self.tokenizer, settings.thinking)
         read = f"{about['opening']}{text}"
-        (graded,) = grade_with_answers([read], [str(about["answer"])], settings.grader, [finished], settings.thinking)
-        told = {"verdict": graded.verdict, "found": graded.found, "text": text, "finished": finished}
+        grades = grade_with_answers([read], [str(about["answer"])], settings.grader, [finished], settings.thinking)
+        (found,), (verdict,) = grades
+        told = {"verdict": verdict, "found": found, "text": text, "finished": finished}
         told["grader"] = grader_version(settings.grader)
-        return {"reward_score": float(graded.verdict == "correct"), "reward_extra_info": told}
+        return {"reward_score": float(verdict == "correct"), "reward_extra_info": told}

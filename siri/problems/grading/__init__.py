@@ -6,7 +6,7 @@ about what could not be read. Nothing that a model wrote is evaluated as code.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from siri.errors import InputError
 from siri.problems.grading import pool
@@ -25,9 +25,9 @@ from siri.problems.grading.rules import (
 __all__ = [
     "GRADERS",
     "THINKING",
-    "Grade",
     "Grader",
     "GraderName",
+    "Grades",
     "Thinking",
     "Verdict",
     "compare_maths",
@@ -40,13 +40,12 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
-class Grade:
-    """What was found in a response, and what the grader says of it."""
+class Grades(NamedTuple):
+    """What was found in responses, and what the grader says of it."""
 
-    found: str
-    """The answer; empty where there is none."""
-    verdict: Verdict
+    found: list[str]
+    """The answers; empty where there is none."""
+    verdicts: list[Verdict]
 
 
 def grade(
@@ -74,7 +73,7 @@ def grade_many(
     prompt opened a thought, put its mark before the response, or a box in a thought that never closed counts as an
     answer. `thinking`: the marks of thoughts.
     """
-    return [graded.verdict for graded in grade_with_answers(responses, answers, grader, finished, thinking)]
+    return grade_with_answers(responses, answers, grader, finished, thinking).verdicts
 
 
 def grade_with_answers(
@@ -83,8 +82,8 @@ def grade_with_answers(
     grader: GraderName = "answer",
     finished: Sequence[bool] | None = None,
     thinking: Thinking = THINKING,
-) -> list[Grade]:
-    """As `grade_many`, with the answer that was found in each response."""
+) -> Grades:
+    """As `grade_many`, with the answers that were found in the responses."""
     if grader not in GRADERS:
         raise InputError(f"problems.grader: {grader!r}; allowed are {', '.join(GRADERS)}")
     chosen = GRADERS[grader]
@@ -100,4 +99,4 @@ def grade_with_answers(
         else:
             verdicts[pair] = verdict
     verdicts.update(zip(hard, pool.check(hard), strict=True))
-    return [Grade(pair[0], verdicts[pair]) for pair in pairs]
+    return Grades(found, [verdicts[pair] for pair in pairs])
