@@ -205,6 +205,8 @@ class _Reader:
 
     def _number(self, token: Token) -> Value:
         value = number(Fraction(token.text))
+        if self.peek() == "_":
+            raise MalformedError("digits in a base, among other things")
         if token.text.isdigit():
             fraction, taken = proper_fraction(self.tokens[self.place : self.place + 7])
             self.place += taken

@@ -103,6 +103,7 @@ _STEPS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\\lbrace(?![A-Za-z])", r"\\{"),
         (r"\\rbrace(?![A-Za-z])", r"\\}"),
         (r"\\[lr]?vert(?![A-Za-z])|\\mid(?![A-Za-z])", "|"),
+        (r"\\(?:text|mathrm|textbf)\{\s*\\\$\s*\}", r"\\$"),
         (r"\\(?:dollar|textdollar)(?![A-Za-z])", r"\\$"),
         (
             r"\\frac\s*\{\\(?:text|mathrm)\{\s*(\w+)\s*\}\}\s*\{\\(?:text|mathrm)\{\s*(\w+)\s*\}\}",

@@ -51,9 +51,11 @@ _CHANGING = words_of(
 """Words that make something else of the number beside them."""
 _FILLER = words_of(
     "the a an it is are was be answer final result value therefore thus so hence exactly equals equal there "
-    "approximately about roughly around nearly which i.e option choice either both only its in of for"
+    "approximately about roughly around nearly which i.e option choice either both only its in on of for"
 )
-_GENERIC = words_of("function number numbers direction day shape type side integer curve graph team person")
+_GENERIC = words_of(
+    "function number numbers direction day shape type side integer curve graph team person triangle line"
+)
 _NUMERALS = "two three four five six seven eight nine ten eleven twelve"
 _BASE_WORDS = {word: size for size, word in enumerate(_NUMERALS.split(), start=2)}
 _WRAPPER = re.compile(r"\\(?:text|mathrm|textbf|textrm|mbox|operatorname)\s*\{([^{}]*)\}")
@@ -146,7 +148,7 @@ def _choice(label: Token, rest: list[Token]) -> Choice | None:
 
 
 def _separates(token: Token) -> bool:
-    return token.text in (",", ";", r"\lor", r"\land", r"\vee", r"\wedge") or (
+    return token.text in (",", ";", r"\&", r"\lor", r"\land", r"\vee", r"\wedge") or (
         token.kind == "word" and token.text.lower() in ("or", "and")
     )
 
@@ -268,6 +270,9 @@ def _read_member(tokens: list[Token]) -> Value:
     words = [token.text.lower() for token in (*lead, *tail) if token.kind == "word"]
     if _changes(words) or _tells(tail):
         return Phrase(tuple(token.text.lower() for token in tokens))
+    special = _read_special("".join(token.text for token in middle)) if not tail else None
+    if special is not None:
+        return special
     if len(ratio) > 1 and not lead and not tail:
         return _read_ratio(ratio)
     middle, unit = _take_signs(middle, lead)

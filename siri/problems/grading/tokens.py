@@ -37,7 +37,7 @@ FUNCTIONS = words_of(
 )
 _ALSO_WORDS = words_of("sec abs inf pi max min")
 _NAMES = FUNCTIONS | {"pi", "inf", "infty", "infinity", "oo"}
-_SHORT_WORDS = words_of("or and mod no am pm in is of an the")
+_SHORT_WORDS = words_of("or and mod no am pm in is of an the it on at so we he")
 _DIGITS = r"\d{1,3}(?:,\d{3})+(?![\d]|,\d)(?:\.\d+)?"
 _NUMBER = r"(?:\d+\.\d+|\d+\.(?!\s*[A-Za-z\\]|\.)|\.\d+|\d+)(?:[eE][+-]?\d{1,3}(?![\dA-Za-z]))?"
 _REPEATING = (
