@@ -47,6 +47,16 @@ class Response:
     verdict: str
     length: int
     reward: float
+    found: str = ""
+    """The answer that the grader found in the text."""
+    answer: str = ""
+    """The problem's own."""
+    opening: str = ""
+    """The marks of a thought with which the prompt ended; the grader read them before the text."""
+    finished: bool = True
+    """It ended by itself within its budget."""
+    grader: str = ""
+    """Version of the grader."""
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,14 @@ class RolloutBatch:
     """[B] decoded responses."""
     verdicts: tuple[Verdict, ...]
     """[B] what the grader said of each response, cut at its budget."""
+    found: tuple[str, ...] = ()
+    """[B] the answer that the grader found in each response; empty where there was none, or nobody kept them."""
+    answers: tuple[str, ...] = ()
+    """[B] the answer of each response's problem."""
+    openings: tuple[str, ...] = ()
+    """[B] the marks of a thought with which each prompt ended."""
+    grader: str = ""
+    """Version of the grader (see siri.problems.grading.grader_version)."""
 
     @property
     def mask(self) -> Tensor:

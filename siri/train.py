@@ -88,6 +88,11 @@ def pick_responses(batch: RolloutBatch, rewards: Tensor, count: int = 4) -> tupl
             verdict=batch.verdicts[row],
             length=int(batch.lengths[row]),
             reward=float(rewards[row]),
+            found=batch.found[row] if batch.found else "",
+            answer=batch.answers[row] if batch.answers else "",
+            opening=batch.openings[row] if batch.openings else "",
+            finished=bool(batch.finished[row]),
+            grader=batch.grader,
         )
         for row in rows
     )

@@ -1,18 +1,11 @@
-import os
-import signal
-import subprocess
-import sys
-import threading
 import time
-from pathlib import Path
 
-import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from siri.errors import InputError
-from siri.problems import grading, load_problems
+from siri.problems import grading
 from siri.problems.grading import GRADERS, grade, grade_many, read_number
 
 ENDLESS = ("9^{9^{9^9}}", "((9!)!)!")
@@ -70,6 +63,18 @@ def test_for_exact_a_cut_response_is_never_right(response):
         (r"{ \boxed{7} {", "correct"),
         (r"\} \boxed{7}", "correct"),
         (r"\boxed{x} <think> \boxed{7}", "unparsed"),
+        (r"<think>a</think> \boxed{8} <think> no, \boxed{7}", "wrong"),
+        (r"<think>a</think> \boxed{7} <think> no, \boxed{8}", "correct"),
+        (r"<think>a</think> so <think> \boxed{7}", "unparsed"),
+        (r"<think>a</think> so <think> \boxed{8} </think> \boxed{7}", "correct"),
+        (r"<think>a</think> \boxed{7} <think> \boxed{8} </think> done", "correct"),
+        (r"a </think> \boxed{8} </think> done", "unparsed"),
+        (r"\boxed7", "correct"),
+        (r"so $\boxed 7$.", "correct"),
+        (r"\boxed{8} and \boxed{7}", "wrong"),
+        (r"\boxed{8}, \boxed{7}", "wrong"),
+        (r"\boxed{8}. Then \boxed{7}", "correct"),
+        (r"\boxed{8} \boxed{}", "wrong"),
         ("", "unparsed"),
     ],
 )
@@ -101,6 +106,11 @@ def test_ten_thousand_open_boxes_cost_no_time():
         (r"</think> 8, that is \boxed{7}", True, "correct"),
         ("7", True, "unparsed"),
         ("<think> 7", True, "unparsed"),
+        ("</think> The answer is 7.", True, "correct"),
+        ("</think> The final answer is: **7**", True, "correct"),
+        ("</think> Of 8 the answer is 7. It is not 8.", True, "correct"),
+        ("</think> 7 <think> 8", True, "correct"),
+        ("</think> The answer is not 7.", True, "wrong"),
     ],
 )
 def test_answer_takes_the_text_after_the_thought_when_there_is_no_box(response, finished, verdict):
@@ -156,7 +166,6 @@ def test_equal_answers_are_equal_without_sympy(given_, gold):
         (r"4\sqrt{2}", "4"),
         (r"\pm 2021", "2021"),
         (r"3\pi", "3"),
-        ("2^{3}", "8"),
         ("7x", "7"),
         ("seat", r"\text{east}"),
         ("B", "C"),
@@ -184,12 +193,15 @@ def test_what_is_not_the_number_or_word_is_wrong_without_sympy(given_, gold):
         ("y=x", "y=x+1", "wrong"),
         (r"\infty", r"-\infty", "wrong"),
         ("3.14", r"\pi", "wrong"),
-        ("???", r"\pi", "unparsed"),
     ],
 )
-def test_math_verify_settles_the_rest(given_, gold, verdict):
-    assert grading.compare_maths(given_, gold) is None
-    assert grade(boxed(given_), gold) == verdict
+def test_formulas_are_compared_without_sympy(given_, gold, verdict):
+    assert grading.compare_maths(given_, gold) == verdict
+
+
+def test_what_nobody_can_read_is_unparsed_after_math_verify_was_asked():
+    assert grading.compare_maths("???", r"\pi") is None
+    assert grade(boxed("???"), r"\pi") == "unparsed"
 
 
 @pytest.mark.parametrize("gold", ["7", r"\sqrt{2}"])
@@ -199,8 +211,8 @@ def test_what_sympy_might_choke_on_is_unparsed_at_once(bad, gold):
 
 
 @pytest.mark.parametrize("fine", ["x^2+y^2", "e^{x^2}", "x^{a+b}", "5!", "2^{2007}", r"\frac{x^2+1}{y^2-1}"])
-def test_ordinary_answers_pass_the_filter(fine):
-    assert grading.compare_maths(fine, r"\sqrt{2}") is None
+def test_ordinary_answers_are_read(fine):
+    assert grading.compare_maths(fine, r"\sqrt{2}") == "wrong"
 
 
 @given(st.integers(-(10**30), 10**30))
@@ -222,6 +234,84 @@ def test_every_decimal_reads_exactly(number):
     value = read_number(f"{number:f}")
     assert value is not None
     assert value * 10**4 == int(number * 10**4)
+
+
+PIECES = [
+    *(
+        r"\frac",
+        r"\sqrt",
+        "{",
+        "}",
+        "(",
+        ")",
+        "[",
+        "]",
+        r"\{",
+        r"\}",
+        "^",
+        "_",
+        "!",
+        "|",
+        r"\pm",
+        r"\infty",
+        "=",
+        "<",
+        r"\le",
+    ),
+    *(
+        ",",
+        ":",
+        "0",
+        "1",
+        "99",
+        "x",
+        "-",
+        "+",
+        "/",
+        "e",
+        "i",
+        "'",
+        ".",
+        " ",
+        "or",
+        r"\text{ cm}",
+        r"\%",
+        r"^\circ",
+        r"\sin",
+    ),
+    *(
+        r"\log_",
+        r"\begin{pmatrix}",
+        r"\end{pmatrix}",
+        r"\\",
+        "&",
+        r"\cup",
+        r"\in",
+        r"\pmod",
+        r"\pi",
+        r"\binom",
+        "9^{9^9}",
+    ),
+    *(
+        r"\lfloor",
+        r"\rfloor",
+        r"\mathbb{R}",
+        "≈",
+        "²",
+        r"\text{",
+        r"\ldots",
+        r"\ne",
+        r"\approx",
+        r"\overline{3}",
+        "C(6,3)",
+    ),
+]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=20).map("".join), st.lists(st.sampled_from(PIECES), max_size=6))
+def test_no_answer_breaks_the_reader(given_, gold):
+    for pair in ((given_, "".join(gold)), ("".join(gold), given_)):
+        assert grading.compare_maths(*pair) in ("correct", "wrong", "unparsed", None)
 
 
 @given(st.text(alphabet="0123456789.,+-/e{}\\frac^ x=$%!()", max_size=30), st.text(max_size=10))
@@ -248,9 +338,9 @@ def test_verdicts_stand_in_the_order_of_the_responses():
 
 def test_equal_pairs_are_compared_once(monkeypatch):
     asked = []
-    monkeypatch.setattr(grading._pool, "check", lambda pairs: asked.extend(pairs) or ["correct"] * len(pairs))
-    assert grade_many([boxed("x+1")] * 8, ["1+x"] * 8) == ["correct"] * 8
-    assert asked == [("x+1", "1+x")]
+    monkeypatch.setattr(grading.pool, "check", lambda pairs: asked.extend(pairs) or ["correct"] * len(pairs))
+    assert grade_many([boxed("???")] * 8, ["1+x"] * 8) == ["correct"] * 8
+    assert asked == [("???", "1+x")]
 
 
 def test_responses_and_answers_come_in_pairs():
@@ -265,106 +355,3 @@ def test_an_unknown_grader_is_refused_by_name():
 
 def test_nothing_to_grade_gives_no_verdicts():
     assert grade_many([], []) == []
-
-
-# Child processes
-
-
-@pytest.mark.parametrize("endless", ENDLESS)
-def test_an_endless_comparison_is_killed_and_the_next_one_answered(endless):
-    start = time.perf_counter()
-    assert grading._pool.check([("x", "x+1"), (endless, r"\sqrt{2}")]) == ["wrong", "timeout"]
-    assert grading._pool.check([("1+x", "x+1")]) == ["correct"]
-    assert time.perf_counter() - start < 20
-
-
-def test_grading_works_off_the_main_thread_and_from_many():
-    verdicts = {}
-
-    def run(name: int) -> None:
-        verdicts[name] = grade_many([boxed(f"x+{name}"), boxed("x-1")], [f"{name}+x"] * 2)
-
-    threads = [threading.Thread(target=run, args=(name,)) for name in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert verdicts == {name: ["correct", "wrong"] for name in range(6)}
-
-
-def test_a_checker_that_died_is_replaced():
-    assert grading._pool.check([("1+x", "x+1")]) == ["correct"]
-    for checker in grading._pool._idle:
-        os.killpg(checker._process.pid, signal.SIGKILL)
-    for _ in range(len(grading._pool._idle)):
-        assert grading._pool.check([("1+x", "x+1")]) == ["timeout"]
-    assert grading._pool.check([("1+x", "x+1")]) == ["correct"]
-
-
-def test_no_checker_is_started_for_what_needs_none():
-    code = "from siri.problems import grading; grading.grade('</think> 3 7', '3 7', 'exact');"
-    code += "grading.grade('</think> 7', '8');"
-    code += "import sys; assert not grading._pool._idle and 'sympy' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_the_pool_prints_nothing_and_ends_with_its_parent():
-    pairs = [("9^{9^{9^9}}", r"\sqrt{2}"), ("1+x", "x+1"), ("???", "x")]
-    code = f"from siri.problems import grading; print(grading._pool.check({pairs}))"
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60)
-    assert done.stdout == "['timeout', 'correct', 'unparsed']\n"
-    assert done.stderr == ""
-
-
-def start_endless_parent() -> tuple[subprocess.Popen, list[psutil.Process]]:
-    """A parent whose checker is stuck in sympy, and all its descendants."""
-    code = rf"from siri.problems import grading; grading._pool.check([({ENDLESS[0]!r}, r'\sqrt{{2}}')])"
-    parent = subprocess.Popen([sys.executable, "-c", code])
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        family = psutil.Process(parent.pid).children(recursive=True)
-        if len(family) == 2 and family[1].cpu_times().user > 0.2:
-            return parent, family
-        time.sleep(0.02)
-    raise AssertionError("the checker did not start")
-
-
-def test_children_die_when_their_parent_is_killed_at_a_comparison():
-    parent, family = start_endless_parent()
-    parent.kill()
-    parent.wait()
-    _, alive = psutil.wait_procs(family, timeout=10)
-    assert alive == []
-
-
-def test_a_forked_process_uses_checkers_of_its_own():
-    code = """
-import os
-from siri.problems import grading
-grading._pool.check([("1+x", "x+1")])
-child = os.fork()
-if child == 0:
-    assert not grading._pool._idle
-    os._exit(0 if grading._pool.check([("1+x", "x+1")]) == ["correct"] else 1)
-assert os.waitpid(child, 0)[1] == 0
-assert grading._pool.check([("2+x", "x+2")]) == ["correct"]
-"""
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
-
-
-# The published answers, where they are at hand
-
-
-@pytest.mark.skipif(
-    "SIRI_BENCHMARKS" not in os.environ, reason="SIRI_BENCHMARKS names no folder of published benchmark files"
-)
-@pytest.mark.parametrize("name", ["math500.json", "aime24.json", "aime25.json", "amc.json"])
-def test_every_published_answer_is_right_and_its_neighbours_mostly_wrong(name):
-    problems = load_problems(str(Path(os.environ["SIRI_BENCHMARKS"]) / "deepscaler-format" / name))
-    golds = [p.answer for p in problems]
-    assert set(grade_many([boxed(gold) for gold in golds], golds)) == {"correct"}
-    neighbours = golds[1:] + golds[:1]
-    verdicts = grade_many([boxed(other) for other in neighbours], golds)
-    same = sum(a == b or (read_number(a) or a) == read_number(b) for a, b in zip(neighbours, golds, strict=True))
-    assert verdicts.count("correct") == same
-    assert verdicts.count("timeout") <= len(golds) // 100, "a busy machine may cost a few"

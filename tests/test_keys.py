@@ -13,7 +13,7 @@ from siri.config import RunConfig, field_paths
 from siri.engines.local.engine import numerics_of as local_numerics
 from siri.engines.verl.engine import numerics_of as verl_numerics
 from siri.methods import METHODS
-from siri.problems import grading, laptop, load_splits
+from siri.problems import laptop, load_splits
 from siri.runs import keys
 from siri.runs.base_model import base_name
 from siri.seeding import seed_for
@@ -53,6 +53,7 @@ IN_KEY = {
     "problems.date": ["problems.date=2025-01-31"],
     "problems.suffix": ["problems.suffix=think"],
     "problems.grader": ["problems.grader=boxed"],
+    "problems.thinking": ["problems.thinking=[<thought>, </thought>]"],
     "model.base": ["model.base=FOLDER"],
     "model.base_seed": ["model.base_seed=1"],
     "model.shape.width": ["model.shape.width=32"],
@@ -272,15 +273,15 @@ def test_a_link_holds_a_place_for_all_that_makes_a_step() -> None:
         "grader", "numerics",
     }  # fmt: skip
     assert link["method"].keys() == {"functions", "version", "shared", "settings"}
-    assert link["prompt"].keys() == {"rules", "template", "suffix", "arguments", "date"}
+    assert link["prompt"].keys() == {"rules", "template", "suffix", "arguments", "date", "thinking"}
 
 
 def test_a_rule_that_grades_otherwise_makes_other_keys_of_its_own_runs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs = scripted_chain(), scripted_chain("problems.grader=boxed")
-    monkeypatch.setattr(grading, "version", lambda library: "9.9")
+    monkeypatch.setattr(rules, "version", lambda library: "9.9")
     assert scripted_chain() == ours
     assert scripted_chain("problems.grader=boxed")[1] != theirs[1]
-    monkeypatch.setitem(grading.VERSIONS, "exact", 2)
+    monkeypatch.setitem(rules.VERSIONS, "exact", 2)
     assert scripted_chain()[1] != ours[1]
 
 

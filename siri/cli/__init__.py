@@ -1,10 +1,10 @@
-"""The front door: `siri train | evaluate | sweep | compare | preview | show | snapshots | sync | doctor | up | …`."""
+"""The front door: `siri train | evaluate | regrade | sweep | compare | preview | show | snapshots | up | …`."""
 
 import sys
 
 import typer
 
-from siri.cli import looking, platform, snapshots, training, upkeep
+from siri.cli import looking, platform, regrading, snapshots, training, upkeep
 from siri.errors import InputError
 from siri.processes import children
 from siri.terminal import one_line, print_traceback, say
@@ -19,6 +19,7 @@ app = typer.Typer(
 for command in (
     training.train,
     training.evaluate,
+    regrading.regrade,
     looking.compare,
     training.sweep,
     looking.preview,

@@ -98,6 +98,7 @@ def show(
     """
     from siri.cli.results import measured_as
     from siri.evaluation.evaluation import Evaluation
+    from siri.runs import step_log
     from siri.runs.run import find_snapshot
 
     found, name = find_snapshot(open_home(home), snapshot)
@@ -107,12 +108,19 @@ def show(
     if problem > len(evaluation.problems):
         raise InputError(f"problem={problem}: {evaluation.problems.name} has {len(evaluation.problems)} problems")
     asked = evaluation.problems.problems[problem - 1]
-    answers = rows[rows["problem"] == asked.id][["sample", "verdict", "length", "finished", "text"]]
+    shown = ["sample", "verdict", "found", "length", "finished", "text", "grader"]
+    answers = rows[rows["problem"] == asked.id][shown]
+    unrepeatable = step_log.unrepeatable_steps(run.folder, run.step_of(name))
     if as_json:
-        described = {"question": asked.question, "answer": asked.answer}
+        described = {"question": asked.question, "answer": asked.answer, "unrepeatable_steps": unrepeatable}
         print(json.dumps(described | {"samples": answers.to_dict(orient="records")}, indent=1, default=str))
         return
+    if unrepeatable:
+        steps = ", ".join(map(str, unrepeatable))
+        print(f"not repeatable to the bit: at steps {steps} the grading of a response ran out of time\n")
     print(printable(f"problem {problem} of {evaluation.problems.name}: {asked.question}\nanswer: {asked.answer}"))
     for row in answers.itertuples():
         cut = "" if row.finished else ", cut by the budget"
-        print(printable(f"\n[{row.sample}] {row.verdict}, {row.length} tokens{cut}\n{row.text}"))
+        answer = f", found {row.found!r}" if row.found else ""
+        print(printable(f"\n[{row.sample}] {row.verdict}{answer}, {row.length} tokens{cut}, graded by {row.grader}"))
+        print(printable(str(row.text)))

@@ -18,6 +18,7 @@ from siri.engines import open_engine, open_sampler
 from siri.errors import InputError
 from siri.evaluation.report import EvalReport, report_from_json, summarise, tabulate
 from siri.problems import BENCHMARKS, Problem, ProblemSet, load_benchmark
+from siri.problems.grading import grader_version
 from siri.runs import keys
 from siri.runs.catalog import note_measured
 from siri.runs.run import Run, describe_set, require_same_makers
@@ -81,7 +82,7 @@ class Evaluation:
             "seed": evaluation.seed,
             "sampler": evaluation.sampler,
             "prompt": self.run.prompt,
-            "grader": list(self.run.grader),
+            "grader": self.run.graded_by or grader_version(self.run.config.problems.grader),
             "numerics": self.run.numerics,
         }
 

@@ -62,7 +62,10 @@ def report_from_json(values: dict[str, Any]) -> EvalReport:
 
 
 def tabulate(batches: Iterable[RolloutBatch]) -> pd.DataFrame:
-    """One row per sample: problem, sample, verdict, correct, length, finished, entropy, a count per word, text."""
+    """One row per sample: problem, sample, verdict, correct, length, finished, entropy, a count per word, text.
+
+    And what a verdict was made from: answer found, problem's answer, opening of the prompt, version of the grader.
+    """
     return pd.concat([_tabulate(batch) for batch in batches], ignore_index=True)
 
 
@@ -80,7 +83,10 @@ def _tabulate(batch: RolloutBatch) -> pd.DataFrame:
             "entropy": (batch.entropies.sum(1) / batch.lengths).tolist(),
         }
     )
-    return pd.concat([rows, words.add_prefix("word_"), pd.Series(batch.texts, name="text")], axis=1)
+    graded = {"found": batch.found, "answer": batch.answers, "opening": batch.openings}
+    beside = pd.DataFrame({name: list(values or ("",) * size) for name, values in graded.items()})
+    beside["grader"] = batch.grader
+    return pd.concat([rows, words.add_prefix("word_"), beside, pd.Series(batch.texts, name="text")], axis=1)
 
 
 def summarise(rows: pd.DataFrame, benchmark: str, budget: int, temperature: float, seed: int) -> EvalReport:

@@ -3,10 +3,12 @@
 import logging
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from siri.errors import InputError
 from siri.evaluation.evaluation import Evaluation, asked_name
+from siri.problems.grading import grader_version
 from siri.runs.run import Run
 from siri.store.replicated import open_store
 
@@ -30,6 +32,7 @@ def as_measured(run: Run, benchmark: str | None = None) -> Run:
     which most has been are taken, with a warning.
     """
     named = benchmark or run.config.evaluation.final[0]
+    run = _as_graded(run, named)
     found, own = _variants(run, named), _own(run, named)
     if not found or not own or own[:-1] in {variant[:-1] for variant in found}:
         return run
@@ -37,6 +40,17 @@ def as_measured(run: Run, benchmark: str | None = None) -> Run:
     chosen = dict(zip(SETTINGS, most[:-1], strict=True))
     log.warning("run=%s: measured under %s alone", run.name, _settings_in_words(own, most))
     return run.evaluated_under(run.config.evaluation.model_copy(update=chosen))
+
+
+def _as_graded(run: Run, benchmark: str) -> Run:
+    """The run with today's verdicts; where there are those of an older grader alone, with these, and a warning."""
+    own, versions = grader_version(run.config.problems.grader), Counter[str]()
+    versions.update(str(facts["grader"]) for facts in _measured(run, benchmark))
+    if not versions or own in versions:
+        return run
+    older = versions.most_common(1)[0][0]
+    log.warning("run=%s: graded by %s; `siri regrade %s` grades its samples by %s", run.name, older, run.name, own)
+    return replace(run, graded_by=older)
 
 
 def _own(run: Run, benchmark: str) -> Variant:
@@ -49,10 +63,16 @@ def _own(run: Run, benchmark: str) -> Variant:
 
 def _variants(run: Run, benchmark: str) -> "Counter[Variant]":
     """Variant -> how many snapshots were measured so, of the run's own on the benchmark of this name."""
+    version = run.graded_by or grader_version(run.config.problems.grader)
+    return Counter(_variant(facts) for facts in _measured(run, benchmark) if facts["grader"] == version)
+
+
+def _measured(run: Run, benchmark: str) -> list[Mapping[str, Any]]:
+    """The settings of all evaluations of a run's snapshots on the benchmark of this name."""
     snapshots, name = {run.keys[step] for step in run.snapshot_steps.values()}, asked_name(benchmark)
     manifests = [entry.manifest for entry in open_store(run.home, "evaluations").entries()]
     facts = [manifest.facts for manifest in manifests if manifest.parent in snapshots]
-    return Counter(_variant(told) for told in facts if told["asked"] == name)
+    return [told for told in facts if told["asked"] == name]
 
 
 def _variant(settings: Mapping[str, Any]) -> Variant:

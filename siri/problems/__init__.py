@@ -4,15 +4,15 @@ import datetime
 from functools import lru_cache
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator
 
 from siri.errors import InputError
 from siri.problems import laptop
 from siri.problems.files import FileState, file_state, load_problems
-from siri.problems.grading import GraderName
+from siri.problems.grading import THINKING, GraderName, Thinking
 from siri.problems.order import deal, problems_of_step
 from siri.problems.problem import SPLITS, Problem, ProblemSet, Split, Splits, split_of
-from siri.problems.prompts import Prompt, TemplateName, encode_prompt, make_prompt, prompt_link
+from siri.problems.prompts import Prompt, TemplateName, decode_responses, encode_prompt, make_prompt, prompt_link
 from siri.settings import Settings
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "Split",
     "Splits",
     "deal",
+    "decode_responses",
     "encode_prompt",
     "load_benchmark",
     "load_problems",
@@ -35,6 +36,9 @@ __all__ = [
 ]
 
 Size = Annotated[int, Field(ge=1, le=1_000_000)]
+Marks = Annotated[
+    Thinking, WithJsonSchema({"type": "array", "items": {"type": "string"}, "minItems": 2, "maxItems": 2})
+]
 BENCHMARKS = ("dev", "test")
 """The splits of a run's own problems that evaluations name."""
 
@@ -69,10 +73,20 @@ class ProblemSettings(Settings):
     """Text put behind every question, e.g. `Please reason step by step, and put your final answer within \\boxed{}.`"""
     grader: GraderName = "exact"
     """`exact`: the laptop task's rule; `boxed`: the last \\boxed{}; `answer`: that, or the text after the thinking."""
+    thinking: Marks = THINKING
+    """The two marks between which the model thinks, e.g. `[<think>, </think>]`; a box between them is no answer."""
     dev: str | None = None
     """A file of problems for evaluations during a run; without it a tenth of the source is held out."""
     test: str | None = None
     """A file of problems for final tables; without it a tenth of the source is held out."""
+
+    @field_validator("thinking", mode="before")
+    @classmethod
+    def _check_thinking(cls, marks: Any) -> Any:
+        two = isinstance(marks, list | tuple) and len(marks) == 2 and all(isinstance(mark, str) for mark in marks)
+        if not two or not all(mark.strip() for mark in marks) or marks[0] in marks[1] or marks[1] in marks[0]:
+            raise ValueError("must be a list of two marks, neither of them blank nor a part of the other")
+        return Thinking(*marks)
 
 
 def load_splits(settings: ProblemSettings) -> Splits:

@@ -1,9 +1,11 @@
 """The one way from a problem to token ids; every engine calls it, so all of them train on the same prompts."""
 
+from collections.abc import Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from siri.errors import InputError
+from siri.problems.grading.finding import THINKING, Thinking
 from siri.problems.problem import Problem
 from siri.problems.templates import ARGUMENTS, render_ids
 
@@ -31,13 +33,19 @@ class PromptSettings(Protocol):
         """What a chat template takes for today."""
         ...
 
+    @property
+    def thinking(self) -> Thinking:
+        """The marks of thoughts: whether a prompt opens one."""
+        ...
+
 
 class Prompt(NamedTuple):
     """A problem as the policy sees it."""
 
     ids: list[int]
     opening: str
-    """`<think>` where the template opens the thought: the grader must see it open, or a box in it might count."""
+    """The marks of the thought that the template opens, or opens and closes: the grader must see what the model saw, or
+    a box in a thought might count, or an answer be taken for one."""
 
 
 def make_prompt(
@@ -46,11 +54,30 @@ def make_prompt(
     template: TemplateName,
     suffix: str = "",
     day: date | None = None,
+    thinking: Thinking = THINKING,
 ) -> Prompt:
     """The prompt of a problem, ready for generation. Raises InputError (see `encode_prompt`)."""
     ids = encode_prompt(problem, tokenizer, template, suffix, day)
-    opens = tokenizer.decode(ids[-8:]).rstrip().endswith("<think>")
-    return Prompt(ids, "<think>" if opens else "")
+    end = tokenizer.decode(ids[-32:]).rstrip()
+    if end.endswith(thinking.opens):
+        return Prompt(ids, thinking.opens)
+    return Prompt(ids, "".join(thinking) if end.endswith(thinking.closes) else "")
+
+
+def decode_responses(
+    rows: Sequence[Sequence[int]], tokenizer: "PreTrainedTokenizerBase", thinking: Thinking = THINKING
+) -> list[str]:
+    """The texts of responses without the tokenizer's special tokens, except those that marks of thoughts consist of.
+
+    Many models' marks are special tokens; without them no thought would ever close.
+    """
+    special = {token_id: str(token) for token_id, token in tokenizer.added_tokens_decoder.items() if token.special}
+    special |= dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
+    dropped = {token_id for token_id, text in special.items() if not any(text in mark for mark in thinking)}
+    if len(dropped) == len(special):
+        return list(tokenizer.batch_decode(rows, skip_special_tokens=True))
+    kept = [[token for token in row if token not in dropped] for row in rows]
+    return list(tokenizer.batch_decode(kept, skip_special_tokens=False))
 
 
 def encode_prompt(
@@ -98,4 +125,5 @@ def prompt_link(settings: "PromptSettings") -> dict[str, Any]:
         "suffix": settings.suffix,
         "arguments": ARGUMENTS if settings.template == "chat" else {},
         "date": settings.date.isoformat() if settings.date else None,
+        "thinking": list(settings.thinking),
     }

@@ -43,13 +43,15 @@ class Run:
     numerics: dict[str, Any]
     """What decides the bits of the engine that it is made by."""
     grader: tuple[str, str]
-    """Name and version."""
+    """Name and version, as the run was trained with."""
     prompt: dict[str, Any]
     """What makes its prompts beside the tokenizer."""
     sets: Mapping[str, SetFacts]
     """Split, or file of a benchmark that it was measured on -> what that problem set is."""
     keys: list[str] = field(repr=False)
     """key(0) … key(total_steps)."""
+    graded_by: str | None = None
+    """The version of the grader whose evaluations are meant; None: today's."""
 
     @cached_property
     def folder(self) -> Path:
@@ -277,11 +279,13 @@ def find_snapshot(home: Home, reference: str) -> tuple[Run, str]:
 
 
 def require_same_makers(run: Run, otherwise: str) -> None:
-    """Raise InputError, which ends in `otherwise`, where engine, grader or prompts are not what the run was made by."""
-    settings = run.config.problems
-    grading = {"grader": [settings.grader, grader_version(settings.grader)]}
-    now = numerics(run.config) | grading | {"prompt": prompt_link(settings)}
-    then = run.numerics | {"grader": list(run.grader), "prompt": run.prompt}
+    """Raise InputError, which ends in `otherwise`, where engine or prompts are not what the run was made by."""
+    now = numerics(run.config) | {"prompt": prompt_link(run.config.problems)}
+    then = run.numerics | {"prompt": run.prompt}
+    _require_equal(run, then, now, otherwise)
+
+
+def _require_equal(run: Run, then: Mapping[str, Any], now: Mapping[str, Any], otherwise: str) -> None:
     for name in {**then, **now}:
         if then.get(name) != now.get(name):
             raise InputError(
@@ -291,7 +295,10 @@ def require_same_makers(run: Run, otherwise: str) -> None:
 
 def require_unchanged(run: Run) -> None:
     """Raise InputError where what would make a run's steps now is not what its keys name."""
-    require_same_makers(run, "`siri train` with its recipe begins a run of its own, or go on with it there")
+    otherwise = "`siri train` with its recipe begins a run of its own, or go on with it there"
+    require_same_makers(run, otherwise)
+    grader = run.config.problems.grader
+    _require_equal(run, {"grader": run.grader}, {"grader": (grader, grader_version(grader))}, otherwise)
     if run.problems.train.digest != run.sets["train"]["digest"]:
         raise InputError(
             f"run={run.name}: problems.source={run.config.problems.source} has changed since it began; "

@@ -15,14 +15,20 @@ from siri.store.files import parse_json
 STEPS = "steps.jsonl"
 RESPONSES = "responses.jsonl"
 METRICS = "metrics.jsonl"
+NO_METRICS = frozenset(["step", "key", "time", "repeatable"])
+"""What stands in a step's line beside its metrics."""
 FOLLOWING = "following.lock"
 """In a run's folder: a lock that a process holds for as long as it trains the run."""
 log = logging.getLogger("siri")
 
 
 def step_line(report: StepReport, key: str) -> dict[str, Any]:
-    """The line that a step leaves in its checkpoint and in metrics.jsonl."""
-    return {"step": report.step, "key": key, "time": round(report.time, 3)} | report.metrics
+    """The line that a step leaves in its checkpoint and in metrics.jsonl.
+
+    `repeatable: false` stands in it where a verdict ran out of time: elsewhere it might not, and other bits follow.
+    """
+    unrepeatable = {"repeatable": False} if report.metrics.get("rollout/timeout") else {}
+    return {"step": report.step, "key": key, "time": round(report.time, 3)} | unrepeatable | report.metrics
 
 
 def response_lines(report: StepReport) -> list[dict[str, Any]]:
@@ -65,6 +71,12 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
+def unrepeatable_steps(folder: Path, last: int) -> list[int]:
+    """The steps of a run's folder up to `last` at which a verdict ran out of time."""
+    lines = read_lines(folder / METRICS)
+    return [line["step"] for line in lines if line["step"] <= last and not line.get("repeatable", True)]
+
+
 def lineage(store: Store, entry: Entry) -> list[Entry]:
     """The entries that an entry's steps are spread over, from the first to itself; of removed ones what they left."""
     chain, keys = [entry], {entry.manifest.key}
@@ -104,5 +116,5 @@ def _is_line(line: dict[str, Any], name: str) -> bool:
     """Whether a JSON object can be a line: of a step, numbers by name, and the step's key."""
     if name != STEPS:
         return type(line.get("step")) is int
-    numbers = [type(value) in (int, float) for member, value in line.items() if member != "key"]
+    numbers = [type(value) in (int, float) for member, value in line.items() if member not in ("key", "repeatable")]
     return type(line.get("step")) is int and isinstance(line.get("key"), str) and "time" in line and all(numbers)

@@ -14,6 +14,7 @@ import psutil
 from siri.evaluation.evaluation import REPORT, Evaluation, read_report
 from siri.evaluation.report import EvalReport
 from siri.monitoring.monitors import Alarm
+from siri.runs import step_log
 from siri.runs.run import Run
 from siri.store.entries import Entry
 from siri.store.files import read_sealed, write_sealed
@@ -129,7 +130,7 @@ def _gpu_name(run: Run) -> str:
 
 def step_points(line: dict[str, Any]) -> list[Point]:
     """The metrics of a step's line."""
-    names = line.keys() - {"step", "key", "time"}
+    names = line.keys() - step_log.NO_METRICS
     return [Point(name, line[name], line["time"], line["step"]) for name in sorted(names)]
 
 

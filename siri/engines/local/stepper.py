@@ -14,8 +14,8 @@ from siri.engines.local.policy import AdamSettings, Policy
 from siri.engines.local.sampler import Sampled, sample
 from siri.methods import METHODS
 from siri.methods.aggregation import token_weights
-from siri.problems import Problem, ProblemSettings, Prompt, deal, make_prompt
-from siri.problems.grading import grade_many
+from siri.problems import Problem, ProblemSettings, Prompt, deal, decode_responses, make_prompt
+from siri.problems.grading import grade_with_answers, grader_version
 from siri.rollouts import RolloutBatch
 from siri.seeding import seed_for
 
@@ -97,7 +97,7 @@ class LocalStepper:
         if problem.question not in self._prompts:
             settings, tokenizer = self.config.problems, self.policy.loaded.tokenizer
             self._prompts[problem.question] = make_prompt(
-                problem, tokenizer, settings.template, settings.suffix, settings.date
+                problem, tokenizer, settings.template, settings.suffix, settings.date, settings.thinking
             )
         return self._prompts[problem.question]
 
@@ -169,9 +169,11 @@ def graded(
     tokens = sampled.tokens.cpu()
     finished = sampled.finished.cpu()
     written = [row[:length] for row, length in zip(tokens.tolist(), lengths.tolist(), strict=True)]
-    texts = tokenizer.batch_decode(written, skip_special_tokens=True)
+    texts = decode_responses(written, tokenizer, settings.thinking)
     answers = [problems[index].answer for index in rows]
-    read = [prompts[index].opening + text for index, text in zip(rows, texts, strict=True)]
+    openings = [prompts[index].opening for index in rows]
+    read = [opening + text for opening, text in zip(openings, texts, strict=True)]
+    grades = grade_with_answers(read, answers, settings.grader, finished.tolist(), settings.thinking)
     return RolloutBatch(
         problem_ids=tuple(problems[index].id for index in rows),
         group_size=group_size,
@@ -183,5 +185,9 @@ def graded(
         budgets=torch.tensor([budgets[index] for index in rows]),
         finished=finished,
         texts=tuple(texts),
-        verdicts=tuple(grade_many(read, answers, settings.grader, finished.tolist())),
+        verdicts=tuple(grades.verdicts),
+        found=tuple(grades.found),
+        answers=tuple(answers),
+        openings=tuple(openings),
+        grader=grader_version(settings.grader),
     )

@@ -13,7 +13,7 @@ from torch import Tensor
 from siri.config import RunConfig
 from siri.engine import SampleRequest
 from siri.problems import Problem
-from siri.problems.grading import grade_many
+from siri.problems.grading import grade_with_answers, grader_version
 from siri.rollouts import RolloutBatch
 from siri.seeding import seed_for
 from siri.store.entries import WEIGHTS
@@ -54,7 +54,8 @@ class ScriptedStepper:
         lengths = torch.tensor([len(text) for text in words])
         width = int(lengths.max())
         mask = (torch.arange(width) < lengths[:, None]).float()
-        graded = grade_many(texts, [problem.answer for problem, _ in asked], self.config.problems.grader, finished)
+        settings, answers = self.config.problems, tuple(problem.answer for problem, _ in asked)
+        grades = grade_with_answers(texts, answers, settings.grader, finished, settings.thinking)
         return RolloutBatch(
             problem_ids=tuple(problem.id for problem, _ in asked),
             group_size=group_size,
@@ -66,14 +67,17 @@ class ScriptedStepper:
             budgets=torch.tensor([budget for _, budget in asked]),
             finished=torch.tensor(finished),
             texts=texts,
-            verdicts=tuple(graded),
+            verdicts=tuple(grades.verdicts),
+            found=tuple(grades.found),
+            answers=answers,
+            grader=grader_version(settings.grader),
         )
 
     def _write(self, problem: Problem, rng: random.Random) -> list[str]:
         skill, verbosity = self.policy.tolist()
         thought = [rng.choice(WORDS) for _ in range(max(1, round(rng.gauss(verbosity, verbosity / 8))))]
         answer = problem.answer if rng.random() < skill else "unknown"
-        return [*thought, "</think>", *answer.split(), "<eos>"]
+        return [*thought, self.config.problems.thinking.closes, *answer.split(), "<eos>"]
 
     def update(self, batch: RolloutBatch, advantages: Tensor, step: int) -> dict[str, float]:
         """Move the verbosity towards the budget and the skill up where answers differ."""

@@ -23,7 +23,7 @@ class Asked:
     budget: int
     prompt_ids: list[int]
     opening: str
-    """`<think>` where the prompt ends with it: the grader must see it open."""
+    """The marks of a thought with which the prompt ends (see siri.problems.prompts.Prompt)."""
 
 
 def ask(
@@ -37,7 +37,7 @@ def ask(
     asked = []
     for problem, question, budget in zip(chosen, questions, budgets, strict=True):
         put = Problem(problem.id, question, problem.answer)
-        ids, opening = make_prompt(put, tokenizer, settings.template, settings.suffix, settings.date)
+        ids, opening = make_prompt(put, tokenizer, settings.template, settings.suffix, settings.date, settings.thinking)
         if len(ids) > config.engine.verl.prompt_tokens:
             raise InputError(
                 f"engine.verl.prompt_tokens={config.engine.verl.prompt_tokens}: problem {problem.id} has {len(ids)}"
@@ -120,4 +120,8 @@ def rollout_batch(asked: Sequence[Asked], written: Written, order: Sequence[int]
         finished=torch.tensor([bool(told["finished"]) for told in graded]),
         texts=tuple(str(told["text"]) for told in graded),
         verdicts=tuple(told["verdict"] for told in graded),
+        found=tuple(str(told["found"]) for told in graded),
+        answers=tuple(one.problem.answer for one in problems),
+        openings=tuple(one.opening for one in problems),
+        grader=str(graded[0]["grader"]),
     )

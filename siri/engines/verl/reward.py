@@ -6,7 +6,8 @@ from verl import DataProto
 from verl.experimental.reward_loop.reward_manager.base import RewardManagerBase
 
 from siri.engines.verl.order import current_order
-from siri.problems.grading import grade
+from siri.problems import decode_responses
+from siri.problems.grading import grade_with_answers, grader_version
 
 
 class GradingRewardManager(RewardManagerBase):
@@ -14,7 +15,7 @@ class GradingRewardManager(RewardManagerBase):
 
     def __init__(self, config: Any, tokenizer: Any, compute_score: Any, **_: Any) -> None:  # verl passes more
         super().__init__(config, tokenizer, compute_score)
-        self.grader = current_order().config.problems.grader
+        self.settings = current_order().config.problems
 
     async def run_single(self, data: DataProto) -> dict[str, Any]:
         """The score (1 correct, 0 not), the verdict and the text of the one response in `data`."""
@@ -28,7 +29,11 @@ class GradingRewardManager(RewardManagerBase):
         return told
 
     def _grade(self, tokens: list[int], finished: bool, about: Any) -> dict[str, Any]:
-        text = self.tokenizer.decode(tokens, skip_special_tokens=True)
-        verdict = grade(f"{about['opening']}{text}", str(about["answer"]), self.grader, finished)
-        told = {"verdict": verdict, "text": text, "finished": finished}
+        settings = self.settings
+        (text,) = decode_responses([tokens], self.tokenizer, settings.thinking)
+        read = f"{about['opening']}{text}"
+        grades = grade_with_answers([read], [str(about["answer"])], settings.grader, [finished], settings.thinking)
+        (found,), (verdict,) = grades
+        told = {"verdict": verdict, "found": found, "text": text, "finished": finished}
+        told["grader"] = grader_version(settings.grader)
         return {"reward_score": float(verdict == "correct"), "reward_extra_info": told}

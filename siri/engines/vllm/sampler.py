@@ -63,7 +63,8 @@ class VllmSampler:
         require_data(model)
         tokenizer, settings = load_tokenizer(model), self.config.problems
         prompts = [
-            make_prompt(one, tokenizer, settings.template, settings.suffix, settings.date) for one in request.problems
+            make_prompt(one, tokenizer, settings.template, settings.suffix, settings.date, settings.thinking)
+            for one in request.problems
         ]
         answers = in_order(self._answers(self._write_order(model, request, prompts, tokenizer)))
         for problem, prompt in zip(request.problems, prompts, strict=True):
