@@ -256,7 +256,7 @@ def _same_equation(given: Relation, gold: Relation) -> bool:
         alike = words or given.texts[0] == gold.texts[0] or _both_functions(given, gold)
         if alike:
             return any(same(result, gold.members[-1]) for result in _results(given, gold.members[-1]))
-    return _proportional(given, gold, signed=False)
+    return _constant_ratio(given, gold) is not None
 
 
 def _both_functions(given: Relation, gold: Relation) -> bool:
@@ -275,21 +275,22 @@ def _same_inequality(given: Relation, gold: Relation) -> bool:
         if given.signs[0] != turned[gold.signs[0]]:
             return False
         given = Relation(given.members[::-1], gold.signs, given.texts[::-1])
-    return _proportional(given, gold, signed=gold.signs[0] != "ne")
+    ratio = _constant_ratio(given, gold)
+    return ratio is not None and (gold.signs[0] == "ne" or _is_positive(ratio))
 
 
-def _proportional(given: Relation, gold: Relation, signed: bool) -> bool:
-    """Whether left − right of one is a constant times that of the other, above zero where `signed`."""
+def _constant_ratio(given: Relation, gold: Relation) -> object | None:
+    """Left − right of one over that of the other, where that is the same number everywhere; else None."""
     differences = []
     for relation in (given, gold):
         match relation.members:
             case (Expression(node=left), Expression(node=right)):
                 differences.append(Node("sum", (left, Node("negative", (right,)))))
             case _:
-                return False
+                return None
     names = names_of(differences[0])
     if names != names_of(differences[1]) or not names:
-        return False
+        return None
     ratios = []
     for place in places(names):
         try:
@@ -297,10 +298,9 @@ def _proportional(given: Relation, gold: Relation, signed: bool) -> bool:
         except UndefinedError:
             continue
         if close(above, Fraction(0)) or close(below, Fraction(0)):
-            return False
+            return None
         ratios.append(divide(above, below))
-    same_ratio = bool(ratios) and all(close(ratio, ratios[0]) for ratio in ratios)
-    return same_ratio and (not signed or _is_positive(ratios[0]))
+    return ratios[0] if ratios and all(close(ratio, ratios[0]) for ratio in ratios) else None
 
 
 def _is_positive(value: object) -> bool:

@@ -46,7 +46,7 @@ def find_answer(response: str, finished: bool, thinking: Thinking = THINKING) ->
 
 
 def outside_thoughts(response: str, thinking: Thinking = THINKING) -> str:
-    """What a response says outside its thoughts; a thought may be opened anew, and one left open goes to the end.
+    """What a response says outside its thoughts; a thought may be opened again, and one left open goes to the end.
 
     What stands before the first closing mark is a thought whoever opened it, and so is all of a response whose first
     thought never closes.

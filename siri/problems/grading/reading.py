@@ -8,7 +8,16 @@ from functools import lru_cache
 from siri.problems.grading.arithmetic import Node, number
 from siri.problems.grading.formulas import read_formula
 from siri.problems.grading.presentation import tidy
-from siri.problems.grading.tokens import FUNCTIONS, MalformedError, Token, UnreadableError, split, split_at, tokenize
+from siri.problems.grading.tokens import (
+    FUNCTIONS,
+    Commas,
+    MalformedError,
+    Token,
+    UnreadableError,
+    split,
+    split_at,
+    tokenize,
+)
 from siri.problems.grading.units import CURRENCIES, DEGREE, MULTIPLES, PERCENT, UNITS, Unit, read_unit
 from siri.problems.grading.values import (
     Based,
@@ -68,17 +77,17 @@ _OPENING, _CLOSING = frozenset(["(", "[", "{", r"\{", r"\langle"]), frozenset(["
 
 
 @lru_cache(maxsize=4096)
-def read_answer(text: str, thousands: bool = True) -> Value:
+def read_answer(text: str, commas: Commas = "thousands") -> Value:
     """The value of an answer as a benchmark or a model wrote it.
 
-    With `thousands`, `1,234` outside brackets is one number, else two. Raises UnreadableError for what this reader does
-    not know, and MalformedError for what nobody could read as anything right.
+    Raises UnreadableError for what this reader does not know, and MalformedError for what nobody could read as anything
+    right.
     """
     plain = tidy(text)
     special = _read_special(_WRAPPER.sub(r"\1", plain).strip())
     if special is not None:
         return special
-    tokens = tokenize(plain, thousands)
+    tokens = tokenize(plain, commas)
     depth = deepest = 0
     for token in tokens:
         depth += (token.text in _OPENING) - (token.text in _CLOSING)
@@ -118,19 +127,27 @@ def _read_choice(tokens: list[Token]) -> Choice | None:
     if texts[:2] == ["{", "("] and texts[3:5] == [")", "}"]:  # `\mathbf{(A)} 42`
         rest = [*rest[1:4], *rest[5:]]
         texts = [token.text for token in rest]
-    bracketed = len(texts) >= 3 and texts[0] in "({" and texts[2] in ")}" and _is_label(rest[1], len(texts) > 3)
+    bracketed = (
+        len(texts) >= 3
+        and texts[0] in "({"
+        and texts[2] in ")}"
+        and (_is_label(rest[1]) or (len(texts) == 3 and _is_letter(rest[1])))
+    )
     if bracketed and (texts[0] == "(" or len(texts) == 3):
         return _choice(rest[1], rest[3:])
-    if len(texts) >= 2 and texts[1] in _SIGN_LABELS and _is_label(rest[0], True):
+    if len(texts) >= 2 and texts[1] in _SIGN_LABELS and _is_label(rest[0]):
         return _choice(rest[0], rest[2:])
-    if named and len(texts) == 1 and _is_label(rest[0], True):
+    if named and len(texts) == 1 and _is_label(rest[0]):
         return _choice(rest[0], [])
     return None
 
 
-def _is_label(token: Token, strict: bool) -> bool:
-    letter = token.text
-    return len(letter) == 1 and letter.isalpha() and ("A" <= letter <= "H" or (not strict and letter.isascii()))
+def _is_label(token: Token) -> bool:
+    return len(token.text) == 1 and "A" <= token.text <= "H"
+
+
+def _is_letter(token: Token) -> bool:
+    return len(token.text) == 1 and token.text.isascii() and token.text.isalpha()
 
 
 def _choice(label: Token, rest: list[Token]) -> Choice | None:

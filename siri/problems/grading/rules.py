@@ -79,10 +79,10 @@ def _compare_values(given: str, gold: str) -> Verdict:
         return "correct"
     readings = [read_answer(given)]
     if "," in given:
-        readings.append(read_answer(given, thousands=False))
+        readings.append(read_answer(given, "lists"))
     wants = [wanted]
     if "," in gold and gold.lstrip("$ ").startswith(("(", "[", r"\left", r"\{")):
-        wants.append(read_answer(gold, thousands=False))
+        wants.append(read_answer(gold, "lists"))
     return "correct" if any(_same(one, other) for one in readings for other in wants) else "wrong"
 
 

@@ -10,6 +10,9 @@ from siri.problems.grading.vocabulary import words_of
 
 Kind = Literal["number", "repeating", "symbol", "word", "command", "sign"]
 
+Commas = Literal["thousands", "lists"]
+"""What the comma of `1,234` outside brackets does: it groups the digits of one number, or separates two."""
+
 MOST_TOKENS = 400
 
 
@@ -56,12 +59,12 @@ CLOSERS = frozenset([")", "]", r"\}", r"\rangle", r"\rfloor", r"\rceil", "}"])
 """Opening bracket -> the closing one; and all that close."""
 
 
-def tokenize(text: str, thousands: bool) -> list[Token]:
-    """The tokens of tidy LaTeX. With `thousands`, `1,234` outside brackets is one number. Raises UnreadableError."""
+def tokenize(text: str, commas: Commas) -> list[Token]:
+    """The tokens of tidy LaTeX. Raises UnreadableError."""
     tokens: list[Token] = []
     place, depth, spaced, words_until = 0, 0, False, -1
     while place < len(text):
-        found = (_GROUPED if thousands and depth == 0 else _PLAIN).match(text, place)
+        found = (_GROUPED if commas == "thousands" and depth == 0 else _PLAIN).match(text, place)
         assert found is not None
         piece, place = found[0], found.end()
         if place > words_until:
