@@ -20,6 +20,7 @@ from pydantic import Field
 
 from flows.gpu import make_gpu_limit, needs_gpu_to_measure, turn
 from flows.lifecycle import live
+from flows.naming import named
 from siri import tracking
 from siri.errors import InputError, StoppedError
 from siri.home import find_home
@@ -41,7 +42,7 @@ VAIN_STARTS = 3
 Size = Literal["laptop", "paper"]
 
 
-@flow(name="ablate", flow_run_name="{sweep} {size}")
+@flow(name="ablate", flow_run_name=named("{sweep} {size}"))
 def ablate(
     sweep: str = "paper",
     size: Size = "laptop",
@@ -194,7 +195,7 @@ _AT_HAND: ContextVar[tuple[Job, Study, Claim, Run, Event]] = ContextVar("at_hand
 _GIVEN_BACK: ContextVar[list[Exception]] = ContextVar("given_back")
 
 
-@flow(name="trial", flow_run_name="{study} {trial} {arm} seed {seed}")
+@flow(name="trial", flow_run_name=named("{study} {trial} {arm} seed {seed}"))
 def run_one(study: str, trial: int, arm: str, seed: int) -> dict[str, float]:
     """One trial of a sweep; returns its values. What is given back, to be gone on with later, ends as Cancelled."""
     job, opened, claim, run, stop = _AT_HAND.get()
@@ -225,7 +226,7 @@ def perform_as_flow(job: Job, study: Study, claim: Claim, run: Run, stop: Event)
     state.result()
 
 
-@flow(name="sweep-worker", flow_run_name="{sweep} {size}")
+@flow(name="sweep-worker", flow_run_name=named("{sweep} {size}"))
 def sweep_worker(sweep: str = "paper", size: Size = "laptop", overrides: list[str] = []) -> None:  # noqa: B006
     """Work on a sweep from wherever a work pool starts this; trials are subflows; `ablate` with 0 workers watches.
 
