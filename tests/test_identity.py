@@ -17,7 +17,7 @@ from siri.runs import base_model
 from siri.runs.advancing import advance
 from siri.runs.catalog import list_runs
 from siri.runs.exporting import export
-from siri.runs.run import Run, create_run, identify, load_run
+from siri.runs.run import Run, create_run, identify, load_run, planned_id
 from siri.store.replicated import open_store
 from tests.conftest import TOTAL, prepare, settle, tiny
 from tests.test_cli import run_cli
@@ -128,14 +128,9 @@ def test_a_base_that_is_gone_and_comes_out_otherwise_begins_no_run_under_the_old
 
 
 def test_a_plan_bears_the_id_that_the_run_will_have_though_its_base_is_not_there(home: Home) -> None:
-    from siri.problems import load_splits
-    from siri.runs import keys
-
-    config = tiny()
-    digest = load_splits(config.problems).train.digest
-    told = scripted.numerics_of(config)
-    planned = keys.run_id(config, keys.rl_keys(config, base_model.base_name(config), digest, told))
-    assert prepare(config, home).id == planned
+    planned = planned_id(tiny_local())
+    assert not home.root.exists()
+    assert prepare(tiny_local(), home).id == planned
 
 
 # What is recorded is read
