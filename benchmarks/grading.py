@@ -19,7 +19,7 @@ from siri.config import load
 from siri.engines.local import stepper
 from siri.home import Home
 from siri.problems.grading import grade_many, grader_version, pool
-from siri.runs import base_model, run
+from siri.runs import advancing, base_model, run
 from tests import answer_pairs, more_answer_pairs
 from tests.answer_pairs import Pairs
 
@@ -65,7 +65,7 @@ def step() -> dict[str, float]:
     with TemporaryDirectory() as folder:
         config, home = load("laptop", ["model.warmup.steps=5", "checkpoint_every=80"]), Home(Path(folder))
         list(base_model.make_base(config, home))
-        way = run.advance(run.open_run(config, home), 10)
+        way = advancing.advance(run.create_run(config, home), 10)
         began, clock.seconds["grading"] = time.process_time(), 0.0
         list(way)
         whole = time.process_time() - began

@@ -82,6 +82,7 @@ def find_benchmark(run: Run, asked: str | None = None) -> str:
     """
     if asked is not None:
         if not evaluated(run, asked):
+            Evaluation(run, BASE, asked).find()  # a file that is not there is said so
             raise InputError(
                 f"benchmark={asked}: {run.name} has not been evaluated on it; "
                 f"`siri evaluate {run.name} --benchmark {asked}` does it"

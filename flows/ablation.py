@@ -18,6 +18,7 @@ from pydantic import Field
 
 from flows.gpu import make_gpu_limit, needs_gpu_to_measure, turn
 from flows.lifecycle import live
+from flows.naming import named
 from siri import tracking
 from siri.errors import InputError, StoppedError
 from siri.home import find_home
@@ -41,7 +42,7 @@ VAIN_STARTS = 3
 Size = Literal["laptop", "paper"]
 
 
-@flow(name="ablate", flow_run_name="{sweep} {size}")
+@flow(name="ablate", flow_run_name=named("{sweep} {size}"))
 def ablate(
     sweep: str = "paper",
     size: Size = "laptop",
@@ -196,7 +197,7 @@ def perform_as_flow(job: Job, study: Study, claim: Claim, run: Run, stop: Stop) 
     Raises StoppedError or BusyError for a trial that is given back, to be gone on with later; it ends as Cancelled.
     """
 
-    @flow(name="trial", flow_run_name="{study} {trial} {arm} seed {seed}")
+    @flow(name="trial", flow_run_name=named("{study} {trial} {arm} seed {seed}"))
     def run_trial(study: str, trial: int, arm: str, seed: int) -> dict[str, float]:
         return _run_trial(lambda links: perform(job, opened, claim, run, stop, links), run)
 
@@ -220,7 +221,7 @@ def _run_trial(perform_linked: Callable[[Mapping[str, str]], Row], run: Run) -> 
     return dict(row.values)
 
 
-@flow(name="sweep-worker", flow_run_name="{sweep} {size}")
+@flow(name="sweep-worker", flow_run_name=named("{sweep} {size}"))
 def sweep_worker(sweep: str = "paper", size: Size = "laptop", overrides: list[str] = []) -> None:  # noqa: B006
     """Work on a sweep from wherever a work pool starts this; trials are subflows; `ablate` with 0 workers watches.
 

@@ -3,6 +3,7 @@
 from prefect import flow
 
 from flows.lifecycle import live
+from flows.naming import named
 from flows.tasks import evaluate_all
 from flows.train import publish
 from siri import tracking
@@ -11,7 +12,7 @@ from siri.home import find_home
 from siri.runs.run import load_run
 
 
-@flow(name="evaluate", flow_run_name="{run}")
+@flow(name="evaluate", flow_run_name=named("{run}"))
 def evaluate(
     run: str,
     snapshots: list[str] = [],  # noqa: B006

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from flows.lifecycle import live
 from flows.monitors import pause_if_asked
+from flows.naming import named
 from flows.tasks import evaluate_all, make_base, train_stage
 from siri import tracking
 from siri.config import RunConfig, load, recipe_names
@@ -22,7 +23,7 @@ Recipe = Annotated[str, Field(json_schema_extra={"enum": [*recipe_names()]})]
 """A recipe's name; the enum makes it a dropdown in the form."""
 
 
-@flow(name="train", flow_run_name="{config.recipe} seed {config.seed}", validate_parameters=True)
+@flow(name="train", flow_run_name=named("{config.recipe} seed {config.seed}"), validate_parameters=True)
 def train(config: RunConfig = LAPTOP, until: str = "") -> str:
     """Train a run stage by stage, keep a snapshot at every extremum and measure it; returns the run's id.
 
@@ -55,7 +56,7 @@ def _train(config: RunConfig, until: str) -> str:
     return run.id
 
 
-@flow(name="train-recipe", flow_run_name="{recipe}")
+@flow(name="train-recipe", flow_run_name=named("{recipe}"))
 def train_recipe(recipe: Recipe = "laptop", overrides: list[str] = [], until: str = "") -> str:  # noqa: B006
     """Train a recipe by name, with overrides that are validated as on the command line; returns the run's id.
 

@@ -12,7 +12,7 @@ from siri.config import RunConfig, validate
 from siri.errors import InputError
 from siri.home import Home
 from siri.runs import keys
-from siri.runs.catalog import read_description
+from siri.runs.catalog import RUN, read_description
 from sweeps.chain_roots import Origins
 from sweeps.storage import STUDY_URL, Kept, open_journal, open_storage, quiet
 from sweeps.studies import ARMS, SUBJECT
@@ -24,19 +24,15 @@ def queued_keys(home: Home) -> frozenset[str]:
     Raises InputError for a study whose queued trials cannot be read.
     """
     origins = Origins(home)
-    found = set[str]()
-    for config in _unfinished(home):
-        origin = origins.find(config)
-        found.update(keys.rl_keys(config, origin.base, origin.problems, origin.numerics))
-    return frozenset(found)
+    return frozenset(key for chain in _unfinished(home, origins) for key in chain)
 
 
-def _unfinished(home: Home) -> Iterator[RunConfig]:
+def _unfinished(home: Home, origins: Origins) -> Iterator[list[str]]:
     for kept in storages(home):
         with quiet():
             for study in kept.storage.get_all_studies():
                 if SUBJECT in study.user_attrs:
-                    yield from _unfinished_of(home, kept.storage, study)
+                    yield from _unfinished_of(home, origins, kept.storage, study)
 
 
 def storages(home: Home) -> Iterator[Kept]:
@@ -49,20 +45,23 @@ def storages(home: Home) -> Iterator[Kept]:
         yield open_storage(home, "needs")
 
 
-def _unfinished_of(home: Home, storage: BaseStorage, study: FrozenStudy) -> Iterator[RunConfig]:
+def _unfinished_of(home: Home, origins: Origins, storage: BaseStorage, study: FrozenStudy) -> Iterator[list[str]]:
     for trial in storage.get_all_trials(study._study_id, deepcopy=False):
         if not trial.state.is_finished():
-            yield from _config(home, study, trial)
+            path = home.runs / str(trial.user_attrs.get("siri.run_id")) / RUN
+            described = read_description(path) if path.exists() else None
+            if described is not None:
+                yield described["keys"]
+                continue
+            for config in _config(study, trial):
+                origin = origins.find(config)
+                yield keys.rl_keys(config, origin.base, origin.problems, origin.numerics)
 
 
-def _config(home: Home, study: FrozenStudy, trial: FrozenTrial) -> Iterator[RunConfig]:
-    """A trial's config, as its run's folder or the study's arms tell it; a search's next point is nowhere yet."""
+def _config(study: FrozenStudy, trial: FrozenTrial) -> Iterator[RunConfig]:
+    """A trial's config, as the study's arms tell it; a search's next point is nowhere yet."""
     parameters: dict[str, Any] = trial.system_attrs.get("fixed_params") or trial.params
-    path = home.runs / str(trial.user_attrs.get("siri.run_id")) / "run.json"
-    described = read_description(path) if path.exists() else None
-    if described is not None:
-        yield validate(described["config"])
-    elif not study.user_attrs.get(ARMS):
+    if not study.user_attrs.get(ARMS):
         raise InputError(
             f"study={study.study_name}: what its queued trials need is not noted; "
             "`siri sweep` with its file and `--workers 0` notes it, Ctrl-C ends that"

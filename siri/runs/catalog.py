@@ -79,8 +79,8 @@ def write_description(folder: Path, described: Description) -> None:
 @contextmanager
 def recording(home: Home) -> Iterator[None]:
     """Held while a run.json is read and written again, and while it is decided which run is the newest."""
-    home.runs.mkdir(parents=True, exist_ok=True)
-    with FileLock(home.runs / "runs.lock"):
+    home.root.mkdir(parents=True, exist_ok=True)
+    with FileLock(home.root / "runs.lock"):
         yield
 
 

@@ -146,8 +146,7 @@ def identify(config: RunConfig, home: Home) -> Run:
     found = find_base(open_store(home), name)
     if found is None:
         raise InputError(f"model.base={config.model.base}: not in the store {home.store} yet; `siri train` makes it")
-    digest = problems.train.digest
-    run_id = keys.run_id(config, keys.rl_keys(config, name, digest, made_by))
+    digest, run_id = problems.train.digest, planned_id(config)
     base = _recorded_base(home, run_id, found.manifest.key)
     grader = config.problems.grader
     return Run(
@@ -162,6 +161,15 @@ def identify(config: RunConfig, home: Home) -> Run:
         sets={split: describe_set(getattr(problems, split)) for split in SPLITS},
         keys=keys.rl_keys(config, base, digest, made_by),
     )
+
+
+def planned_id(config: RunConfig) -> str:
+    """The id that a run of this config has, or will have: known before its base is made, or anything trained.
+
+    Raises InputError for a model or problems that are not there.
+    """
+    digest = load_splits(config.problems).train.digest
+    return keys.run_id(config, keys.rl_keys(config, base_name(config), digest, numerics(config)))
 
 
 def _recorded_base(home: Home, run_id: str, found: str) -> str:
