@@ -1,6 +1,7 @@
 """What the folders of runs say: which runs there are, and the names of what is kept beside the schedule's own."""
 
 import logging
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,14 @@ def labels_of(described: dict[str, Any]) -> list[str]:
 def kept_names(folder: Path) -> dict[str, int]:
     """Name -> step of what is kept in a run beside what its schedule names."""
     return read_sealed(folder / KEPT, _check_steps) or {}
+
+
+def restore_kept(described: dict[str, Any], folder: Path, known: Iterable[str], chain: Sequence[str]) -> None:
+    """Note again what run.json names and nothing else does: kept.json was lost. `known`: the names that are told."""
+    lost = {name: key for name, key in described["snapshots"].items() if name not in known and key in chain}
+    for name, key in lost.items():
+        log.warning("%s: %s is noted again as run.json names it", folder / KEPT, name)
+        note_kept(folder, name, chain.index(key))
 
 
 def _check_steps(found: dict[str, Any]) -> None:

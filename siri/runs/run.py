@@ -18,7 +18,7 @@ from siri.home import Home
 from siri.problems import BENCHMARKS, ProblemSet, Splits, load_benchmark, load_splits
 from siri.runs import keys, step_log
 from siri.runs.base_model import base_name, find_base, make_fork, model_files
-from siri.runs.catalog import describe_entry, kept_names, labels_of, read_description
+from siri.runs.catalog import describe_entry, kept_names, labels_of, read_description, restore_kept
 from siri.runs.catalog import list_runs as list_runs
 from siri.runs.catalog import snapshot_rows as snapshot_rows
 from siri.runs.chain import Chain, Train, travel
@@ -125,7 +125,9 @@ def _from_description(described: dict[str, Any], home: Home) -> Run:
         config = validate(described["config"])
     except InputError as error:
         raise InputError(f"run={described['name']}: its run.json holds {error}") from None
-    return Run(config, home, load_splits(config.problems), described["base"], described["numerics"])
+    run = Run(config, home, load_splits(config.problems), described["base"], described["numerics"])
+    restore_kept(described, run.folder, run.snapshot_steps, run.keys)
+    return run
 
 
 def find_snapshot(home: Home, reference: str) -> tuple[Run, str]:
@@ -185,6 +187,8 @@ def _named_as_before(run: Run, label: str) -> Run:
     """The run under the name it was first made by; the recipe it is opened by now becomes one more label of it."""
     path = run.folder / "run.json"
     before = read_description(path) if path.exists() else None
+    if before is not None:
+        restore_kept(before, run.folder, run.snapshot_steps, run.keys)
     labels = [*dict.fromkeys([*(labels_of(before) if before else []), label])]
     named = replace(run, config=run.config.model_copy(update={"recipe": labels[0]}))
     described = _describe_run(named, labels)
