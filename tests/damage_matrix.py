@@ -101,11 +101,10 @@ def run_id() -> str:
 
 def make_home(home: Home) -> None:
     """A finished run with all that may lie in a run's folder, a removed snapshot, and a run that was broken off."""
-    run = train(home)
-    with closing(advance(_opened(home, 1), 2)) as reports:
+    with closing(advance(_opened(home, 0), 2)) as reports:
         next(reports)
-    broken_off = _opened(home, 1)
-    retention.promote(broken_off, "step-1")
+    retention.promote(_opened(home, 0), "step-1")
+    run, broken_off = train(home), _opened(home, 1)
     with closing(advance(broken_off, 4)) as reports:
         next(report for report in reports if report.step == 3)
     tag(run, {"sweep": "none"})

@@ -65,8 +65,8 @@ class Entries(RuleBasedStateMachine):
         entry = store.commit(*self.made(store, key, role))
         after: Role = "snapshot" if "snapshot" in (role, before) or before == "thinned" else "rolling"
         self.become(home, key, after)
-        there = self.bucket.setdefault(key, role)
-        if role == "snapshot" and there == "rolling":
+        there = self.bucket.setdefault(key, after)  # what stands here now is sent
+        if after == "snapshot" and there == "rolling":
             self.bucket[key] = "snapshot"
         assert entry.manifest.key == key
 

@@ -14,6 +14,7 @@ from siri.engines.local.engine import numerics_of as local_numerics
 from siri.engines.verl.engine import numerics_of as verl_numerics
 from siri.methods import METHODS
 from siri.problems import laptop, load_splits
+from siri.problems.grading import rules
 from siri.runs import keys
 from siri.runs.base_model import base_name
 from siri.seeding import seed_for

@@ -23,6 +23,7 @@ from siri.processes import flow_lock
 from siri.processes.flow_lock import Sign
 from siri.processes.host import host_id
 from siri.store.entries import Manifest, Store
+from siri.store.files import seal, unseal
 from tests.conftest import settle, tiny
 from tests.test_cli import run_cli
 
@@ -217,11 +218,11 @@ def test_a_stored_entry_that_names_files_elsewhere_is_moved_aside(home: Home, ca
     key = run.keys[-1]
     entry = Store(home.store).find(key)
     assert entry is not None
-    manifest = json.loads((entry.folder / "manifest.json").read_text())
+    manifest = unseal((entry.folder / "manifest.json").read_text())
     for name in ("../../../outside", "/etc/passwd", "..", ""):
         with pytest.raises(ValueError, match="file name"):
             Manifest(**manifest | {"files": {name: "0" * 64}})
-    (entry.folder / "manifest.json").write_text(json.dumps(manifest | {"files": {"../../outside": "0" * 64}}))
+    (entry.folder / "manifest.json").write_text(seal(manifest | {"files": {"../../outside": "0" * 64}}))
     assert Store(home.store).find(key) is None
     assert "moved aside" in caplog.text
 

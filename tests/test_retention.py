@@ -574,3 +574,16 @@ def test_gc_says_what_would_go_and_does_it_when_told(run: Run) -> None:
     assert list(roles(run).values()).count("thinned") == 3
     both = gc("--weights-only", "--unneeded")
     assert (both.returncode, both.stderr.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize("damage", ["removed", "damaged"])
+def test_names_whose_note_was_lost_are_noted_again(damage: str, home: Home, caplog: pytest.LogCaptureFixture) -> None:
+    run = prepare(tiny(), home)
+    train_to(run, 7)
+    promote(run, "step-6")
+    path = run.folder / "kept.json"
+    path.unlink() if damage == "removed" else path.write_text('{"step-6": 5}')
+    assert "step-6" in reopen_run(home, run.id).snapshot_steps
+    assert "step-6 is noted again as run.json names it" in caplog.text
+    path.unlink()
+    assert prepare(tiny(), home).step_of("step-6") == 6

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -195,6 +195,14 @@ def snapshot_row(entry: Entry) -> dict[str, Any]:
 def kept_names(folder: Path) -> dict[str, int]:
     """Name -> step of what is kept in a run beside what its schedule names."""
     return read_sealed(folder / KEPT, _check_steps) or {}
+
+
+def restore_kept(described: dict[str, Any], folder: Path, known: Iterable[str], chain: Sequence[str]) -> None:
+    """Note again what run.json names and nothing else does: kept.json was lost. `known`: the names that are told."""
+    lost = {name: key for name, key in described["snapshots"].items() if name not in known and key in chain}
+    for name, key in lost.items():
+        log.warning("%s: %s is noted again as run.json names it", folder / KEPT, name)
+        note_kept(folder, name, chain.index(key))
 
 
 def _check_steps(found: dict[str, Any]) -> None:

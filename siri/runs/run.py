@@ -201,6 +201,8 @@ def create_run(config: RunConfig, home: Home) -> Run:
     path = run.folder / catalog.RUN
     with catalog.recording(home):
         before = catalog.read_description(path) if path.exists() else None
+        if before is not None:
+            catalog.restore_kept(before, run.folder, run.snapshot_steps, run.keys)
         described = _describe(run, catalog.next_creation(home)) if before is None else _go_on(before, run)
         if described != before:
             catalog.write_description(run.folder, described)
@@ -262,7 +264,7 @@ def load_run(home: Home, reference: str) -> Run:
     except InputError as error:
         raise InputError(f"run={described['name']}: its run.json holds {error}") from None
     grader, version = described["grader"]
-    return Run(
+    run = Run(
         config=config,
         home=home,
         id=described["id"],
@@ -274,6 +276,8 @@ def load_run(home: Home, reference: str) -> Run:
         sets=described["problems"] | catalog.measured_files(home.runs / described["id"]),
         keys=described["keys"],
     )
+    catalog.restore_kept(described, run.folder, run.snapshot_steps, run.keys)
+    return run
 
 
 def find_snapshot(home: Home, reference: str) -> tuple[Run, str]:

@@ -26,7 +26,8 @@ def lines_of(manifest: Manifest) -> Manifest:
 def leave_lines(place: Path, folder: Path, manifest: Manifest, scratch: Callable[[], Path]) -> None:
     """Put what is to be left of an entry in its place, and on the disk: the entry itself is removed next."""
     left = lines_of(manifest)
-    if not left.files or recall(place, manifest.key) == left:
+    there = recall(place, manifest.key)
+    if not left.files or (there is not None and there.files == left.files):
         return
     made = scratch()
     for name in left.files:
@@ -35,14 +36,16 @@ def leave_lines(place: Path, folder: Path, manifest: Manifest, scratch: Callable
 
 
 def put(place: Path, made: Path, left: Manifest) -> None:
-    """Rename a folder with lines to its place, written through; whatever damaged one stands there is moved aside."""
+    """Rename a folder with lines to its place, written through, instead of what stands there of an earlier removal."""
     (made / MANIFEST).write_text(left.text())
     for path in (*made.iterdir(), made):
         flush(path)
     place.parent.mkdir(exist_ok=True)
+    before = made.with_name(f"{made.name}.before")
     if place.exists():
-        set_aside(place, "it is replaced")
+        os.rename(place, before)
     os.rename(made, place)
+    shutil.rmtree(before, ignore_errors=True)
     flush(place.parent)
     flush(place.parent.parent)
 
