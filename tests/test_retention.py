@@ -583,7 +583,7 @@ def test_names_whose_note_was_lost_are_noted_again(damage: str, home: Home, capl
     promote(run, "step-6")
     path = run.folder / "kept.json"
     path.unlink() if damage == "removed" else path.write_text('{"step-6": 5}')
-    assert "step-6" in reopen_run(home, run.id).snapshot_steps
+    assert "step-6" in load_run(home, run.id).snapshot_steps
     assert "step-6 is noted again as run.json names it" in caplog.text
     path.unlink()
     assert prepare(tiny(), home).step_of("step-6") == 6
