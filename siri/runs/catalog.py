@@ -24,8 +24,19 @@ def list_runs(home: Home) -> list[dict[str, Any]]:
 
     One that cannot be read is left out, with a warning that names it.
     """
+    for folder in home.runs.glob("*"):
+        if holds_a_run(folder) and not (folder / "run.json").exists():
+            log.warning("%s has no run.json: left out; `siri train` with its recipe writes it anew", folder)
     paths = sorted(home.runs.glob("*/run.json"), key=lambda path: path.stat().st_mtime)
     return [described for path in paths if (described := read_description(path)) is not None]
+
+
+def holds_a_run(folder: Path) -> bool:
+    """Whether a folder is a run's, also one whose run.json was lost: what it needs could not be told then."""
+    try:
+        return any(not path.name.startswith(".") for path in folder.iterdir())
+    except (NotADirectoryError, FileNotFoundError):
+        return False
 
 
 def read_description(path: Path) -> dict[str, Any] | None:
