@@ -52,8 +52,19 @@ def list_runs(home: Home) -> list[Description]:
 
     One that cannot be read is left out, with a warning that names it.
     """
+    for folder in home.runs.glob("*"):
+        if holds_a_run(folder) and not (folder / RUN).exists():
+            log.warning("%s has no %s: left out; `siri train` with its recipe writes it again", folder, RUN)
     found = (read_description(path) for path in home.runs.glob(f"*/{RUN}"))
     return sorted((run for run in found if run is not None), key=lambda run: (run["created"], run["id"]))
+
+
+def holds_a_run(folder: Path) -> bool:
+    """Whether a folder is a run's, also one whose run.json was lost: what it needs could not be told then."""
+    try:
+        return any(not path.name.startswith(".") for path in folder.iterdir())
+    except (NotADirectoryError, FileNotFoundError):
+        return False
 
 
 def read_description(path: Path) -> Description | None:

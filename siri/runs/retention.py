@@ -17,7 +17,7 @@ from siri.errors import InputError
 from siri.home import Home
 from siri.processes import file_lock
 from siri.runs import step_log
-from siri.runs.catalog import held_steps, kept_names, list_runs, note_kept
+from siri.runs.catalog import held_steps, holds_a_run, kept_names, list_runs, note_kept
 from siri.runs.run import Run, describe_run
 from siri.store import leases
 from siri.store.entries import BusyError, Entry, Manifest, Store, without_waiting
@@ -139,20 +139,12 @@ def _ways(home: Home, held: set[str]) -> Iterator[Way]:
     # Which snapshots are read by an evaluation, its leases do not say.
     busy = bool(leases.held_keys(home.store / "evaluations" / "leases"))
     runs = list_runs(home)
-    unread = {path for path in home.runs.glob("*") if _holds_a_run(path)} - {home.runs / run["id"] for run in runs}
+    unread = {path for path in home.runs.glob("*") if holds_a_run(path)} - {home.runs / run["id"] for run in runs}
     if unread:
         raise InputError(f"run={min(unread)}: cannot be read, nor what it needs; train it again or move it away")
     for described in runs:
         folder = home.runs / described["id"]
         yield _way(described, folder, held, busy or file_lock.is_held(folder / step_log.FOLLOWING))
-
-
-def _holds_a_run(folder: Path) -> bool:
-    """Whether a folder is a run's, also one whose run.json was lost: what it needs could not be told then."""
-    try:
-        return any(not path.name.startswith(".") for path in folder.iterdir())
-    except (NotADirectoryError, FileNotFoundError):
-        return False
 
 
 def _way(described: Mapping[str, Any], folder: Path, held: set[str], busy: bool) -> Way:

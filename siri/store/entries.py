@@ -91,6 +91,8 @@ class Store:
         try:
             return Entry(path.parent, parse_manifest(read_small(path), key))
         except (FileNotFoundError, NotADirectoryError):
+            if path.parent.is_dir():  # an entry appears and goes as a whole
+                raise CorruptEntryError("it has no manifest") from None
             return None
         except NewerFormatError as error:
             self._name_newer(key, str(error), path.parent)
@@ -132,8 +134,8 @@ class Store:
 
     def entries(self) -> Iterator[Entry]:
         """All entries, unverified."""
-        for path in sorted((self.root / "entries").glob(f"*/*/{MANIFEST}")):
-            key = path.parent.name
+        for path in sorted((self.root / "entries").glob("*/*")):
+            key = path.name
             entry = self.find(key) if is_key(key) else None
             if entry is not None:
                 yield entry
@@ -201,8 +203,6 @@ class Store:
             stored = None
         if stored is None:
             self.refuse_newer(key)
-            if self._folder(key).exists():
-                self._quarantine(key, "it has no manifest")
             os.rename(folder, self._folder(key))
             return Entry(self._folder(key), manifest)
         if not stored.full:
