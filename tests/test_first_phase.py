@@ -12,13 +12,13 @@ from siri.runs import keys
 from siri.schedule import CycleShape, LengthSchedule
 
 IDS = {
-    "laptop": "9c5b6315457b",
-    "laptop-constant": "f541953aa835",
-    "laptop-stair": "8e38270b9075",
-    "laptop-stair-cosine": "52808382fe04",
-    "laptop-two-stage": "a2d028f8a260",
-    "siri-1.5b": "6dbd0a5ec986",
-    "siri-7b": "46e43e9d464d",
+    "laptop": "552205fd7cfe",
+    "laptop-constant": "df0ec34cde23",
+    "laptop-stair": "d064eed08f51",
+    "laptop-stair-cosine": "a35717f26d6b",
+    "laptop-two-stage": "88567e31640b",
+    "siri-1.5b": "1d7566fa7aed",
+    "siri-7b": "ecada7a1c112",
 }
 """Run ids, for the problems `problems`; those of the laptop from before first_phase and cycle_shapes."""
 
