@@ -12,12 +12,13 @@ from siri.errors import InputError
 from siri.evaluation.evaluation import Evaluation, measure
 from siri.evaluation.variants import as_measured, other_measurements
 from siri.home import Home
-from siri.problems import ProblemSettings, grading
+from siri.problems import ProblemSettings
 from siri.runs import base_model
 from siri.runs.advancing import advance
 from siri.runs.catalog import list_runs
 from siri.runs.exporting import export
 from siri.runs.run import Run, create_run, identify, load_run, planned_id
+from siri.store.files import unseal, write_sealed
 from siri.store.replicated import open_store
 from tests.conftest import TOTAL, prepare, settle, tiny
 from tests.test_cli import run_cli
@@ -69,10 +70,14 @@ def test_another_version_of_the_engine_is_another_run_and_leaves_the_first_as_it
 
 def test_another_version_of_the_grader_is_another_run(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     first = prepare(tiny(), home)
-    monkeypatch.setitem(grading.VERSIONS, "exact", 2)
-    assert prepare(tiny(), home).id != first.id
-    with pytest.raises(InputError, match=r"made with grader=\['exact', '1'\], here it is \['exact', '2'\]"):
-        list(advance(load_run(home, first.id), TOTAL))
+    monkeypatch.setitem(rules.VERSIONS, "exact", 2)
+    rules.grader_version.cache_clear()
+    try:
+        assert prepare(tiny(), home).id != first.id
+        with pytest.raises(InputError, match=r"made with grader=\('exact', 'exact 1'\), here it is .*'exact 2'"):
+            list(advance(load_run(home, first.id), TOTAL))
+    finally:
+        rules.grader_version.cache_clear()
 
 
 def test_another_torch_is_another_run_of_the_local_engine(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,11 +125,10 @@ def test_an_edited_problem_file_is_another_run_in_the_same_process(home: Home, o
 def test_a_base_that_is_gone_and_comes_out_otherwise_begins_no_run_under_the_old_name(home: Home) -> None:
     run = prepare(tiny(), home)
     path = run.folder / "run.json"
-    described = json.loads(path.read_text())
-    path.write_text(json.dumps(described | {"base": "ab" * 32}))
+    write_sealed(path, unseal(path.read_bytes()) | {"base": "ab" * 32})
     with pytest.raises(InputError, match=rf"^run={run.id}: began from the base abababababab, which is gone"):
         create_run(tiny(), home)
-    assert json.loads(path.read_text())["base"] == "ab" * 32
+    assert unseal(path.read_bytes())["base"] == "ab" * 32
 
 
 def test_a_plan_bears_the_id_that_the_run_will_have_though_its_base_is_not_there(home: Home) -> None:

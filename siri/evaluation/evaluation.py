@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Generator
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -230,9 +230,9 @@ def _sample(evaluation: Evaluation, snapshot: Entry) -> Generator[int, None, tup
 
 
 def _with_problems(rows: pd.DataFrame, problems: ProblemSet) -> pd.DataFrame:
-    """The rows with question and answer: what was asked is read from there, whatever the problem file holds by then."""
-    asked = pd.DataFrame([asdict(problem) for problem in problems]).set_index("id")
-    return rows.join(asked, on="problem")
+    """The rows with their questions: what was asked is read from there, whatever the problem file holds by then."""
+    questions = {problem.id: problem.question for problem in problems}
+    return rows.assign(question=rows["problem"].map(questions))
 
 
 def _require_same(evaluation: Evaluation) -> None:
