@@ -13,6 +13,7 @@ from siri.evaluation.evaluation import Evaluation, measure
 from siri.evaluation.variants import as_measured, other_measurements
 from siri.home import Home
 from siri.problems import ProblemSettings
+from siri.problems.grading import rules
 from siri.runs import base_model
 from siri.runs.advancing import advance
 from siri.runs.catalog import list_runs
