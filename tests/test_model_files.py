@@ -25,7 +25,6 @@ from siri.runs.retention import promote
 from siri.runs.run import Run, create_run
 from siri.store.entries import INDEX, WEIGHTS, Entry, Manifest, describe_files, verify, weights_sha256
 from siri.store.replicated import STORE_URL
-from siri.store.tombstones import drop_unnamed, thin
 from tests.odd import ODD
 from tests.test_pretrained import gpt2, llama, write_folder
 
@@ -128,8 +127,8 @@ def test_sharded_snapshots_go_everywhere_that_others_go(tmp_path: Path) -> None:
     way.close()
     promote(run, "step-1")
     list(advance(run, 4))
-    low = thin(found(run, "c1-low"))
-    drop_unnamed(low)
+    low = run.store.thin(found(run, "c1-low").manifest.key)
+    assert low is not None
     verify(low)
     fork = recipe(tmp_path, tmp_path / "base", f"fork.key={run.keys[2]}", "fork.step=2")
     forked = train(fork, Home(tmp_path / "home"))
