@@ -21,7 +21,7 @@ from siri.errors import InputError
 from siri.home import Home
 from siri.methods import METHODS
 from siri.problems import load_splits, problems_of_step
-from siri.runs import advancing, base_model, run
+from siri.runs import advancing, base_model, exporting, run
 from tests.engine_case import EngineCase
 from tests.odd import ODD
 
@@ -197,7 +197,7 @@ def test_no_step_is_taken_when_no_group_teaches(straight: run.Run) -> None:
 def test_a_snapshot_exports_as_a_folder_that_transformers_loads(straight: run.Run, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    run.export(straight, "c1-high", tmp_path / "exported")
+    exporting.export(straight, "c1-high", tmp_path / "exported")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "exported")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "exported")
     stepper = LocalStepper(straight.config)
@@ -208,13 +208,13 @@ def test_a_snapshot_exports_as_a_folder_that_transformers_loads(straight: run.Ru
     ours = stepper.policy.loaded.model(ids, torch.arange(ids.shape[1]))
     assert float((model(ids).logits[0] - ours).detach().abs().max()) < 2e-5
     with pytest.raises(InputError, match="there is something already"):
-        run.export(straight, "c1-high", tmp_path / "exported")
+        exporting.export(straight, "c1-high", tmp_path / "exported")
 
 
 def test_an_export_holds_the_model_alone_whatever_a_killed_one_has_left(straight: run.Run, tmp_path: Path) -> None:
     (tmp_path / ".exported.part").mkdir()
     (tmp_path / ".exported.part" / "half").write_text("half")
-    run.export(straight, "c1-low", tmp_path / "exported")
+    exporting.export(straight, "c1-low", tmp_path / "exported")
     names = {path.name for path in (tmp_path / "exported").iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= names
     assert not names & {"half", "optimizer.safetensors", "steps.jsonl", "manifest.json"}
@@ -224,7 +224,7 @@ def test_an_export_holds_the_model_alone_whatever_a_killed_one_has_left(straight
 def test_an_export_that_cannot_be_written_is_one_line_and_leaves_nothing(straight: run.Run, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"^folder=.*/file/out: cannot be written: Not a directory$"):
-        run.export(straight, "c1-low", tmp_path / "file" / "out")
+        exporting.export(straight, "c1-low", tmp_path / "file" / "out")
 
 
 def test_an_export_onto_a_full_disk_is_one_line_and_leaves_nothing(
@@ -236,12 +236,12 @@ def test_an_export_onto_a_full_disk_is_one_line_and_leaves_nothing(
 
     monkeypatch.setattr(run.shutil, "copyfile", fill)
     with pytest.raises(InputError, match=r"^disk full: "):
-        run.export(straight, "c1-low", tmp_path / "exported")
+        exporting.export(straight, "c1-low", tmp_path / "exported")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_users_model_and_problems_train(straight: run.Run, tmp_path: Path) -> None:
-    run.export(straight, "base", tmp_path / "model")
+    exporting.export(straight, "base", tmp_path / "model")
     rows = "".join(f'{{"question": "A *{a} +1 ; {v}", "answer": "3"}}\n' for a in range(1, 10) for v in range(11))
     (tmp_path / "mine.jsonl").write_text(rows)
     opened = settle(
@@ -312,7 +312,7 @@ def test_a_gradient_that_is_not_finite_is_one_line_and_changes_nothing(straight:
 def test_the_same_weights_under_another_config_or_tokenizer_are_another_base(
     straight: run.Run, tmp_path: Path, file: str
 ) -> None:
-    run.export(straight, "c1-low", tmp_path / "model")
+    exporting.export(straight, "c1-low", tmp_path / "model")
     first = opened_on(tmp_path / "model", tmp_path / "home")
     path = tmp_path / "model" / file
     changed = json.loads(path.read_text())
@@ -327,7 +327,7 @@ def test_the_same_weights_under_another_config_or_tokenizer_are_another_base(
 
 
 def test_which_library_wrote_a_base_does_not_name_it(straight: run.Run, tmp_path: Path) -> None:
-    run.export(straight, "c1-low", tmp_path / "model")
+    exporting.export(straight, "c1-low", tmp_path / "model")
     (tmp_path / "model" / ".cache").mkdir()
     path = tmp_path / "model" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"transformers_version": "4.0.0"}))
