@@ -234,7 +234,7 @@ def test_an_export_onto_a_full_disk_is_one_line_and_leaves_nothing(
         target.write_text("half")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(run.shutil, "copyfile", fill)
+    monkeypatch.setattr(exporting.shutil, "copyfile", fill)
     with pytest.raises(InputError, match=r"^disk full: "):
         exporting.export(straight, "c1-low", tmp_path / "exported")
     assert list(tmp_path.iterdir()) == []
