@@ -5,8 +5,7 @@ import os
 import secrets
 import signal
 import sys
-import urllib.error
-import urllib.request
+from http import HTTPStatus
 from pathlib import Path
 
 from filelock import FileLock
@@ -15,6 +14,7 @@ from siri.errors import InputError
 from siri.home import Home, find_home
 from siri.platform import parts, private, running
 from siri.processes import children
+from siri.processes.probe import ask
 from siri.terminal import say
 
 ANSWER_SECONDS = 10.0
@@ -100,15 +100,13 @@ def _require_answer(address: str) -> None:
     auth = PREFECT_API_AUTH_STRING.value()
     known = {"Authorization": f"Basic {private.encoded(auth)}"} if auth else {}
     try:
-        for path, headers in (("health", {}), ("admin/version", known)):
-            request = urllib.request.Request(f"{address.rstrip('/')}/{path}", headers=headers)
-            urllib.request.urlopen(request, timeout=ANSWER_SECONDS).close()
-    except urllib.error.HTTPError as error:  # it lives; what it asks for by other means, Prefect knows
-        if error.code == 401 and not PREFECT_API_KEY.value():
-            given = "refused" if auth else "not set, and the server asks for it"
-            raise InputError(f"{private.CLIENT_AUTH}: {given}; `siri env` prints it for what `siri up` runs") from None
-    except (OSError, ValueError) as error:
+        ask(f"{address.rstrip('/')}/health", ANSWER_SECONDS)
+        status = ask(f"{address.rstrip('/')}/admin/version", ANSWER_SECONDS, known).status_code
+    except OSError as error:
         raise InputError(f"PREFECT_API_URL={address}: no server answers ({error}); start it, or unset it") from None
+    if status == HTTPStatus.UNAUTHORIZED and not PREFECT_API_KEY.value():  # what it asks for by other means, it knows
+        given = "refused" if auth else "not set, and the server asks for it"
+        raise InputError(f"{private.CLIENT_AUTH}: {given}; `siri env` prints it for what `siri up` runs")
 
 
 def _set_password() -> None:

@@ -4,10 +4,9 @@ import getpass
 import os
 import shutil
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 from importlib.metadata import PackageNotFoundError, requires, version
 from typing import Literal
 
@@ -15,6 +14,7 @@ from packaging.requirements import Requirement
 
 from siri.errors import InputError
 from siri.home import Home, check_writable
+from siri.processes.probe import ask
 from siri.redaction import redact
 from siri.store.replicated import open_store
 
@@ -131,7 +131,9 @@ def _check_servers(home: Home) -> Iterator[Finding]:
 
 def _check_url(subject: str, url: str, fix: str) -> Finding:
     try:
-        with urllib.request.urlopen(url, timeout=SERVER_SECONDS) as answer:
-            return Finding(subject, "ok", f"{url} answers {answer.status}")
-    except (urllib.error.URLError, OSError, ValueError) as error:
+        status = ask(url, SERVER_SECONDS).status_code
+    except OSError as error:
         return Finding(subject, "wrong", f"{url}: {error}", fix)
+    if status >= HTTPStatus.BAD_REQUEST:
+        return Finding(subject, "wrong", f"{url} answers {status}", fix)
+    return Finding(subject, "ok", f"{url} answers {status}")

@@ -1,13 +1,10 @@
 """Whether `siri up` runs on a work folder, and what: a lock that dies with it, and a file that says the rest."""
 
-import json
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
-from http.client import HTTPException
+from http import HTTPStatus
 from typing import Any
 
 import psutil
@@ -16,6 +13,7 @@ from filelock import FileLock, Timeout
 from siri.errors import InputError
 from siri.home import Home
 from siri.platform import parts, private
+from siri.processes.probe import ask
 from siri.store.files import read_sealed, write_sealed
 
 SECONDS = 3.0
@@ -121,11 +119,8 @@ def claimed(home: Home) -> Iterator[bool]:
 def answers(url: str) -> bool:
     """Whether a server answers 200, or asks for a password, which it does only when it lives."""
     try:
-        with urllib.request.urlopen(url, timeout=SECONDS) as answer:
-            return bool(answer.status == 200)
-    except urllib.error.HTTPError as error:
-        return error.code in (401, 403)
-    except (OSError, HTTPException, ValueError):
+        return ask(url, SECONDS).status_code in (200, 401, 403)
+    except OSError:
         return False
 
 
@@ -147,7 +142,7 @@ def _is_well(member: Member, online: set[str]) -> bool:
 def _online_workers(running: Running, auth: str | None) -> set[str]:
     try:
         found = _post(f"{running.prefect}/api/work_pools/siri/workers/filter", {}, auth)
-    except (OSError, HTTPException, ValueError):
+    except (OSError, ValueError):
         return set()
     return {worker["name"] for worker in found if worker["status"] == "ONLINE"}
 
@@ -158,15 +153,14 @@ def crashes(prefect: str, auth: str) -> set[str]:
     runs = {"state": {"type": {"any_": ["CRASHED"]}}, "end_time": {"after_": since}, "tags": {"all_": ["siri"]}}
     try:
         found = _post(f"{prefect}/api/flow_runs/filter", {"flow_runs": runs}, auth)
-    except (OSError, HTTPException, ValueError):
+    except (OSError, ValueError):
         return set()
     return {run["state_id"] for run in found}
 
 
 def _post(url: str, body: dict[str, Any], auth: str | None) -> Any:
-    headers = {"Content-Type": "application/json"}
-    if auth is not None:
-        headers["Authorization"] = f"Basic {private.encoded(auth)}"
-    request = urllib.request.Request(url, json.dumps(body).encode(), headers)
-    with urllib.request.urlopen(request, timeout=SECONDS) as answer:
-        return json.load(answer)
+    headers = {"Authorization": f"Basic {private.encoded(auth)}"} if auth is not None else {}
+    answer = ask(url, SECONDS, headers, body)
+    if answer.status_code != HTTPStatus.OK:
+        raise OSError(f"{url} answers {answer.status_code}")
+    return answer.json()

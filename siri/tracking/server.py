@@ -2,13 +2,11 @@
 
 import json
 import socket
-import urllib.error
-import urllib.request
 from collections.abc import Iterable
-from http.client import HTTPException
 from urllib.parse import quote, urlsplit
 
 from siri.home import Home
+from siri.processes.probe import ask
 from siri.redaction import redact
 from siri.runs.run import Run
 from siri.store.files import read_sealed, write_sealed
@@ -39,11 +37,9 @@ def probe(uri: str) -> None:
             return
         socket.create_connection((parts.hostname, parts.port or PORTS[scheme]), PROBE_SECONDS).close()
         if scheme in ("http", "https"):
-            urllib.request.urlopen(f"{redact(uri).rstrip('/')}/health", timeout=PROBE_SECONDS).close()
-    except urllib.error.HTTPError:  # a server that asks for a password lives
-        return
-    except (HTTPException, ValueError) as error:
-        raise OSError(f"not an MLflow server: {error!r}") from error
+            ask(f"{redact(uri).rstrip('/')}/health", PROBE_SECONDS)  # one that asks for a password lives
+    except ValueError as error:
+        raise OSError(f"no server's address: {error}") from error
 
 
 def write_note(run: Run, experiment: str, mlflow_id: str) -> None:
