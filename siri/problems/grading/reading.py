@@ -35,7 +35,7 @@ from siri.problems.grading.values import (
     Relation,
     Value,
 )
-from siri.problems.grading.vocabulary import words_of
+from siri.problems.grading.vocabulary import EVERYTHING, NOTHING, SAME_WORDS, words_of
 
 DEEPEST = 20
 """Brackets within brackets; more is no answer."""
@@ -392,22 +392,10 @@ def _read_phrase(tokens: list[Token]) -> Value:
     kept = tuple(word for word in words if word not in _FILLER) or tuple(words)
     if not kept:
         raise UnreadableError("no words")
-    if kept in _NOTHING:
+    if kept in NOTHING:
         return Collection(())
-    if kept in _EVERYTHING:
+    if kept in EVERYTHING:
         return Region("line")
     if len(kept) > 1:
         kept = tuple(word for word in kept if word not in _GENERIC) or kept
-    return Phrase(_SAME_WORDS.get(kept, kept))
-
-
-_SAME_WORDS = {("dne",): ("does", "not", "exist"), ("doesn", "t", "exist"): ("does", "not", "exist")}
-_EVERYTHING = {("all", "real", "numbers"), ("all", "reals"), ("all", "real"), ("reals",), ("real", "numbers")}
-_NOTHING = {
-    ("no", "solution"),
-    ("no", "solutions"),
-    ("no", "real", "solutions"),
-    ("no", "real", "solution"),
-    ("empty", "set"),
-    ("none",),
-}
+    return Phrase(SAME_WORDS.get(kept, kept))
