@@ -42,12 +42,21 @@ def test_the_answer_is_the_last_two_values(chain):
 
 def test_the_vocabulary_is_the_one_that_was_measured():
     words = laptop.VOCABULARY
-    assert len(words) == len(set(words)) == 61
+    assert len(words) == len(set(words)) == 61 + 24
     assert words[:6] == ("<pad>", "<bos>", "<eos>", "<think>", "</think>", ";")
     assert words[6:12] == ("wait", "hold_on", "alternatively", "so", "compute", "hmm")
     assert words[12:23] == tuple(map(str, range(11)))
     assert words[23:45] == tuple(f"*{n}" for n in range(11)) + tuple(f"+{n}" for n in range(11))
-    assert words[45:] == tuple("ABCDEFGHIJKLMNOP")
+    assert words[45:61] == tuple("ABCDEFGHIJKLMNOP")
+    assert words[61:] == laptop.CONTROLS
+
+
+def test_control_tokens_carry_a_number_of_any_size_and_stand_in_no_trace():
+    assert tuple(f"<{digit}>" for digit in range(10)) == laptop.DIGITS
+    used = {word for question, trace in laptop.warmup_traces(0, 500) for word in (*question.split(), *trace)}
+    assert not used & set(laptop.CONTROLS)
+    asked = Problem("x", "A *9 +8 ; 8 <most> <7> <2>", "3 7")
+    assert tokenizer().decode(encode_prompt(asked, tokenizer(), "chat")).endswith("8 <most> <7> <2> <think>")
 
 
 def test_lengths_and_easy_steps_come_as_often_as_they_should():
@@ -161,8 +170,8 @@ def test_the_prompt_opens_a_thought():
 
 def test_token_ids_are_places_in_the_vocabulary():
     tokens = tokenizer()
-    assert len(tokens) == 61
-    assert tokens.convert_tokens_to_ids(list(laptop.VOCABULARY)) == list(range(61))
+    assert len(tokens) == 85
+    assert tokens.convert_tokens_to_ids(list(laptop.VOCABULARY)) == list(range(85))
     assert (tokens.pad_token_id, tokens.bos_token_id, tokens.eos_token_id) == (0, 1, 2)
 
 
@@ -179,7 +188,7 @@ def test_a_saved_tokenizer_comes_back_as_it_was(tmp_path: Path):
 
     tokens = tokenizer()
     tokens.save_pretrained(tmp_path)
-    LlamaConfig(vocab_size=61).save_pretrained(tmp_path)  # beside a model, as an export writes it
+    LlamaConfig(vocab_size=85).save_pretrained(tmp_path)  # beside a model, as an export writes it
     again = AutoTokenizer.from_pretrained(tmp_path, trust_remote_code=False)
     problem = laptop.generate("dev", 1, seed=0).problems[0]
     assert again.get_vocab() == tokens.get_vocab()

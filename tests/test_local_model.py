@@ -2,6 +2,7 @@
 
 import math
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -45,6 +46,13 @@ def decoder(shape: ModelShape = LAPTOP, seed: int = 0) -> Decoder:
 def texts(vocabulary: int, lengths: list[int], seed: int = 0) -> list[list[int]]:
     rng = random.Random(seed)
     return [[rng.randrange(vocabulary) for _ in range(length)] for length in lengths]
+
+
+def test_reserved_tokens_leave_all_other_weights_as_they_would_be() -> None:
+    less, more = decoder(), Decoder(replace(LAPTOP, vocabulary=61 + 24))
+    initialise(more, 0, reserved=24)
+    for (name, plain), wide in zip(less.named_parameters(), more.parameters(), strict=True):
+        assert torch.equal(plain, wide[: len(plain)]), name
 
 
 def every_position(model: Decoder, text: list[int]) -> torch.Tensor:

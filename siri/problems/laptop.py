@@ -22,6 +22,12 @@ EASY = 0.5
 
 LABELS = "ABCDEFGHIJKLMNOP"
 WORDS = ("wait", "hold_on", "alternatively", "so", "compute", "hmm")
+DIGITS = tuple(f"<{digit}>" for digit in range(10))
+CONTROLS = (*DIGITS, "<exact>", "<most>", "<effort>", "<short>", "<long>", *(f"<reserved-{i}>" for i in range(9)))
+"""Tokens that the task itself does not use: for methods that put a budget into the prompt or force a first token.
+
+The warm-up traces hold none of them: with a quarter of them carrying their length in the prompt, bases ignored it.
+"""
 VOCABULARY = (
     *("<pad>", "<bos>", "<eos>", "<think>", "</think>", ";"),
     *WORDS,
@@ -29,6 +35,7 @@ VOCABULARY = (
     *(f"*{factor}" for factor in range(MODULUS)),
     *(f"+{summand}" for summand in range(MODULUS)),
     *LABELS,
+    *CONTROLS,
 )
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{{ ' ' + message['content'] }}{% endfor %}"

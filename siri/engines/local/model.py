@@ -309,8 +309,10 @@ def require_room(room: int, context: int) -> None:
 
 
 @torch.no_grad()
-def initialise(decoder: Decoder, seed: int) -> None:
+def initialise(decoder: Decoder, seed: int, reserved: int = 0) -> None:
     """Fill a decoder with random weights drawn from `seed` alone; equal on every device.
+
+    The last `reserved` tokens are drawn last: what else is drawn does not depend on how many they are.
 
     Embeddings have deviation 0.5, matrices 1/sqrt(inputs), those that write into the residual stream also
     1/sqrt(2 layers), the head half of 1/sqrt(width). With attention biases, all but one head of the first layer start
@@ -318,20 +320,23 @@ def initialise(decoder: Decoder, seed: int) -> None:
     """
     shape, generator = decoder.shape, torch.Generator().manual_seed(seed)
 
-    def fill(parameter: nn.Parameter, deviation: float) -> None:
+    def fill(parameter: Tensor, deviation: float) -> None:
         parameter.copy_(torch.randn(parameter.shape, generator=generator) * deviation)
 
     for name, parameter in decoder.named_parameters():
         parameter.fill_(1.0 if name.endswith("norm") else 0.0)
     residual = 1 / math.sqrt(2 * shape.layers)
-    fill(decoder.embedding, 0.5)
+    words = shape.vocabulary - reserved
+    fill(decoder.embedding[:words], 0.5)
     for block in decoder.layers():
         fill(block.qkv, shape.width**-0.5)
         fill(block.out, shape.query_width**-0.5 * residual)
         fill(block.gate_up, shape.width**-0.5)
         fill(block.down, shape.feed_forward**-0.5 * residual)
     if decoder.head is not None:
-        fill(decoder.head, 0.5 * shape.width**-0.5)
+        fill(decoder.head[:words], 0.5 * shape.width**-0.5)
+        fill(decoder.head[words:], 0.5 * shape.width**-0.5)
+    fill(decoder.embedding[words:], 0.5)
     look_back(decoder.layers()[0])
 
 

@@ -21,8 +21,8 @@ RISE = 40
 """Steps over which the learning rate rises."""
 END = 0.05
 """Share of the learning rate that is left at the last step."""
-TRACES = 1
-"""Raised by hand when the generator of traces gives others."""
+TRACES = 2
+"""Raised by hand when the generator of traces or the vocabulary is another one."""
 
 Trace = tuple[list[int], list[int]]
 """Token ids of a prompt and of the response to imitate."""
@@ -63,7 +63,7 @@ def write_initialisation(config: RunConfig, folder: Path) -> None:
         attention_bias="qkvo",
     )
     decoder = Decoder(shape)
-    initialise(decoder, seed_for(config.model.base_seed, "initialisation"))
+    initialise(decoder, seed_for(config.model.base_seed, "initialisation"), len(laptop.CONTROLS))
     export(decoder, laptop.tokenizer(), folder)
 
 
