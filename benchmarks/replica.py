@@ -26,7 +26,7 @@ ARMS = ("laptop", "laptop-constant")
 TRAIN = """
 import sys
 from pathlib import Path
-from siri import bases, run
+from siri.runs import base_model, run
 from siri.config import load
 from siri.home import Home
 from siri.evaluation.evaluation import Evaluation, measure
@@ -34,7 +34,7 @@ from siri.evaluation.evaluation import Evaluation, measure
 home = Home(Path(sys.argv[1]))
 for recipe in sys.argv[3:]:
     config = load(recipe, [f"model.base_seed={sys.argv[2]}"])
-    list(bases.make_base(config, home))
+    list(base_model.make_base(config, home))
     opened = run.open_run(config, home)
     for stage in config.schedule.stages:
         list(run.advance(opened, stage.last))
