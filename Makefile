@@ -42,7 +42,7 @@ $(VERL_STAMP): constraints-verl.txt
 	touch $(VERL_STAMP)
 
 test-verl: $(VERL_STAMP)  ## The verl engine for real, on the CPU, in an environment of its own (2 GB, about ten minutes)
-	PYTHONPATH=. $(VERL)/bin/pytest -q -W default tests/test_verl_launch.py tests/verl
+	PYTHONPATH=. $(VERL)/bin/pytest -q -W default tests/engines/test_verl_launch.py tests/verl
 
 # Without what its packages ask for beyond the list: torchvision, torchaudio and torchcodec need CUDA's torch.
 $(VLLM_STAMP): constraints-vllm.txt

@@ -1,0 +1,181 @@
+"""Sampling under budgets, against a sampler that has no cache, no batch and no shortcuts."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from siri.engines.local.forward import score
+from siri.engines.local.model import Decoder, ModelShape
+from siri.engines.local.sampler import Sampled, blank, choose, sample, survivors, trimmed
+from siri.errors import InputError
+from tests.engines.test_local_model import GROUPED, LAPTOP, decoder, texts
+
+EOS, PAD = 2, 0
+PROMPTS = texts(61, [3, 17, 1, 9, 30, 9])
+BUDGETS = [40, 7, 1, 25, 33, 40]
+
+
+def draw(model: Decoder, seed: int = 0, **changes: Any) -> Sampled:
+    arguments: dict[str, Any] = {
+        "prompts": PROMPTS,
+        "budgets": BUDGETS,
+        "group_size": 4,
+        "temperature": 1.0,
+        "generator": torch.Generator().manual_seed(seed),
+        "eos_ids": [EOS],
+        "pad_id": PAD,
+        "rows_at_once": 16,
+    }
+    return sample(model, **{**arguments, **changes})
+
+
+def responses(sampled: Sampled) -> list[list[int]]:
+    return [row[:length].tolist() for row, length in zip(sampled.tokens, sampled.lengths.tolist(), strict=True)]
+
+
+def equal(one: Sampled, other: Sampled) -> bool:
+    return all(torch.equal(getattr(one, name), getattr(other, name)) for name in vars(one))
+
+
+@pytest.fixture(scope="module")
+def model() -> Decoder:
+    return decoder()
+
+
+def test_a_row_never_exceeds_its_own_budget(model: Decoder) -> None:
+    sampled, limits = draw(model), torch.tensor(BUDGETS).repeat_interleave(4)
+    assert sampled.tokens.shape == (24, int(sampled.lengths.max()))
+    assert bool((sampled.lengths <= limits).all())
+    assert bool((sampled.lengths[~sampled.finished] == limits[~sampled.finished]).all())
+    assert bool((sampled.lengths >= 1).all())
+
+
+def test_a_response_ends_with_its_first_end_token_and_counts_it(model: Decoder) -> None:
+    sampled = draw(model, eos_ids=[EOS, 5], budgets=[40] * 6)
+    assert 0 < int(sampled.finished.sum()) < 24
+    for response, finished in zip(responses(sampled), sampled.finished.tolist(), strict=True):
+        assert not {EOS, 5} & set(response[:-1])
+        assert (response[-1] in (EOS, 5)) == finished
+
+
+def test_an_end_token_on_the_last_token_of_the_budget_finishes_the_row(model: Decoder) -> None:
+    sampled = draw(model, budgets=[1] * 6, group_size=200, rows_at_once=500)
+    assert sampled.tokens.shape == (1200, 1)
+    assert torch.equal(sampled.finished, sampled.tokens[:, 0] == EOS)
+    assert 0 < int(sampled.finished.sum()) < 1200
+
+
+def test_nothing_stands_after_the_end_of_a_response(model: Decoder) -> None:
+    sampled = draw(model, pad_id=60)
+    beyond = torch.arange(sampled.tokens.shape[1]) >= sampled.lengths[:, None]
+    assert bool((sampled.tokens[beyond] == 60).all())
+    assert not sampled.logprobs[beyond].any()
+    assert not sampled.entropies[beyond].any()
+    assert bool((sampled.entropies[~beyond] > 0).all())
+
+
+def test_what_was_decoded_after_the_first_end_token_or_the_budget_does_not_count() -> None:
+    sampled = blank(torch.tensor([4, 3, 2]), PAD)
+    sampled.tokens[:] = torch.tensor([[9, EOS, 9, EOS], [9, 9, 9, EOS], [9, EOS, 9, 9]])
+    cut = trimmed(sampled, torch.tensor([EOS]), PAD)
+    assert responses(cut) == [[9, EOS], [9, 9, 9], [9, EOS]]
+    assert cut.finished.tolist() == [True, False, True]
+    assert cut.tokens.tolist() == [[9, EOS, PAD], [9, 9, 9], [9, EOS, PAD]]
+
+
+def test_without_end_tokens_every_response_fills_its_budget(model: Decoder) -> None:
+    sampled = draw(model, eos_ids=[])
+    assert torch.equal(sampled.lengths, torch.tensor(BUDGETS).repeat_interleave(4))
+    assert not sampled.finished.any()
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+@pytest.mark.parametrize("shape", [LAPTOP, GROUPED])
+@pytest.mark.parametrize("rows_at_once", [3, 100])
+def test_log_probabilities_are_those_of_the_trainer(shape: ModelShape, temperature: float, rows_at_once: int) -> None:
+    model, prompts = decoder(shape, seed=1), texts(shape.vocabulary, [3, 17, 1, 9, 24, 9])
+    sampled = draw(model, prompts=prompts, temperature=temperature, rows_at_once=rows_at_once)
+    with torch.no_grad():
+        scores = score(model, [prompts[row // 4] for row in range(24)], responses(sampled), temperature)
+    torch.testing.assert_close(sampled.logprobs, scores.logprobs, atol=1e-5, rtol=0)
+    torch.testing.assert_close(sampled.entropies, scores.entropies, atol=1e-5, rtol=0)
+
+
+def test_greedy_sampling_is_what_one_text_at_a_time_without_a_cache_gives(model: Decoder) -> None:
+    sampled = draw(model, temperature=0.0, group_size=1)
+    for prompt, budget, response in zip(PROMPTS, BUDGETS, responses(sampled), strict=True):
+        text = list(prompt)
+        while len(text) < len(prompt) + budget and (len(text) == len(prompt) or text[-1] != EOS):
+            logits = model(torch.tensor([text]), torch.tensor([len(text) - 1]))
+            text.append(int(logits.argmax()))
+        assert response == text[len(prompt) :]
+    assert not sampled.logprobs.any()
+
+
+def test_equal_seeds_give_equal_bits_and_other_seeds_other_text(model: Decoder) -> None:
+    assert equal(draw(model, seed=7), draw(model, seed=7))
+    assert not torch.equal(draw(model, seed=7).tokens[:, :1], draw(model, seed=8).tokens[:, :1])
+
+
+def test_a_generator_goes_on_where_the_last_call_left_it(model: Decoder) -> None:
+    generator = torch.Generator().manual_seed(0)
+    first, second = draw(model, generator=generator), draw(model, generator=generator)
+    assert not torch.equal(first.tokens[:, :1], second.tokens[:, :1])
+
+
+def test_sampling_asks_nothing_of_the_global_generator(model: Decoder) -> None:
+    state = torch.get_rng_state()
+    draw(model)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_tokens_come_as_often_as_their_probabilities_say() -> None:
+    logits = torch.tensor([[2.0, 0.0, 1.0, -3.0, -float("inf")]]).expand(200_000, 5)
+    tokens, logprobs, _ = choose(logits, 0.6, torch.Generator().manual_seed(0))
+    expected = torch.softmax(logits[0] / 0.6, -1)
+    shares = torch.bincount(tokens, minlength=5) / len(tokens)
+    torch.testing.assert_close(shares, expected, atol=5e-3, rtol=0)
+    torch.testing.assert_close(logprobs.exp(), expected[tokens])
+
+
+def test_a_spent_row_may_wait_beside_longer_ones_at_the_end_of_the_context(model: Decoder) -> None:
+    prompts, budgets = texts(61, [120, 2, 3, 4, 5, 6]), [8, 126, 100, 100, 100, 100]
+    sampled = draw(model, prompts=prompts, budgets=budgets, eos_ids=[], group_size=1)
+    assert sampled.lengths.tolist() == budgets
+    written = [row[:length].tolist() for row, length in zip(sampled.tokens, sampled.lengths.tolist(), strict=True)]
+    with torch.no_grad():
+        scores = score(model, prompts, written, 1.0)
+    torch.testing.assert_close(sampled.logprobs, scores.logprobs, atol=1e-5, rtol=0)
+
+
+def test_what_was_sampled_can_stand_in_a_loss(model: Decoder) -> None:
+    sampled = draw(model)
+    scale = torch.ones((), requires_grad=True)
+    (
+        (sampled.logprobs + sampled.entropies) * scale * sampled.lengths[:, None] * sampled.finished[:, None]
+    ).sum().backward()
+    assert scale.grad is not None
+
+
+def test_members_of_a_group_differ(model: Decoder) -> None:
+    sampled = draw(model, group_size=8, budgets=[30] * 6)
+    for prompt in range(6):
+        assert len({tuple(row) for row in responses(sampled)[prompt * 8 : prompt * 8 + 8]}) == 8
+
+
+def test_few_rows_move_when_finished_ones_are_dropped() -> None:
+    writing = torch.tensor([True, False, True, False, True, True])
+    assert survivors(writing, 4).tolist() == [0, 4, 2, 5]
+    assert survivors(torch.tensor([False, False, True]), 1).tolist() == [2]
+
+
+def test_prompt_and_budget_beyond_the_context_are_an_input_error(model: Decoder) -> None:
+    with pytest.raises(InputError, match="context"):
+        draw(model, prompts=[[1] * 100], budgets=[29])
+
+
+@pytest.mark.parametrize("changes", [{"budgets": [1]}, {"budgets": [0] * 6}, {"group_size": 0}, {"prompts": []}])
+def test_senseless_requests_are_refused(model: Decoder, changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="sample needs"):
+        draw(model, **changes)
