@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dashboards import data, figures, wording
-from dashboards.findings import Evidence, find_all
+from dashboards.findings import Evidence, find_all, sentences
 from siri.errors import InputError
 from siri.evaluation.behavior import WORDS
 from siri.evaluation.evaluation import Evaluation
@@ -78,6 +78,7 @@ def _content(run: Run, baselines: tuple[Run, ...], asked: str | None) -> dict[st
         "table": _rows(table),
         "many": max(report.pass_at),
         "tiles": _tiles(table, evidence, run),
+        "sentences": sentences(evidence),
         "comparisons": {label: _rows(found) for label, found in evidence.comparisons.items()},
         "scales": {label: _scales(found) for label, found in evidence.comparisons.items()},
         "figures": _figures(table, runs, benchmark),
@@ -205,6 +206,11 @@ def print_table(run: Run, baselines: Sequence[Run], asked: str | None = None) ->
         table.add_row(*_cells(row, repeated=row["label"] == before))
         before = row["label"]
     return table
+
+
+def compared_in_words(run: Run, baselines: Sequence[Run], asked: str | None = None) -> list[str]:
+    """What the table's differences come to, a sentence for each baseline that has a step in common with the run."""
+    return sentences(Evidence(run, tuple(baselines), data.find_benchmark(run, asked)))
 
 
 def _cells(row: pd.Series, repeated: bool) -> list[Text]:

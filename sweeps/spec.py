@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from siri import shipped
 from siri.config import RunConfig, first_mistake, load, parse_yaml
 from siri.errors import InputError
 from siri.methods import METHODS
@@ -222,8 +223,7 @@ def size_name(text: str) -> SizeName:
 
 def sweep_names() -> list[str]:
     """Names of the sweeps that ship with SIRI, sorted."""
-    folder = resources.files("sweeps")
-    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    return shipped.names("sweeps")
 
 
 def load_sweep(name_or_path: str) -> Sweep:

@@ -1,25 +1,44 @@
 """The front door: `siri train | evaluate | regrade | sweep | compare | preview | show | snapshots | up | …`."""
 
 import sys
+from typing import Annotated
 
 import typer
 
+from siri import __version__
 from siri.cli import looking, platform, regrading, snapshots, training, upkeep
 from siri.errors import InputError
 from siri.processes import children
 from siri.terminal import one_line, print_traceback, say
 
 app = typer.Typer(
-    help="Reinforcement learning of reasoning models under an oscillating length budget (SIRI, arXiv 2509.25176).",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"siri {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def siri(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Reinforcement learning of reasoning models under an oscillating length budget (SIRI, arXiv 2509.25176)."""
+
+
 for command in (
     training.train,
     training.evaluate,
     regrading.regrade,
+    looking.runs,
     looking.compare,
     training.sweep,
     looking.preview,

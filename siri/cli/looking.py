@@ -1,4 +1,4 @@
-"""Commands that read and draw: compare, preview, show."""
+"""Commands that read and draw: runs, compare, preview, show."""
 
 import json
 from pathlib import Path
@@ -6,9 +6,36 @@ from typing import Annotated
 
 import typer
 
-from siri.cli.common import HomeOption, Json, Overrides, Recipe, SnapshotName, open_home, print_rich
+from siri.cli.common import HomeOption, Json, Overrides, Recipe, SnapshotName, open_home, print_rich, print_table
 from siri.errors import InputError
 from siri.terminal import printable, say
+
+
+def runs(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Which: part of a name or the beginning of an id, a setting (`seed=0`, `schedule.shape=stair`), "
+            "`state=training`, `state=finished`, `state=stopped`, `sweep=paper`; of several words all must hold.",
+        ),
+    ] = None,
+    home: HomeOption = None,
+    as_json: Json = False,
+) -> None:
+    """List runs: how far each is, and the accuracy and tokens of its last measured snapshot.
+
+    Examples: `siri runs` · `siri runs laptop seed=0` · `siri runs state=stopped`
+    """
+    from siri.evaluation.headlines import run_rows
+
+    place = open_home(home)
+    rows = run_rows(place, words or [])
+    if as_json:
+        print(json.dumps(rows, indent=1))
+    elif rows:
+        print_table("runs", rows)
+    else:
+        say(f"no runs {'like that' if words else 'yet'} in {place.root}")
 
 
 def compare(
@@ -39,7 +66,8 @@ def compare(
 
     A name is first looked for among the runs, then among the sweeps.
 
-    Examples: `siri compare laptop laptop-constant` · `siri compare paper` · `siri compare paper --csv paper.csv`
+    Examples: `siri compare laptop laptop-constant` · `siri compare laptop@seed=0 laptop@seed=1` ·
+    `siri compare paper --csv paper.csv`
     """
     from siri.cli import results
 

@@ -59,7 +59,11 @@ def find_sweep(home: "Home", names: Sequence[str], size: str | None) -> "Job | N
 
     first, *overrides = names
     measured = all(text.startswith(EVALUATION) for text in overrides)
-    if not all("=" in text for text in overrides) or (size is None and measured and is_known(home, first)):
+    if (
+        not all(_is_override(text) for text in overrides)
+        or _is_override(first)
+        or (size is None and measured and is_known(home, first))
+    ):
         return None
     if first in sweep_names() or Path(first).is_file():
         return Job(first, size_name(size or "laptop"), home, extra=tuple(overrides))
@@ -93,6 +97,8 @@ def show_runs(runs: "Sequence[Run]", benchmark: str | None, files: Files, as_jso
         print(table.to_json(orient="records", indent=1))
         return
     print_rich(pages.print_table(runs[0], runs[1:], benchmark))
+    for sentence in pages.compared_in_words(runs[0], runs[1:], benchmark):
+        say(sentence)
     print_others(runs, benchmark)
     path = files.report or runs[0].home.reports / _report_name(runs)
     say(f"report: {pages.write_report(runs[0], runs[1:], path, benchmark)}")
@@ -105,9 +111,14 @@ def load_runs(home: "Home", names: Sequence[str], benchmark: str | None) -> "lis
     """
     from siri.runs.run import load_run
 
-    found = [load_run(home, name) for name in names if "=" not in name]
+    found = [load_run(home, name) for name in names if not _is_override(name)]
     runs = [*{run.id: run for run in found}.values()]
-    return [measured_as(run, [name for name in names if "=" in name], benchmark) for run in runs]
+    return [measured_as(run, [name for name in names if _is_override(name)], benchmark) for run in runs]
+
+
+def _is_override(word: str) -> bool:
+    """Whether a word is a setting, `seed=1`, and no run with that setting, `laptop@seed=1`."""
+    return "=" in word and "@" not in word.partition("=")[0]
 
 
 def measured_as(run: "Run", overrides: Sequence[str], benchmark: str | None) -> "Run":

@@ -13,8 +13,8 @@ from siri.terminal import say
 
 
 def list_snapshots(home: HomeOption = None, as_json: Json = False) -> None:
-    """List the snapshots of all runs that are in the store."""
-    from siri.runs.catalog import snapshot_rows
+    """List the snapshots of all runs that are in the store, with accuracy and tokens on the run's final benchmark."""
+    from siri.evaluation.headlines import snapshot_rows
 
     place = open_home(home)
     rows = snapshot_rows(place)

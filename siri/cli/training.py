@@ -14,13 +14,15 @@ from siri.cli.common import (
     Overrides,
     Recipe,
     RunName,
+    names_in_help,
     open_home,
     prepare_flow,
     print_rich,
     print_run,
+    print_table,
 )
 from siri.cli.results import show_outcome
-from siri.errors import StoppedError
+from siri.errors import InputError, StoppedError
 from siri.terminal import say
 
 
@@ -85,7 +87,6 @@ def same_command(recipe: str, overrides: list[str], until: str | None, home: Pat
 
 def fork_overrides(start: str | None, carry: str | None, home: Path | None) -> list[str]:
     """The settings that `--from` and `--carry` stand for. Raises InputError unless both are there, or neither."""
-    from siri.errors import InputError
     from siri.runs.run import find_snapshot
 
     if start is None and carry is None:
@@ -148,8 +149,11 @@ def evaluate(
 
 
 def sweep(
-    sweep: Annotated[str, typer.Argument(help="Name of a sweep (`paper`, `branches`, …) or a YAML file.")],
+    sweep: Annotated[
+        str | None, typer.Argument(help=f"A YAML file, or the name of a sweep: {names_in_help('sweeps')}.")
+    ] = None,
     overrides: Overrides = None,
+    list_all: Annotated[bool, typer.Option("--list", help="List the sweeps that ship, and run nothing.")] = False,
     size: Annotated[str, typer.Option(help="`laptop` or `paper`.")] = "laptop",
     workers: Annotated[int, typer.Option(min=0, help="Processes; 0: other machines' workers do it all.")] = 1,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed trials again.")] = False,
@@ -171,6 +175,11 @@ def sweep(
     from sweeps.planner import plan_sweep
     from sweeps.spec import load_sweep, size_name
 
+    if list_all:
+        print_table("sweeps", plan_view.shipped_sweeps(size_name(size)))
+        return
+    if sweep is None:
+        raise InputError("sweep: name one, or a file; `siri sweep --list` lists those that ship")
     place = open_home(home)
     planned = plan_sweep(load_sweep(sweep), size_name(size), place, overrides or [])
     if plan and as_json:

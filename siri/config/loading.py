@@ -9,14 +9,14 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from siri import shipped
 from siri.config.settings import RunConfig
 from siri.errors import InputError
 
 
 def recipe_names() -> list[str]:
     """Names of the recipes that ship with SIRI, sorted."""
-    folder = resources.files("siri") / "recipes"
-    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    return shipped.names("siri.recipes")
 
 
 def load(recipe: str, overrides: Sequence[str] = ()) -> RunConfig:

@@ -15,6 +15,7 @@ from siri.evaluation.evaluation import REPORT, Evaluation, read_report
 from siri.evaluation.report import EvalReport
 from siri.monitoring.monitors import Alarm
 from siri.runs import step_log
+from siri.runs.catalog import TAGS
 from siri.runs.run import Run
 from siri.store.entries import Entry
 from siri.store.files import read_sealed, write_sealed
@@ -24,8 +25,6 @@ BASE = "base_key"
 """Tags by which a run's record is found: warm-up on two machines may give one run two bases, and so two curves."""
 KEY = "siri.key"
 """Tag by which a snapshot's model and model version are found."""
-TAGS = "tags.json"
-"""In a run's folder: tags that others than the run itself have given it, such as a sweep."""
 BATCH = 1000
 """Most metrics that MLflow takes in one call."""
 PARAMETERS = (

@@ -40,6 +40,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["train", "--help"], 0),
         (["snapshots", "list", "--home", "HOME"], 0),
         (["snapshots", "list", "--json", "--home", "HOME"], 0),
+        (["runs", "--home", "HOME"], 0),
+        (["--version"], 0),
         (["status", "--home", "HOME"], 1),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from siri.config import RunConfig
 from siri.errors import InputError
 from siri.evaluation.evaluation import Evaluation, measure
+from siri.evaluation.headlines import snapshot_rows
 from siri.home import Home
 from siri.runs import keys, retention, step_log
 from siri.runs.advancing import advance
-from siri.runs.catalog import snapshot_rows
 from siri.runs.forecast import forecast_room
 from siri.runs.retention import Item, Unneeded, apply_policy, collect, plan, promote
 from siri.runs.run import Run, load_run
