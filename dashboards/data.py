@@ -11,8 +11,8 @@ import pandas as pd
 from siri.errors import InputError
 from siri.evaluation.behavior import WORDS
 from siri.evaluation.evaluation import Evaluation, find_evaluation
-from siri.evaluation.report import EvalReport, compare
-from siri.evaluation.statistics import Interval, accuracy_cr
+from siri.evaluation.report import compare
+from siri.evaluation.statistics import Interval
 from siri.problems import ProblemSet
 from siri.runs import step_log
 from siri.runs.metrics_log import run_metrics
@@ -127,7 +127,7 @@ def _row(evaluation: Evaluation, label: str) -> Row:
         "step": run.step_of(name),
         **_spread("accuracy", report.accuracy),
         **_spread("length", report.length),
-        "accuracy_cr": _accuracy_cr(evaluation, report),
+        "accuracy_cr": evaluation.accuracy_cr(),
         "truncated": report.truncated,
         "entropy": report.entropy,
         "unparsed": report.unparsed,
@@ -138,15 +138,6 @@ def _row(evaluation: Evaluation, label: str) -> Row:
 
 def _spread(name: str, interval: Interval) -> dict[str, float]:
     return {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
-
-
-def _accuracy_cr(evaluation: Evaluation, report: EvalReport) -> float:
-    base = Evaluation(evaluation.run, BASE, evaluation.benchmark)
-    if base.find() is None or base.report().accuracy.mean == 0:
-        return float("nan")
-    reference = base.report()
-    ours = [report.accuracy.mean], [report.length.mean]
-    return accuracy_cr(*ours, [reference.accuracy.mean], [reference.length.mean])
 
 
 def interval_of(row: Any, name: str) -> Interval:

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Generator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from siri.engine import SampleRequest
 from siri.engines import open_engine, open_sampler
 from siri.errors import InputError
 from siri.evaluation.report import EvalReport, report_from_json, summarise, tabulate
+from siri.evaluation.statistics import accuracy_cr
 from siri.problems import BENCHMARKS, Problem, ProblemSet, load_benchmark
 from siri.problems.grading import grader_version
 from siri.runs import keys
@@ -124,6 +125,17 @@ class Evaluation:
     def samples(self) -> pd.DataFrame:
         """A row per sample. Raises InputError when the evaluation has not been made."""
         return pd.read_parquet(self._found().folder / SAMPLES)
+
+    def accuracy_cr(self) -> float:
+        """Accuracy gained over the run's own base, over the share of its length that is kept, on this one benchmark.
+
+        NaN where the base has not been evaluated or never answers right. Raises InputError as `report` does.
+        """
+        base = replace(self, snapshot="base")
+        if base.find() is None or base.report().accuracy.mean == 0:
+            return float("nan")
+        ours, theirs = self.report(), base.report()
+        return accuracy_cr([ours.accuracy.mean], [ours.length.mean], [theirs.accuracy.mean], [theirs.length.mean])
 
     def _found(self) -> Entry:
         entry = self.find()

@@ -8,7 +8,8 @@ from filelock import FileLock
 
 from siri.home import Home
 from siri.redaction import redact
-from siri.tracking.record import TrackingError, find_experiment, mlflow_errors
+from siri.tracking import views
+from siri.tracking.record import EXPERIMENT, TrackingError, find_experiment, mlflow_errors
 from siri.tracking.server import address_of, probe
 
 SWEEP = "siri.sweep"
@@ -37,7 +38,7 @@ def _write(home: Home, study: str, tags: dict[str, str], folder: Path) -> str:
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(tracking_uri=home.tracking_uri)
-    experiment = find_experiment(client, home)
+    experiment = find_experiment(client, home, EXPERIMENT, views.RUNS)
     found = client.search_runs([experiment], f"tags.`{SWEEP}` = '{study}'", max_results=1)
     made = found[0] if found else client.create_run(experiment, tags=tags, run_name=f"sweep {study}")
     record = str(made.info.run_id)
