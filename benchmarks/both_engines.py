@@ -31,7 +31,7 @@ from siri.runs.step_log import append_line, read_lines
 from tests.verl.support import on_verl, use_cpu
 
 CYCLE = ("schedule.cycles=1", "schedule.cycle_steps=20", "rollout.batch_size=16", "optimizer.warmup_steps=0")
-ENGINES = {"local": (), "verl": on_verl()}
+ENGINES = {"local": ("engine.kernels=torch",), "verl": on_verl()}
 TWINS = {f"twin {rows}": (f"engine.sample_rows={rows}",) for rows in (64, 48, 32)}
 """The local engine with fewer rows side by side: the same steps with other random numbers."""
 SNAPSHOTS = ("base", "c1-low", "c1-high")

@@ -20,7 +20,7 @@ from siri.runs.base_model import base_name
 from siri.seeding import seed_for
 from tests.conftest import tiny
 
-BASIS = ("engine.name=local", "model.warmup.steps=3")
+BASIS = ("engine.name=local", "engine.kernels=torch", "model.warmup.steps=3")
 
 IN_KEY = {
     "seed": ["seed=7"],
@@ -69,6 +69,7 @@ IN_KEY = {
     "engine.name": ["engine.name=scripted"],
     "engine.device": ["engine.device=cuda"],
     "engine.dtype": ["engine.dtype=bfloat16"],
+    "engine.kernels": ["engine.kernels=compiled"],
     "engine.threads": ["engine.threads=2"],
     "engine.micro_batch_tokens": ["engine.micro_batch_tokens=777"],
     "engine.sample_rows": ["engine.sample_rows=64"],

@@ -144,7 +144,7 @@ def start(
 
 
 def run(running: Running, sampled: Sampled, temperature: float, words: Words, ends: Tensor, forced: Tensor) -> None:
-    """Decode rows to their ends and write them into `sampled`; `forced` [all rows, longest prefix] is FREE where none is.
+    """Decode rows to their ends and write them into `sampled`; `forced` [all rows, longest] is FREE where none is.
 
     A row that has ended is decoded on until it is dropped; what it writes after its end is wiped by `trimmed`.
     """

@@ -27,7 +27,8 @@ def exp(x: np.float32) -> np.float32:
     r = r - n * LN2_LOW
     y = ((((P0 * r + P1) * r + P2) * r + P3) * r + P4) * r + P5
     y = y * (r * r) + (r + ONE)
-    return y * np.int32((np.int32(n) + BIAS) << MANTISSA).view(np.float32)
+    power: np.float32 = np.int32((np.int32(n) + BIAS) << MANTISSA).view(np.float32)
+    return y * power
 
 
 @exact

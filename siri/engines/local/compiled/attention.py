@@ -20,7 +20,7 @@ from siri.engines.local.compiled.arithmetic import (
     subtract,
     total,
 )
-from siri.engines.local.compiled.jit import Floats, free
+from siri.engines.local.compiled.jit import Floats, Integers, free
 from siri.engines.local.compiled.layout import BackScratch, Pack, Scratch
 
 
@@ -59,7 +59,7 @@ def copy(x: Floats, out: Floats) -> None:
 
 @free
 def split_heads(
-    qkv: Floats, bias: Floats, cosines: Floats, sines: Floats, positions: Floats, q: Floats, k: Floats, v: Floats
+    qkv: Floats, bias: Floats, cosines: Floats, sines: Floats, positions: Integers, q: Floats, k: Floats, v: Floats
 ) -> None:
     """From [N, all heads] to [heads, N, size]: bias, rotation, and the scores' 1 / sqrt(size) in the queries."""
     heads, tokens, size = q.shape
@@ -79,7 +79,7 @@ def split_heads(
 
 @free
 def join_heads(
-    dq: Floats, dk: Floats, dv: Floats, cosines: Floats, sines: Floats, positions: Floats, dqkv: Floats
+    dq: Floats, dk: Floats, dv: Floats, cosines: Floats, sines: Floats, positions: Integers, dqkv: Floats
 ) -> None:
     """The gradient through `split_heads`."""
     heads, tokens, size = dq.shape
@@ -199,7 +199,7 @@ def attend(
 
 @free
 def again(scores: Floats, lse: Floats, inside: int) -> None:
-    """Scores [rows, columns] become probabilities; of the first `inside` rows the last sees all, each other one less."""
+    """Scores [rows, columns] become probabilities; of the first `inside` rows the last sees all, others one less."""
     rows, columns = scores.shape
     for i in range(rows):
         lower(scores[i], min(columns - inside + i + 1, columns), lse[i])

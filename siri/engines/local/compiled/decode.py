@@ -14,7 +14,6 @@ from siri.engines.local.compiled.arithmetic import (
     exp_all,
     largest,
     rms_norm,
-    scale,
     subtract,
     swiglu,
     total,
@@ -47,7 +46,7 @@ def begin_row(prompt: Floats, out: Floats, length: int) -> None:
 
 @free
 def score_slots(query: Floats, keys: Floats, scores: Floats) -> None:
-    """scores[j] = the sum over i of query[i] keys[i, j]; four i at a time, since scores are read and written each time."""
+    """scores[j] = the sum over i of query[i] keys[i, j]; four i at a time, to read and write the scores less often."""
     size, slots = query.shape[0], scores.shape[0]
     scores[:] = ZERO
     fours = size // 4 * 4
@@ -160,8 +159,8 @@ def likeliest(logits: Floats) -> int:
 @free
 def is_end(token: int, ends: Integers) -> bool:
     """Whether a token ends its response."""
-    for j in range(ends.shape[0]):
-        if ends[j] == token:
+    for end in ends:  # noqa: SIM110 – numba has no any()
+        if end == token:
             return True
     return False
 
@@ -207,7 +206,7 @@ def decode(
     first_logits: Floats,
     d: Decoding,
 ) -> None:
-    """Write all rows to their ends. keys and values [layers, kv_heads, all prompt tokens, size], first_logits [P, V]."""
+    """Write all rows to their ends; keys, values [layers, kv_heads, all prompt tokens, size], first_logits [P, V]."""
     count, at_once, group = rows.budgets.shape[0], d.row.shape[0], rows.budgets.shape[0] // first_logits.shape[0]
     started, writing = 0, 0
     while True:

@@ -1,4 +1,4 @@
-"""How the kernels are compiled: the two kinds of floating-point freedom, and whether code is kept for other processes."""
+"""How the kernels are compiled: the kinds of floating-point freedom, and whether code is kept for other processes."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar

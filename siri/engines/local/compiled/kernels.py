@@ -42,7 +42,9 @@ class CompiledKernels:
                 raise ValueError("score needs prompts and responses of at least one token")
             require_room(len(prompt) + len(response) - 1, self.decoder.shape.context)
         if torch.is_grad_enabled():
-            logprobs, entropies = PackedScores.apply(self, prompts, responses, temperature, *self.stacks.parameters)
+            logprobs, entropies = PackedScores.apply(  # type: ignore[no-untyped-call]
+                self, prompts, responses, temperature, *self.stacks.parameters
+            )
         else:
             work = Pass(self, prompts, responses, temperature, kept=1)
             logprobs, entropies = work.forward()
@@ -54,7 +56,7 @@ class CompiledKernels:
     def micro_batches(
         self, prompts: Sequence[Sequence[int]], lengths: Sequence[int], tokens_at_once: int
     ) -> list[list[int]]:
-        """Rows in their order, cut between prompts: at most `tokens_at_once` packed tokens, but never part of a group."""
+        """Rows in their order, cut between prompts: at most `tokens_at_once` packed tokens, or one group."""
         batches: list[list[int]] = []
         room = 0
         for row, (prompt, length) in enumerate(zip(prompts, lengths, strict=True)):
@@ -260,6 +262,6 @@ class PackedScores(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dlogprobs: Tensor, dentropies: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, dlogprobs: Tensor, dentropies: Tensor) -> tuple[Tensor | None, ...]:
         """See `Pass.backward`."""
         return None, None, None, None, *ctx.work.backward(dlogprobs, dentropies)

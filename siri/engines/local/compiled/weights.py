@@ -37,8 +37,8 @@ class Stacks:
             raise RuntimeError("a parameter no longer lies where the compiled kernels read it")
         decoder = self.decoder
         head = decoder.embedding if decoder.head is None else decoder.head
-        layered = [_array(self.tensors[name]) for name in LAYERED]
-        return Weights(_array(decoder.embedding), _array(head), _array(decoder.norm), *layered, *self.turns)
+        single = {"embedding": decoder.embedding, "head": head, "norm": decoder.norm}
+        return self._arrays(single, self.tensors)
 
     def gradients(self) -> tuple[Weights, list[Tensor]]:
         """Zeros for the kernels to fill, and the same memory by parameter, in the order of `parameters`."""
@@ -47,9 +47,14 @@ class Stacks:
         head = embedding if decoder.head is None else torch.zeros_like(decoder.head)
         norm = torch.zeros_like(decoder.norm)
         layered = {name: torch.zeros_like(stack) for name, stack in self.tensors.items()}
-        filled = Weights(_array(embedding), _array(head), _array(norm), *map(_array, layered.values()), *self.turns)
         single = {"embedding": embedding, "head": head, "norm": norm}
+        filled = self._arrays(single, layered)
         return filled, [_part(name, single, layered) for name, _ in decoder.named_parameters()]
+
+    def _arrays(self, single: dict[str, Tensor], layered: dict[str, Tensor]) -> Weights:
+        cosines, sines = self.turns
+        arrays = {name: _array(tensor) for name, tensor in (single | layered).items()}
+        return Weights(**arrays, cosines=cosines, sines=sines)
 
     def versions(self) -> list[int]:
         """Counts, by parameter, of the changes that torch has made in place."""
