@@ -75,7 +75,7 @@ def median(results: Sequence[Result], name: str) -> float:
 
 
 def show_table(results: dict[str, dict[str, list[Result]]]) -> None:
-    """A line per case: CPU seconds per step (generation alone); each engine over the compiled kernels, with its range."""
+    """A line per case: CPU seconds per step (generation alone), then each engine over the compiled kernels."""
     print(f"{'CPU s a step (generation)':<36} {'compiled':>15}  others, / compiled (rounds)")
     for case, engines in results.items():
         line = f"{case}  {CASES[case].title:<32} {_seconds(engines['compiled'])}"
@@ -92,7 +92,7 @@ def _seconds(results: Sequence[Result]) -> str:
 
 
 def show_profile(results: dict[str, dict[str, list[Result]]]) -> None:
-    """A column per case: shares of a step, and of the machine's fp32 matmul rate, in the middle round of each kernels."""
+    """A column per case: shares of a step, and of the machine's fp32 matmul rate, in the middle round."""
     for kernels in ("compiled", "torch"):
         columns = [_middle(engines[kernels]) for engines in results.values()]
         print(f"\n{'where a step goes, ' + kernels:<36} " + " ".join(f"{case:>7}" for case in results))

@@ -28,7 +28,8 @@ def exp(x: np.float32) -> np.float32:
     y = ((((P0 * r + P1) * r + P2) * r + P3) * r + P4) * r + P5
     y = y * (r * r) + (r + ONE)
     power: np.float32 = np.int32((np.int32(n) + BIAS) << MANTISSA).view(np.float32)
-    return y * power
+    power_of_e: np.float32 = y * power
+    return power_of_e
 
 
 @exact

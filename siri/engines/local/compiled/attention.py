@@ -16,38 +16,11 @@ from siri.engines.local.compiled.arithmetic import (
     dot,
     exp_all,
     largest,
-    scale,
     subtract,
     total,
 )
 from siri.engines.local.compiled.jit import Floats, Integers, free
 from siri.engines.local.compiled.layout import BackScratch, Pack, Scratch
-
-
-@free
-def turn(x: Floats, bias: Floats, cosines: Floats, sines: Floats, size: np.float32, out: Floats) -> None:
-    """out = (x + bias), rotated in halves as Hugging Face's Llama does it, times size."""
-    half = x.shape[0] // 2
-    for j in range(half):
-        a, b = x[j] + bias[j], x[half + j] + bias[half + j]
-        out[j] = (a * cosines[j] - b * sines[j]) * size
-        out[half + j] = (b * cosines[j] + a * sines[j]) * size
-
-
-@free
-def turn_back(x: Floats, cosines: Floats, sines: Floats, size: np.float32, out: Floats) -> None:
-    """The gradient through `turn`."""
-    half = x.shape[0] // 2
-    for j in range(half):
-        out[j] = (x[j] * cosines[j] + x[half + j] * sines[j]) * size
-        out[half + j] = (x[half + j] * cosines[j] - x[j] * sines[j]) * size
-
-
-@free
-def plus(x: Floats, bias: Floats, out: Floats) -> None:
-    """out = x + bias."""
-    for j in range(x.shape[0]):
-        out[j] = x[j] + bias[j]
 
 
 @free
@@ -61,20 +34,30 @@ def copy(x: Floats, out: Floats) -> None:
 def split_heads(
     qkv: Floats, bias: Floats, cosines: Floats, sines: Floats, positions: Integers, q: Floats, k: Floats, v: Floats
 ) -> None:
-    """From [N, all heads] to [heads, N, size]: bias, rotation, and the scores' 1 / sqrt(size) in the queries."""
+    """From [N, all heads] to [heads, N, size]: bias, rotation, and the scores' 1 / sqrt(size) in the queries.
+
+    Rotated in halves, as Hugging Face's Llama does it. Indices and no slices: heads are too short for those.
+    """
     heads, tokens, size = q.shape
-    kv_heads = k.shape[0]
+    kv_heads, half = k.shape[0], q.shape[2] // 2
     shrink = F(ONE / np.sqrt(F(size)))
     for i in range(tokens):
-        c, s, row = cosines[positions[i]], sines[positions[i]], qkv[i]
+        p = positions[i]
         for h in range(heads):
             at = h * size
-            turn(row[at : at + size], bias[at : at + size], c, s, shrink, q[h, i])
+            for j in range(half):
+                x, y = qkv[i, at + j] + bias[at + j], qkv[i, at + half + j] + bias[at + half + j]
+                q[h, i, j] = (x * cosines[p, j] - y * sines[p, j]) * shrink
+                q[h, i, half + j] = (y * cosines[p, j] + x * sines[p, j]) * shrink
         for h in range(kv_heads):
             at = (heads + h) * size
-            turn(row[at : at + size], bias[at : at + size], c, s, ONE, k[h, i])
-            at = (heads + kv_heads + h) * size
-            plus(row[at : at + size], bias[at : at + size], v[h, i])
+            for j in range(half):
+                x, y = qkv[i, at + j] + bias[at + j], qkv[i, at + half + j] + bias[at + half + j]
+                k[h, i, j] = x * cosines[p, j] - y * sines[p, j]
+                k[h, i, half + j] = y * cosines[p, j] + x * sines[p, j]
+            at += kv_heads * size
+            for j in range(size):
+                v[h, i, j] = qkv[i, at + j] + bias[at + j]
 
 
 @free
@@ -83,17 +66,25 @@ def join_heads(
 ) -> None:
     """The gradient through `split_heads`."""
     heads, tokens, size = dq.shape
-    kv_heads = dk.shape[0]
+    kv_heads, half = dk.shape[0], dq.shape[2] // 2
     shrink = F(ONE / np.sqrt(F(size)))
     for i in range(tokens):
-        c, s, row = cosines[positions[i]], sines[positions[i]], dqkv[i]
+        p = positions[i]
         for h in range(heads):
-            turn_back(dq[h, i], c, s, shrink, row[h * size : h * size + size])
+            at = h * size
+            for j in range(half):
+                x, y = dq[h, i, j], dq[h, i, half + j]
+                dqkv[i, at + j] = (x * cosines[p, j] + y * sines[p, j]) * shrink
+                dqkv[i, at + half + j] = (y * cosines[p, j] - x * sines[p, j]) * shrink
         for h in range(kv_heads):
             at = (heads + h) * size
-            turn_back(dk[h, i], c, s, ONE, row[at : at + size])
-            at = (heads + kv_heads + h) * size
-            copy(dv[h, i], row[at : at + size])
+            for j in range(half):
+                x, y = dk[h, i, j], dk[h, i, half + j]
+                dqkv[i, at + j] = x * cosines[p, j] + y * sines[p, j]
+                dqkv[i, at + half + j] = y * cosines[p, j] - x * sines[p, j]
+            at += kv_heads * size
+            for j in range(size):
+                dqkv[i, at + j] = dv[h, i, j]
 
 
 @free
@@ -113,8 +104,8 @@ def clear(x: Floats, seen: int) -> None:
 
 
 @free
-def attend_prompt(shared: Floats, lse: Floats) -> None:
-    """Scores of a prompt's last rows become probabilities: the last row sees all of it."""
+def attend_prompt(shared: Floats, lse: Floats, sums: Floats) -> None:
+    """Scores of a prompt's last rows become probabilities times `sums`: the last row sees all of it."""
     rows, prompt = shared.shape
     for i in range(rows):
         seen = prompt - rows + i + 1
@@ -124,14 +115,13 @@ def attend_prompt(shared: Floats, lse: Floats) -> None:
     exp_all(shared.reshape(rows * prompt))
     for i in range(rows):
         clear(shared[i], prompt - rows + i + 1)
-        z = total(shared[i])
-        scale(shared[i], ONE / z)
-        lse[i] += np.log(z)
+        sums[i] = total(shared[i])
+        lse[i] += np.log(sums[i])
 
 
 @free
-def attend_response(shared: Floats, own: Floats, lse: Floats) -> None:
-    """Scores of a response's rows become probabilities: each sees its whole prompt, and the response up to itself."""
+def attend_response(shared: Floats, own: Floats, lse: Floats, sums: Floats) -> None:
+    """Scores of a response's rows become probabilities times `sums`: each sees its prompt, and itself up to here."""
     n, prompt = shared.shape
     for i in range(n):
         top = largest(own[i, : i + 1], largest(shared[i], LOWEST))
@@ -142,10 +132,8 @@ def attend_response(shared: Floats, own: Floats, lse: Floats) -> None:
     exp_all(own.reshape(n * n))
     for i in range(n):
         clear(own[i], i + 1)
-        z = total(shared[i]) + total(own[i])
-        scale(shared[i], ONE / z)
-        scale(own[i], ONE / z)
-        lse[i] += np.log(z)
+        sums[i] = total(shared[i]) + total(own[i])
+        lse[i] += np.log(sums[i])
 
 
 @free
@@ -168,7 +156,8 @@ def attend_group(
     shared = scratch.prompt_scores[: count * prompt].reshape((count, prompt))
     np.dot(q[first:end], k[begin : begin + prompt].T, shared)
     own, common = scratch.gathered[0, :count], scratch.gathered[1, :count]
-    attend_prompt(shared[:inside], lse[first : first + inside])
+    sums = scratch.sums[:count]
+    attend_prompt(shared[:inside], lse[first : first + inside], sums[:inside])
     own[:inside] = ZERO
     for r in range(pack.first_response[g], pack.first_response[g + 1]):
         start, n = pack.responses[r, 1], pack.responses[r, 2]
@@ -176,13 +165,14 @@ def attend_group(
             a, b = start - first, start - first + n
             scores = scratch.own_scores[: n * n].reshape((n, n))
             np.dot(q[start : start + n], k[start : start + n].T, scores)
-            attend_response(shared[a:b], scores, lse[start : start + n])
+            attend_response(shared[a:b], scores, lse[start : start + n], sums[a:b])
             np.dot(scores, v[start : start + n], own[a:b])
     np.dot(shared, v[begin : begin + prompt], common)
     at = h * size
     for i in range(count):
+        z = ONE / sums[i]
         for j in range(size):
-            out[first + i, at + j] = own[i, j] + common[i, j]
+            out[first + i, at + j] = (own[i, j] + common[i, j]) * z
 
 
 @free

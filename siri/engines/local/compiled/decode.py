@@ -18,7 +18,7 @@ from siri.engines.local.compiled.arithmetic import (
     swiglu,
     total,
 )
-from siri.engines.local.compiled.attention import copy, turn
+from siri.engines.local.compiled.attention import copy
 from siri.engines.local.compiled.jit import LANES, Floats, Integers, entry, free
 from siri.engines.local.compiled.layout import DECODING, F2, F4, ROWS, SHAPE, WEIGHTS, Decoding, Rows, Shape, Weights
 from siri.engines.local.compiled.packed import log_softmax
@@ -69,6 +69,18 @@ def gather_slots(weights: Floats, values: Floats, size: np.float32, out: Floats)
 
 
 @free
+def turn_row(qkv: Floats, bias: Floats, cosines: Floats, sines: Floats, size: int, heads: int, out: Floats) -> None:
+    """The rotated queries, scaled, and keys of one token, as `attention.split_heads` makes them."""
+    half, shrink = size // 2, F(ONE / np.sqrt(F(size)))
+    for h in range(out.shape[0] // size):
+        by, at = shrink if h < heads else ONE, h * size
+        for j in range(half):
+            x, y = qkv[at + j] + bias[at + j], qkv[at + half + j] + bias[at + half + j]
+            out[at + j] = (x * cosines[j] - y * sines[j]) * by
+            out[at + half + j] = (y * cosines[j] + x * sines[j]) * by
+
+
+@free
 def attend_row(
     w: Weights,
     shape: Shape,
@@ -82,20 +94,16 @@ def attend_row(
 ) -> None:
     """Keep the new token's key and value at `place`, and gather what its query sees; keys, values [features, slots]."""
     size, heads, kv_heads, bias = shape.head_size, shape.heads, shape.kv_heads, w.qkv_bias[layer]
-    cosines, sines, wide = w.cosines[place], w.sines[place], (place // LANES + 1) * LANES
-    for h in range(kv_heads):
-        at = (heads + h) * size
-        turn(qkv[at : at + size], bias[at : at + size], cosines, sines, ONE, d.query)
-        for j in range(size):
-            keys[h * size + j, place] = d.query[j]
-        at = (heads + kv_heads + h) * size
-        for j in range(size):
-            values[h * size + j, place] = qkv[at + j] + bias[at + j]
-    shrink, scores = F(ONE / np.sqrt(F(size))), d.scores[:wide]
+    wide = (place // LANES + 1) * LANES
+    turn_row(qkv, bias, w.cosines[place], w.sines[place], size, heads, d.turned)
+    for j in range(kv_heads * size):
+        at = (heads + kv_heads) * size + j
+        keys[j, place] = d.turned[heads * size + j]
+        values[j, place] = qkv[at] + bias[at]
+    scores = d.scores[:wide]
     for h in range(heads):
         at, kv = h * size, h * kv_heads // heads * size
-        turn(qkv[at : at + size], bias[at : at + size], cosines, sines, shrink, d.query)
-        score_slots(d.query, keys[kv : kv + size], scores)
+        score_slots(d.turned[at : at + size], keys[kv : kv + size], scores)
         for j in range(place + 1, wide):
             scores[j] = LOWEST
         subtract(scores, largest(scores, LOWEST))

@@ -132,6 +132,8 @@ class Scratch(NamedTuple):
     """[longest response squared]"""
     gathered: Floats
     """[2, longest group, head_size]"""
+    sums: Floats
+    """[longest group] of a query's exponentials."""
     softmax: Floats
     """[M x vocabulary]"""
 
@@ -235,8 +237,8 @@ class Decoding(NamedTuple):
     """[A]"""
     scores: Floats
     """[slots]"""
-    query: Floats
-    """[head_size]"""
+    turned: Floats
+    """[query_width + key_width] a row's queries and new keys."""
 
 
 SHAPE = numba.types.NamedTuple([numba.int64, numba.int64, numba.int64, numba.float32], Shape)
@@ -245,7 +247,7 @@ PACK = numba.types.NamedTuple([I1, I1, I2, I2, I1, I1, I1], Pack)
 ACTIVATIONS = numba.types.NamedTuple(
     [F3, F3, F2, F4, F4, F4, F3, F3, F3, F3, F2, F3, F2, F2, F2, F1, F2, F1], Activations
 )
-SCRATCH = numba.types.NamedTuple([F2, F2, F2, F1, F1, F3, F1], Scratch)
+SCRATCH = numba.types.NamedTuple([F2, F2, F2, F1, F1, F3, F1, F1], Scratch)
 BACK_SCRATCH = numba.types.NamedTuple([F2, F2, F2, F2, F2, F3, F3, F3, F1, F1, F1], BackScratch)
 ROWS = numba.types.NamedTuple([I1, I1, I2, I1, D2, I1, I2, F2, F2, I1, B1], Rows)
 DECODING = numba.types.NamedTuple(

@@ -145,6 +145,7 @@ class Workspace:
             prompt_scores=self.take("prompt_scores", sizes.group_by_prompt),
             own_scores=self.take("own_scores", sizes.longest_response**2),
             gathered=self.take("gathered", 2, sizes.longest_group, shape.head_size),
+            sums=self.take("sums", sizes.longest_group),
             softmax=self.take("softmax", sizes.predicting * shape.vocabulary),
         )
 

@@ -37,7 +37,7 @@ class Stacks:
             raise RuntimeError("a parameter no longer lies where the compiled kernels read it")
         decoder = self.decoder
         head = decoder.embedding if decoder.head is None else decoder.head
-        single = {"embedding": decoder.embedding, "head": head, "norm": decoder.norm}
+        single: dict[str, Tensor] = {"embedding": decoder.embedding, "head": head, "norm": decoder.norm}
         return self._arrays(single, self.tensors)
 
     def gradients(self) -> tuple[Weights, list[Tensor]]:
