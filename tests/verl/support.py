@@ -25,6 +25,7 @@ ON_CPU = (
 )
 TORCH = ("actor_rollout_ref.rollout.name=torch",)
 TINY = (
+    "engine.kernels=torch",  # verl's environment has no numba
     "problems.train_size=64",
     "problems.dev_size=16",
     "problems.test_size=16",

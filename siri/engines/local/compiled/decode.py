@@ -69,15 +69,19 @@ def gather_slots(weights: Floats, values: Floats, size: np.float32, out: Floats)
 
 
 @free
-def turn_row(qkv: Floats, bias: Floats, cosines: Floats, sines: Floats, size: int, heads: int, out: Floats) -> None:
-    """The rotated queries, scaled, and keys of one token, as `attention.split_heads` makes them."""
-    half, shrink = size // 2, F(ONE / np.sqrt(F(size)))
-    for h in range(out.shape[0] // size):
+def turn_row(
+    qkv: Floats, bias: Floats, cosines: Floats, sines: Floats, size: int, heads: int, kv_heads: int, out: Floats
+) -> None:
+    """The scaled, rotated queries, rotated keys and values of one token, as `attention.split_heads` makes them."""
+    half, shrink, turned = size // 2, F(ONE / np.sqrt(F(size))), heads + kv_heads
+    for h in range(turned):
         by, at = shrink if h < heads else ONE, h * size
         for j in range(half):
             x, y = qkv[at + j] + bias[at + j], qkv[at + half + j] + bias[at + half + j]
             out[at + j] = (x * cosines[j] - y * sines[j]) * by
             out[at + half + j] = (y * cosines[j] + x * sines[j]) * by
+    for j in range(turned * size, (turned + kv_heads) * size):
+        out[j] = qkv[j] + bias[j]
 
 
 @free
@@ -93,24 +97,29 @@ def attend_row(
     out: Floats,
 ) -> None:
     """Keep the new token's key and value at `place`, and gather what its query sees; keys, values [features, slots]."""
-    size, heads, kv_heads, bias = shape.head_size, shape.heads, shape.kv_heads, w.qkv_bias[layer]
-    wide = (place // LANES + 1) * LANES
-    turn_row(qkv, bias, w.cosines[place], w.sines[place], size, heads, d.turned)
-    for j in range(kv_heads * size):
-        at = (heads + kv_heads) * size + j
-        keys[j, place] = d.turned[heads * size + j]
-        values[j, place] = qkv[at] + bias[at]
+    size, heads, kv_heads, new = shape.head_size, shape.heads, shape.kv_heads, d.turned
+    wide, first_key, first_value = (place // LANES + 1) * LANES, heads * size, (heads + kv_heads) * size
+    turn_row(qkv, w.qkv_bias[layer], w.cosines[place], w.sines[place], size, heads, kv_heads, new)
     scores = d.scores[:wide]
     for h in range(heads):
         at, kv = h * size, h * kv_heads // heads * size
-        score_slots(d.turned[at : at + size], keys[kv : kv + size], scores)
+        score_slots(new[at : at + size], keys[kv : kv + size], scores)
+        scores[place] = dot(new[at : at + size], new[first_key + kv : first_key + kv + size])
         for j in range(place + 1, wide):
             scores[j] = LOWEST
         subtract(scores, largest(scores, LOWEST))
         exp_all(scores)
         for j in range(place + 1, wide):
             scores[j] = ZERO
-        gather_slots(scores, values[kv : kv + size], ONE / total(scores), out[at : at + size])
+        share = ONE / total(scores)
+        own, scores[place] = scores[place] * share, ZERO
+        gather_slots(scores, values[kv : kv + size], share, out[at : at + size])
+        for j in range(size):
+            out[at + j] += own * new[first_value + kv + j]
+    # Only now: what was read lies in the cache, and a column is as many lines as there are features.
+    for j in range(kv_heads * size):
+        keys[j, place] = new[first_key + j]
+        values[j, place] = new[first_value + j]
 
 
 @free

@@ -160,7 +160,7 @@ class CompiledKernels:
             softmax=zeros(rows * shape.vocabulary),
             entropies=zeros(rows),
             scores=zeros(slots),
-            turned=zeros(shape.query_width + shape.key_width),
+            turned=zeros(shape.query_width + 2 * shape.key_width),
         )
 
     def workspace(self) -> Workspace:

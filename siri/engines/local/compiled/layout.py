@@ -238,7 +238,7 @@ class Decoding(NamedTuple):
     scores: Floats
     """[slots]"""
     turned: Floats
-    """[query_width + key_width] a row's queries and new keys."""
+    """[query_width + 2 key_width] a row's queries, new keys and new values."""
 
 
 SHAPE = numba.types.NamedTuple([numba.int64, numba.int64, numba.int64, numba.float32], Shape)
