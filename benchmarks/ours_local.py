@@ -25,6 +25,8 @@ from siri.methods import METHODS
 from siri.problems import Problem
 from siri.rollouts import RolloutBatch, read_metrics
 
+KERNELS = {"compiled": (), "torch": ("engine.kernels=torch", "engine.sample_rows=128")}
+"""As the recipe has it, and torch's operators with as many rows side by side as suits them."""
 WARMUP = 2
 """Steps before the measured ones."""
 
@@ -138,7 +140,7 @@ def count_operations(model: Decoder, batch: RolloutBatch) -> dict[str, float]:
 def measure(folder: Path, steps: int, kernels: str) -> dict[str, Any]:
     """Train; per measured step CPU seconds in all, in sampling and in the other parts; profile and rates."""
     workload = json.loads((folder / "workload.json").read_text())
-    config: RunConfig = load("laptop", [*workload["overrides"], f"engine.kernels={kernels}"])
+    config: RunConfig = load("laptop", [*workload["overrides"], *KERNELS[kernels]])
     local = LocalStepper(config)
     local.load(folder / "model")
     lengths = torch.tensor(workload["lengths"])
@@ -181,7 +183,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--steps", type=int, default=5)
-    parser.add_argument("--kernels", choices=["compiled", "torch"], default="compiled")
+    parser.add_argument("--kernels", choices=list(KERNELS), default="compiled")
     options = parser.parse_args()
     torch.set_num_threads(1)
     print(json.dumps(measure(options.folder, options.steps, options.kernels)))
