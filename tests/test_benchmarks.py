@@ -10,14 +10,14 @@ import pytest
 import yaml
 
 import siri
-from benchmarks import local_engine, overhead, replica, search_saving, sweep_overhead, trials
+from benchmarks import grading, local_engine, many_runs, overhead, replica, search_saving, sweep_overhead, trials
 from siri.config import load
 from siri.home import Home
 from siri.runs import base_model
-from tests.test_local_engine import TINY
+from tests.engines.test_local_engine import TINY
 from tests.upped import Platform
 
-HERE = ("local_engine", "ours_local", "workload", "overhead", "platform_up", "replica")
+HERE = ("local_engine", "ours_local", "workload", "overhead", "platform_up", "replica", "grading", "many_runs")
 SWEEPS = ("search_saving", "sweep_overhead", "trials")
 ELSEWHERE = {"both_engines": "verl", "verl_overhead": "verl", "verl_plain": "verl", "peer_trl": "trl"}
 
@@ -102,6 +102,17 @@ def test_a_benchmark_of_sweeps_tells_its_numbers(
     lines = printed(main, words, monkeypatch, capsys).splitlines()
     assert all(isinstance(json.loads(line), dict) for line in lines if line.startswith("{"))
     assert lines
+
+
+def test_grading_tells_its_share_of_a_step(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    found = json.loads(printed(grading.main, ["--only", "step"], monkeypatch, capsys))["step"]
+    assert 0 < found["grading"] < found["cpu_seconds"]
+
+
+def test_a_command_is_timed_on_a_run(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    many_runs.make_run(home, 0)
+    assert many_runs.clock(home, "snapshots", "list")["cpu"] > 0
 
 
 @pytest.mark.server

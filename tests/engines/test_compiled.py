@@ -28,7 +28,7 @@ from siri.engines.local.stepper import LocalStepper
 from siri.engines.local.uniforms import Stream
 from siri.errors import InputError
 from siri.problems import load_splits, problems_of_step
-from tests.test_local_model import GROUPED, LAPTOP, decoder, texts
+from tests.engines.test_local_model import GROUPED, LAPTOP, decoder, texts
 
 CLOSE = {"atol": 1e-5, "rtol": 0.0}
 SPARING = settings(max_examples=30, deadline=None, derandomize=True)
@@ -307,7 +307,7 @@ def test_two_steps_make_torch_s_weights(untrained: Path) -> None:
 BITS = """
 import hashlib, sys, torch
 from siri.engines.local.uniforms import Stream
-from tests.test_compiled import LAPTOP, fingerprint
+from tests.engines.test_compiled import LAPTOP, fingerprint
 print(fingerprint())
 """
 
@@ -339,7 +339,7 @@ def test_bits_are_the_same_in_another_process_whose_code_comes_from_the_cache() 
 
 
 GUARDED = """
-from tests.test_compiled import GROUPED, both, check_equal, check_gradients, score, texts, twins, weigh
+from tests.engines.test_compiled import GROUPED, both, check_equal, check_gradients, score, texts, twins, weigh
 from dataclasses import replace
 small = replace(GROUPED, vocabulary=7, width=4, heads=2, kv_heads=1, head_size=2, feed_forward=3, context=40)
 for layers in (1, 2):

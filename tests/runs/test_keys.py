@@ -80,7 +80,7 @@ IN_KEY = {
 }
 """Setting -> a change of it that must change the keys: another value makes another policy."""
 
-ONE_VALUE = ("rollout.old_logprobs", "engine.kernels")
+ONE_VALUE = ("rollout.old_logprobs",)
 """Settings that have one value yet, which stands in the key: a second one needs no new form of it."""
 
 OUT_OF_KEY = {

@@ -18,7 +18,7 @@ from siri.engines.verl import checkpoints
 from siri.engines.verl.launch import check_recipe
 from siri.engines.verl.order import order_of
 from siri.engines.verl.process import VerlProcess
-from siri.errors import InputError, LostEngineError
+from siri.errors import LostEngineError
 from siri.problems import ProblemSet
 from siri.rollouts import RolloutBatch
 
@@ -33,11 +33,6 @@ class VerlEngine:
 
     def __init__(self, config: RunConfig, problems: ProblemSet) -> None:
         check_recipe(config)
-        if config.engine.kernels != "torch":
-            raise InputError(
-                f"engine.kernels={config.engine.kernels}: are the local engine's, verl computes with torch; "
-                "use engine.kernels=torch"
-            )
         self.config = config
         self.problems = problems
         self._process: VerlProcess | None = None
