@@ -454,14 +454,14 @@ def test_models_that_are_large_or_others_are_one_line(monkeypatch: pytest.Monkey
     from transformers import GPT2LMHeadModel
 
     from siri.engines.local.pretrained import PretrainedModel
-    from tests.test_pretrained import gpt2
+    from tests.engines.test_pretrained import gpt2
 
     engine = EngineSettings(name="local", kernels="compiled")
-    loaded = LoadedModel(decoder(), None, 128, (2,), 0)  # type: ignore[arg-type]
+    loaded = LoadedModel(Path(), decoder(), None, 128, (2,), 0)  # type: ignore[arg-type]
     monkeypatch.setattr(kernels, "LARGEST", 159_551)
     with pytest.raises(InputError, match=r"at most 159,551 parameters, and model\.base has 159,552"):
         open_kernels(engine, loaded)
-    wrapped = LoadedModel(PretrainedModel(GPT2LMHeadModel(gpt2())), None, 128, (2,), 0)  # type: ignore[arg-type]
+    wrapped = LoadedModel(Path(), PretrainedModel(GPT2LMHeadModel(gpt2())), None, 128, (2,), 0)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="not GPT2LMHeadModel"):
         open_kernels(engine, wrapped)
 
