@@ -1,6 +1,6 @@
 """Whether `siri up` runs on a work folder, and what: a lock that dies with it, and a file that says the rest."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -55,6 +55,20 @@ def lock(home: Home) -> FileLock:
 def write(home: Home, running: Running) -> None:
     """Say what runs."""
     write_sealed(home.platform / "running.json", asdict(running))
+
+
+VIEWS = "views.json"
+"""In the platform's folder: name -> address of a view of MLflow's that ships with SIRI."""
+
+
+def write_views(home: Home, views: Mapping[str, str]) -> None:
+    """Note where MLflow's views are; they stand in its database, so they stay when it is brought up again."""
+    write_sealed(home.platform / VIEWS, views)
+
+
+def views(home: Home) -> dict[str, str]:
+    """The views that have been noted."""
+    return read_sealed(home.platform / VIEWS) or {}
 
 
 def find(home: Home) -> Running | None:

@@ -262,7 +262,11 @@ def say(line: str) -> None:
 def show(home: Home, up: Running) -> None:
     """A line for each part, with the link that logs a browser in where it asks for the generated password."""
     for member in up.members:
-        say(f"{member.name:<17} {link(home, up, member) or ''}".rstrip())
+        if member.name != "mlflow" or not running.views(home):
+            say(f"{member.name:<17} {link(home, up, member) or ''}".rstrip())
+    asked = " (its user and password: siri env)" if "mlflow" in up.generated else ""
+    for name, address in running.views(home).items():
+        say(f"mlflow, {name:<9} {address}{asked}")
 
 
 def link(home: Home, up: Running, member: Member) -> str | None:

@@ -15,7 +15,7 @@ from siri.redaction import redact
 from siri.runs.catalog import list_runs
 from siri.runs.run import Run
 from siri.store.entries import BusyError
-from siri.tracking import record
+from siri.tracking import record, views
 from siri.tracking.ablation import record_sweep
 from siri.tracking.content import tag, tag_alarm
 from siri.tracking.record import Closed, Record, Status, SyncResult, TrackingError, followed, mlflow_errors, open_record
@@ -27,6 +27,7 @@ __all__ = [
     "close",
     "compare_link",
     "following",
+    "make_views",
     "record_sweep",
     "recorded_as",
     "run_link",
@@ -53,6 +54,11 @@ def sync(run: Run) -> SyncResult:
     snapshot stands, else KILLED. What MLflow does not take is a warning and `SyncResult.failure`, never an exception.
     """
     return _Writer(run).write(None)
+
+
+def make_views(home: Home) -> dict[str, str]:
+    """What each shipped view is of, `runs` and `snapshots`, and the link to it; see `siri.tracking.views.make`."""
+    return dict(zip(("runs", "snapshots"), views.make(home.tracking_uri).values(), strict=False))
 
 
 def running(home: Home) -> list[str]:

@@ -8,9 +8,9 @@ from filelock import FileLock
 
 from siri.home import Home
 from siri.redaction import redact
-from siri.tracking import views
-from siri.tracking.record import EXPERIMENT, TrackingError, find_experiment, mlflow_errors
+from siri.tracking.record import TrackingError, find_experiment, mlflow_errors
 from siri.tracking.server import address_of, probe
+from siri.tracking.views import EXPERIMENT, RUN_VIEW
 
 SWEEP = "siri.sweep"
 """Tag by which a sweep's record is found; its trials bear `sweep.id` alone."""
@@ -38,7 +38,7 @@ def _write(home: Home, study: str, tags: dict[str, str], folder: Path) -> str:
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(tracking_uri=home.tracking_uri)
-    experiment = find_experiment(client, home, EXPERIMENT, views.RUNS)
+    experiment = find_experiment(client, home, EXPERIMENT, RUN_VIEW)
     found = client.search_runs([experiment], f"tags.`{SWEEP}` = '{study}'", max_results=1)
     made = found[0] if found else client.create_run(experiment, tags=tags, run_name=f"sweep {study}")
     record = str(made.info.run_id)

@@ -15,14 +15,12 @@ from siri.home import Home
 from siri.runs import metrics_log, step_log
 from siri.runs.run import Run
 from siri.store.entries import Entry
-from siri.tracking import content, views
+from siri.tracking import content
 from siri.tracking.content import BASE, RUN_ID, Point
 from siri.tracking.server import write_note
 from siri.tracking.snapshots import SnapshotRecords
-from siri.tracking.views import View
+from siri.tracking.views import EXPERIMENT, RUN_VIEW, SNAPSHOT_VIEW, SNAPSHOTS, View
 
-EXPERIMENT, SNAPSHOTS = "siri", "siri snapshots"
-"""The experiments: a row per run, a row per snapshot."""
 STATES = {"RUNNING": "training", "FINISHED": "finished", "FAILED": "failed", "KILLED": "stopped"}
 """MLflow's status of a run -> tag `state`, a column of the table."""
 MARK = "rollout/budget"
@@ -97,7 +95,7 @@ def open_record(run: Run, trains: bool) -> "Record":
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(tracking_uri=run.home.tracking_uri)
-    experiment = find_experiment(client, run.home, EXPERIMENT, views.RUNS)
+    experiment = find_experiment(client, run.home, EXPERIMENT, RUN_VIEW)
     query = f"tags.`{RUN_ID}` = '{run.id}' AND tags.`{BASE}` = '{run.base}'"
     found = client.search_runs([experiment], query, max_results=1, order_by=["attributes.start_time ASC"])
     made = (
@@ -107,7 +105,7 @@ def open_record(run: Run, trains: bool) -> "Record":
     if not made.inputs or not made.inputs.dataset_inputs:
         _log_problems(client, made.info.run_id, run)
     write_note(run, experiment, made.info.run_id)
-    rows = find_experiment(client, run.home, SNAPSHOTS, views.SNAPSHOTS)
+    rows = find_experiment(client, run.home, SNAPSHOTS, SNAPSHOT_VIEW)
     snapshots = SnapshotRecords(run, client, experiment, rows, made.info.run_id)
     return Record(run, client, snapshots, made.info.run_id, made.info.status)
 

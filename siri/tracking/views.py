@@ -4,11 +4,21 @@ MLflow keeps a shared view as a tag of the experiment and opens it by `viewState
 page's own code, read in MLflow 3.17.
 """
 
+import base64
 import hashlib
 import json
+import os
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
+from siri.processes.probe import ask
+from siri.redaction import redact
+
+EXPERIMENT, SNAPSHOTS = "siri", "siri snapshots"
+"""The experiments: a row per run, a row per snapshot."""
+SECONDS = 10.0
+"""Longest wait for MLflow's server."""
 TAG = "mlflow.sharedViewState."
 PAGES = "workflowType=machine_learning"
 """In an address: MLflow shows its pages for training; without it a new browser gets those for GenAI, empty here.
@@ -106,7 +116,7 @@ def _scatter(x: str, y: str, name: str) -> dict[str, Any]:
     }
 
 
-RUNS = View(
+RUN_VIEW = View(
     columns=(
         "params.method.name",
         "params.schedule.shape",
@@ -130,7 +140,7 @@ RUNS = View(
     mode="TABLE",
 )
 """The experiment of runs: a row per run."""
-SNAPSHOTS = View(
+SNAPSHOT_VIEW = View(
     columns=(
         "params.recipe",
         "params.seed",
@@ -146,3 +156,38 @@ SNAPSHOTS = View(
     mode="CHART",
 )
 """The experiment of snapshots: accuracy over tokens, a point per snapshot."""
+
+
+def make(uri: str) -> dict[str, str]:
+    """Make both experiments, each with its view, on a server; returns what each is called and the link to its view.
+
+    By the server's own API, since importing MLflow takes seconds. Nothing for a database without a server.
+    Raises OSError where the server does not take them.
+    """
+    if not uri.startswith("http"):
+        return {}
+    server, views = redact(uri).rstrip("/"), {EXPERIMENT: RUN_VIEW, SNAPSHOTS: SNAPSHOT_VIEW}
+    return {name: view.address(server, _make(server, name, view)) for name, view in views.items()}
+
+
+def _make(server: str, name: str, view: View) -> str:
+    found = _call(server, f"get-by-name?experiment_name={name.replace(' ', '%20')}")
+    experiment = (
+        str(found["experiment"]["experiment_id"]) if found else _call(server, "create", name=name)["experiment_id"]
+    )
+    key, value = view.tag
+    _call(server, "set-experiment-tag", experiment_id=experiment, key=key, value=value)
+    return str(experiment)
+
+
+def _call(server: str, path: str, **body: str) -> Any:
+    """The answer of MLflow's API; None for what is not there."""
+    user, password = os.environ.get("MLFLOW_TRACKING_USERNAME"), os.environ.get("MLFLOW_TRACKING_PASSWORD")
+    log_in = base64.b64encode(f"{user}:{password}".encode()).decode()
+    headers = {"Authorization": f"Basic {log_in}"} if user and password else None
+    answer = ask(f"{server}/api/2.0/mlflow/experiments/{path}", SECONDS, headers, body or None)
+    if answer.status_code == HTTPStatus.NOT_FOUND:
+        return None
+    if answer.status_code != HTTPStatus.OK:
+        raise OSError(f"MLflow answers {answer.status_code} to {path}")
+    return answer.json()

@@ -31,6 +31,8 @@ from siri.runs.retention import promote
 from siri.runs.run import Run, create_run, load_run
 from siri.tracking import content, server, views
 from siri.tracking.record import followed, open_record
+from tests.browser import CHROMIUM, browse
+from tests.platform.test_platform_in_browser import PICTURES
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated"),  # MLflow 3.17 on SQLAlchemy 2.1
@@ -195,7 +197,7 @@ import os, signal, sys
 from pathlib import Path
 from siri.home import Home
 from siri.runs.run import load_run
-from siri.tracking import content, record, sync, views
+from siri.tracking import content, record, sync
 content.BATCH = 100
 log = record.Record._log
 def kill_after(self, points):
@@ -333,7 +335,7 @@ def test_runs_on_one_base_share_its_row_and_versions_of_one_model(run: Run) -> N
 
 def test_both_experiments_bring_the_view_that_they_open_with(run: Run) -> None:
     tracking.sync(run)
-    for name, view in {"siri": views.RUNS, "siri snapshots": views.SNAPSHOTS}.items():
+    for name, view in {"siri": views.RUN_VIEW, "siri snapshots": views.SNAPSHOT_VIEW}.items():
         tags = client_of(run).get_experiment_by_name(name).tags
         assert tags[f"mlflow.sharedViewState.{view.key}"] == view.state
         assert len(view.state) <= 5000, "what MLflow takes"
@@ -614,10 +616,37 @@ def wait_for_server(uri: str, process: subprocess.Popen[bytes]) -> None:
             time.sleep(0.2)
 
 
+HEADS = "[...document.querySelectorAll('.ag-header-cell-text, [role=columnheader]')].map(e => e.innerText.trim())"
+POINTS = """
+[...document.querySelectorAll('.js-plotly-plot')].flatMap(plot => plot.data)
+  .filter(trace => trace.mode === 'markers').flatMap(trace => trace.x.map((x, i) => [x, trace.y[i]]))
+"""
+
+
+def look_at_views(run: Run, profile: Path) -> None:
+    """In a browser: the table's columns, and accuracy over tokens of every snapshot, one click from the link."""
+    links = tracking.make_views(run.home)
+    with browse(profile) as page:
+        page.open(links["runs"])
+        page.wait_for_text(run.name)
+        wanted = {"cycle_steps", "method.name", "seed", "high/accuracy", "high/length", "high/accuracy_cr"}
+        page.wait_for(f"{HEADS}.some(head => head.includes('high/length'))")
+        heads = " ".join(page.evaluate(HEADS))
+        assert [name for name in ("high/accuracy", "high/length") if name not in heads] == [], wanted
+        page.screenshot(PICTURES / "mlflow-runs.png")
+        page.open("about:blank")
+        page.open(links["snapshots"])
+        page.wait_for(f"{POINTS}.length >= 5")
+        page.screenshot(PICTURES / "mlflow-snapshots.png")
+        shown = sorted((round(x, 4), round(y, 4)) for x, y in page.evaluate(POINTS))
+    reports = [Evaluation(run, name, "test").report() for name in ("base", *EXTREMA)]
+    assert shown == sorted((round(found.length.mean, 4), round(found.accuracy.mean, 4)) for found in reports)
+
+
 @pytest.mark.server
 @pytest.mark.slow
 def test_a_server_is_told_the_same_and_has_pages_to_link_to(
-    run: Run, mlflow_server: str, monkeypatch: pytest.MonkeyPatch
+    run: Run, mlflow_server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
     with tracking.following(run):
@@ -637,6 +666,9 @@ def test_a_server_is_told_the_same_and_has_pages_to_link_to(
     link = tracking.compare_link([run])
     assert link is not None
     assert found.run_id in link
+    if CHROMIUM is None:
+        pytest.skip("no Chromium here: its package would let this look at the pages")
+    look_at_views(run, tmp_path / "browser")
 
 
 def test_what_comes_up_while_a_run_trains_is_recorded_too(run: Run) -> None:
