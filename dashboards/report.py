@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
@@ -20,6 +19,7 @@ from rich.text import Text
 
 from dashboards import data, figures, wording
 from dashboards.findings import Evidence, find_all
+from siri.config import to_yaml
 from siri.errors import InputError
 from siri.evaluation.behavior import WORDS
 from siri.evaluation.evaluation import Evaluation
@@ -84,7 +84,7 @@ def _content(run: Run, baselines: tuple[Run, ...], asked: str | None) -> dict[st
         "findings": find_all(evidence),
         "problem": data.one_problem(run, benchmark),
         "responses": dict(data.training_responses(run)),
-        "config": yaml.safe_dump(run.config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+        "config": to_yaml(run.config),
         "facts": _facts(run, report),
         "date": datetime.now(UTC).date().isoformat(),
         **assets(),
