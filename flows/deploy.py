@@ -24,6 +24,7 @@ FILE = Path(__file__).parent.parent / "prefect.yaml"
 """The deployments that ship with SIRI, beside the flows that they name."""
 POOL = "siri"
 WATCH = "siri: no heartbeat, so crashed"
+FREQUENCY = "PREFECT_FLOWS_HEARTBEAT_FREQUENCY"
 BEATS = 3
 """Heartbeats that a flow run may miss before it counts as crashed."""
 Active = dict[tuple[str, str], bool]
@@ -62,7 +63,10 @@ def make_watch(client: SyncPrefectClient) -> None:
     """The automation that calls a flow run crashed when its heartbeats stop and nothing else is heard of it."""
     if client.read_automations_by_name(WATCH):
         return
-    seconds = BEATS * int(os.environ.get("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30"))
+    given = os.environ.get(FREQUENCY, "30")
+    if not given.isascii() or not given.isdigit() or not 1 <= len(given) <= len("86400"):
+        raise InputError(f"{FREQUENCY}={given}: must be whole seconds, as in 30")
+    seconds = BEATS * int(given)
     trigger = EventTrigger(
         match={"prefect.resource.id": "prefect.flow-run.*"},
         for_each={"prefect.resource.id"},

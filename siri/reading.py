@@ -1,9 +1,6 @@
-"""What comes from outside is read here, or refused in one line: bytes, text, JSON, YAML, Parquet.
+"""What comes from outside is read here, or refused in one line: bytes, text, JSON, Parquet; YAML in `siri.yaml12`.
 
 Every reader takes `what`, by which its InputError begins: `recipe=mine.yaml`, `problems.source=mine.jsonl`.
-
-YAML is YAML 1.2 with the scalars of JSON: `true`, `false`, `null` and decimal numbers are values, and everything else
-is text, so `010`, `1:30`, `yes`, `0x10`, `1_000` and `2025-01-31` are. Keys are text as they are written.
 """
 
 import io
@@ -12,9 +9,7 @@ import os
 import re
 import stat
 from pathlib import Path
-from typing import Any, TypeVar
-
-import yaml
+from typing import Any
 
 from siri.errors import InputError
 
@@ -24,12 +19,6 @@ RECORD = 1 << 24
 """Most bytes of a small file that a program writes: a model's config, an answer of a server."""
 PROBLEMS = 1 << 30
 """Most bytes of a problem file, and most that it may unpack to."""
-DEEPEST = 100
-"""Most groups and lists inside one another."""
-MOST_VALUES = 100_000
-"""Most values of a YAML text, counted as often as aliases repeat them."""
-
-T = TypeVar("T")
 
 _HALF = re.compile("[\ud800-\udfff]")
 _HALF_ESCAPED = re.compile(r"\\u[dD][89a-fA-F]")
@@ -41,14 +30,15 @@ def read_bytes(path: Path, what: str, most: int = RECORD) -> bytes:
     Raises InputError for what is no such file, cannot be read, has more than `most` bytes, or changes meanwhile.
     """
     try:
-        return _read_regular(path, most)
+        return read_regular(path, most)
     except OSError as error:
         raise InputError(f"{what}: cannot be read: {error.strerror or error}") from None
     except ValueError as error:  # also of a path that holds a NUL
         raise InputError(f"{what}: cannot be read: {error}") from None
 
 
-def _read_regular(path: Path, most: int) -> bytes:
+def read_regular(path: Path, most: int) -> bytes:
+    """As `read_bytes`, for a caller with words of its own: raises OSError as `open` does, ValueError for the rest."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe must not keep us waiting
     with open(descriptor, "rb", closefd=True) as file:
         before = os.fstat(descriptor)
@@ -88,11 +78,19 @@ def require_text(text: str, what: str) -> str:
     return text
 
 
-def parse_json(text: str | bytes, what: str) -> Any:
+def expand(path: str | Path, what: str) -> Path:
+    """A path that somebody has named, its `~` resolved. Raises InputError for what can be none."""
+    try:
+        return Path(require_text(str(path), what)).expanduser()
+    except RuntimeError:  # no HOME, or no such user
+        raise InputError(f"{what}: {path}: no home folder is known for its `~`") from None
+
+
+def parse_json(text: str | bytes, what: str, line: int = 1) -> Any:
     """The value of a JSON text; NaN and infinities are floats, which whoever needs a number refuses.
 
-    Raises InputError for what is no JSON, for whole numbers of thousands of digits, nesting beyond what Python
-    reads, and halves of surrogate pairs.
+    Raises InputError, which counts lines from `line`, for what is no JSON, for whole numbers of thousands of digits,
+    nesting beyond what Python reads, and halves of surrogate pairs.
     """
     text = decode(text, what) if isinstance(text, bytes) else text
     try:
@@ -100,19 +98,29 @@ def parse_json(text: str | bytes, what: str) -> Any:
         if _HALF_ESCAPED.search(text):
             json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
-        raise InputError(f"{what}: broken JSON at line {error.lineno}: {error.msg}") from None
+        line, reason = line + error.lineno - 1, error.msg
     except RecursionError:
-        raise InputError(f"{what}: broken JSON: nested too deeply") from None
+        reason = "nested too deeply"
     except UnicodeEncodeError:
-        raise InputError(f"{what}: broken JSON: half of a surrogate pair, which is no text") from None
+        reason = "half of a surrogate pair, which is no text"
     except ValueError:  # Python's limit, whose message speaks of a function of sys
-        raise InputError(f"{what}: broken JSON: a number of thousands of digits") from None
-    return value
+        reason = "a number of thousands of digits"
+    else:
+        return value
+    raise InputError(f"{what}: broken JSON at line {line}: {reason}")
 
 
 def read_json(path: Path, what: str, most: int = RECORD) -> Any:
     """The value of a JSON file. Raises InputError as `read_bytes` and `parse_json` do."""
     return parse_json(read_bytes(path, what, most), what)
+
+
+def read_object(path: Path, what: str, most: int = RECORD) -> dict[str, Any]:
+    """The members of a JSON file. Raises InputError as `read_json` does, and for what holds no object."""
+    value = read_json(path, what, most)
+    if not isinstance(value, dict):
+        raise InputError(f"{what}: must hold a JSON object, holds {type(value).__name__}")
+    return value
 
 
 def parse_rows(text: str, what: str) -> list[Any]:
@@ -121,17 +129,10 @@ def parse_rows(text: str, what: str) -> list[Any]:
         rows: list[Any] = parse_json(text, what)
         return rows
     lines = enumerate(text.split("\n"), 1)
-    return [_parse_line(line, number, what) for number, line in lines if line.strip()]
+    return [parse_json(line, what, number) for number, line in lines if line.strip()]
 
 
-def _parse_line(line: str, number: int, what: str) -> Any:
-    try:
-        return parse_json(line, what)
-    except InputError as error:
-        raise InputError(str(error).replace("broken JSON at line 1", "broken JSON", 1) + f" (line {number})") from None
-
-
-def parse_parquet(content: bytes, what: str) -> list[dict[str, Any]]:
+def parse_parquet(content: bytes, what: str) -> list[Any]:
     """The rows of a Parquet file. Raises InputError for what is none, or would unpack to more than a problem file."""
     import pyarrow
     from pyarrow import parquet
@@ -142,134 +143,10 @@ def parse_parquet(content: bytes, what: str) -> list[dict[str, Any]]:
         unpacked = sum(file.metadata.row_group(index).total_byte_size for index in groups)
         if unpacked > PROBLEMS:
             raise InputError(f"{what}: unpacks to {unpacked:,} bytes, {PROBLEMS:,} are allowed")
-        rows: list[dict[str, Any]] = file.read().to_pylist()
+        rows: list[Any] = file.read().to_pylist()
     except InputError:
         raise
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{what}: not a readable parquet file: {reason}") from None
     return rows
-
-
-# YAML
-
-_WHOLE = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")
-_DECIMAL = re.compile(r"[-+]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
-_WORDS = {"true": True, "false": False, "null": None, "~": None, "": None}
-_TAG = "tag:yaml.org,2002:"
-
-
-class _Loader(yaml.SafeLoader):
-    """PyYAML's parser with the scalars of JSON in place of YAML 1.1's. Only its nodes are used, none of its values."""
-
-    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012
-
-
-class _Dumper(yaml.SafeDumper):
-    """Puts into quotes what either version of YAML would not read as text."""
-
-
-for _name, _pattern, _first in (
-    ("bool", re.compile("true|false"), "tf"),
-    ("null", re.compile("null|~|"), ["n", "~", ""]),
-    ("int", _WHOLE, "-+0123456789"),
-    ("float", _DECIMAL, "-+.0123456789"),
-):
-    for _kind in (_Loader, _Dumper):
-        _kind.add_implicit_resolver(_TAG + _name, re.compile(rf"(?:{_pattern.pattern})\Z"), [*_first])
-
-
-def parse_yaml(text: str, what: str) -> Any:
-    """The value of a YAML text: text, numbers, true, false, null, lists, and dicts whose keys are text.
-
-    Raises InputError for broken YAML, a key that stands twice, tags, merge keys, several documents, and for what is
-    nested or repeated beyond reason.
-    """
-    try:
-        node = yaml.compose(text, _Loader)
-        return None if node is None else _Values().value_of(node, 1)
-    except InputError as error:
-        raise InputError(f"{what}: {error}") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{what}: broken YAML: {' '.join(str(error).split())}") from None
-    except RecursionError:
-        raise InputError(f"{what}: more than {DEEPEST} groups and lists inside one another") from None
-    except (ValueError, OverflowError):  # from chr, of an escape that names no character
-        raise InputError(f"{what}: broken YAML: an escape that names no character") from None
-
-
-class _Values:
-    """Makes values of the nodes of one text, and counts them."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def value_of(self, node: yaml.Node, depth: int) -> Any:
-        self.count += 1
-        if self.count > MOST_VALUES:
-            raise InputError(f"more than {MOST_VALUES:,} values")
-        if depth > DEEPEST:
-            raise InputError(f"more than {DEEPEST} groups and lists inside one another")
-        if isinstance(node, yaml.ScalarNode):
-            return _scalar_of(node)
-        if isinstance(node, yaml.SequenceNode) and node.tag == f"{_TAG}seq":
-            return [self.value_of(member, depth + 1) for member in node.value]
-        if isinstance(node, yaml.MappingNode) and node.tag == f"{_TAG}map":
-            return self._mapping_of(node, depth)
-        raise _refuse_tag(node)
-
-    def _mapping_of(self, node: yaml.MappingNode, depth: int) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for key, value in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise InputError(f"line {_line(key)}: a list or group cannot be a key")
-            name = require_text(key.value, f"line {_line(key)}")
-            if name in found:
-                raise InputError(f"line {_line(key)}: {name} is given twice")
-            if name == "<<" and key.style is None:
-                raise InputError(f"line {_line(key)}: `<<` is of YAML 1.1; write out what it would merge")
-            found[name] = self.value_of(value, depth + 1)
-        return found
-
-
-def _scalar_of(node: yaml.ScalarNode) -> Any:
-    text, kind = str(node.value), node.tag.removeprefix(_TAG)
-    if kind == "str":
-        return require_text(text, f"line {_line(node)}")
-    if kind in ("bool", "null") and text in _WORDS:
-        return _WORDS[text]
-    if kind == "int" and _WHOLE.fullmatch(text):
-        if len(text) > len(str(1 << 1024)):  # more than any float holds, and perhaps than Python reads
-            raise InputError(f"line {_line(node)}: a number of {len(text):,} digits")
-        return int(text)
-    if kind == "float" and _DECIMAL.fullmatch(text):
-        return float(text)
-    raise _refuse_tag(node)
-
-
-def _refuse_tag(node: yaml.Node) -> InputError:
-    return InputError(f"line {_line(node)}: {node.tag.replace(_TAG, '!!')} cannot be read; leave such tags out")
-
-
-def _line(node: yaml.Node) -> int:
-    return int(node.start_mark.line) + 1
-
-
-def require_settings(values: Any, what: str) -> dict[str, Any]:
-    """The `key: value` lines of a YAML file. Raises InputError for a value that is none."""
-    if values is None:
-        raise InputError(f"{what}: is empty; it must hold `key: value` lines")
-    if not isinstance(values, dict):
-        raise InputError(f"{what}: must hold `key: value` lines, holds {type(values).__name__}")
-    return values
-
-
-def read_settings(path: Path, what: str) -> dict[str, Any]:
-    """The settings in a YAML file. Raises InputError as `read_text`, `parse_yaml` and `require_settings` do."""
-    return require_settings(parse_yaml(read_text(path, what, SETTINGS), what), what)
-
-
-def dump_yaml(values: Any) -> str:
-    """YAML that `parse_yaml` reads back as it was, and older readers too."""
-    text: str = yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
-    return text

@@ -11,9 +11,9 @@ from pydantic import Field, ValidationError
 from siri.config import RunConfig, find_settings, first_mistake, load, shipped_names
 from siri.errors import InputError
 from siri.methods import METHODS
-from siri.reading import read_settings
 from siri.runs import keys
 from siri.settings import Settings
+from siri.yaml12 import read_settings
 from sweeps.spaces import SPACES, Bounds, Suggestion
 
 SizeName = Literal["laptop", "paper"]

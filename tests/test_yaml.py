@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from siri.config import RunConfig, load
 from siri.errors import InputError
-from siri.reading import DEEPEST, dump_yaml, parse_yaml
+from siri.yaml12 import DEEPEST, dump_yaml, parse_yaml
 from sweeps.spec import load_sweep
 
 VALUES: dict[str, Any] = {

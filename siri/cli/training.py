@@ -185,6 +185,9 @@ def sweep(
 
 
 def _run_sweep(job: Any, workers: int, retry_failed: bool, more: int) -> None:
+    from siri.home import make_home
+
+    make_home(job.home)
     job.open_study()  # storage that cannot be reached is told before a server starts
     prepare_flow(job.home)
     from flows.ablation import ablate

@@ -12,7 +12,8 @@ from pydantic import BaseModel, ValidationError
 
 from siri.config.settings import RunConfig
 from siri.errors import InputError
-from siri.reading import dump_yaml, parse_yaml, read_settings, require_text
+from siri.reading import require_text
+from siri.yaml12 import dump_yaml, parse_yaml, read_settings
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 """Where the recipes lie that ship with SIRI."""

@@ -14,6 +14,7 @@ from siri.errors import InputError
 from siri.home import Home
 from siri.platform import parts, private
 from siri.processes.probe import ask
+from siri.reading import parse_json
 from siri.store.files import read_sealed, write_sealed
 
 SECONDS = 3.0
@@ -163,4 +164,4 @@ def _post(url: str, body: dict[str, Any], auth: str | None) -> Any:
     answer = ask(url, SECONDS, headers, body)
     if answer.status_code != HTTPStatus.OK:
         raise OSError(f"{url} answers {answer.status_code}")
-    return answer.json()
+    return parse_json(answer.content, url)

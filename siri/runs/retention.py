@@ -17,7 +17,6 @@ from siri.config import first_mistake, validate
 from siri.errors import InputError
 from siri.home import Home
 from siri.processes import file_lock
-from siri.reading import read_settings
 from siri.runs import step_log
 from siri.runs.catalog import held_steps, holds_a_run, kept_names, list_runs, note_kept
 from siri.runs.run import Run, describe_run
@@ -25,6 +24,7 @@ from siri.settings import Settings
 from siri.store import leases
 from siri.store.entries import BusyError, Entry, Manifest, Store, without_waiting
 from siri.store.entry import size_of
+from siri.yaml12 import read_settings
 
 Unneeded = Literal["keep", "thin", "remove"]
 """What becomes of a snapshot that has a name and that nothing needs."""
