@@ -71,6 +71,7 @@ def _content(run: Run, baselines: tuple[Run, ...], asked: str | None) -> dict[st
         "label": called[run.id],
         "budget": data.describe_budget(run.config.schedule),
         "cautions": data.cautions(runs),
+        "untrained": data.untrained_runs(runs),
         "baselines": [called[baseline.id] for baseline in baselines],
         "trained": len(data.curves(run)),
         "steps": run.config.schedule.total_steps,
@@ -186,10 +187,10 @@ def print_table(run: Run, baselines: Sequence[Run], asked: str | None = None) ->
     benchmark = data.find_benchmark(run, asked)
     rows = data.snapshot_table([run, *baselines], benchmark)
     report = Evaluation(run, data.evaluated(run, benchmark)[-1], benchmark).report()
+    measured = f"{report.benchmark}: {report.problems} problems × {report.samples} samples, budget {report.budget}"
+    cautions = [f"caution: {said}" for said in data.untrained_runs([run, *baselines])]
     table = Table(
-        title=Text(
-            f"{report.benchmark}: {report.problems} problems × {report.samples} samples, budget {report.budget}"
-        ),
+        title=Text("\n".join([measured, *cautions])),
         title_justify="left",
         caption="brackets: 95 % over problems and samples; CR: accuracy gained over length kept, against the base",
         caption_justify="left",

@@ -133,9 +133,12 @@ def evaluate(
     say(f"starting the evaluation of {opened.name}, in {opened.home.root}")
     prepare_flow(opened.home)
     from flows.evaluation import evaluate as flow
+    from siri.engines import untrained
     from siri.evaluation.evaluation import Evaluation
 
     flow(opened.id, snapshots, benchmark or [], overrides)
+    if caution := untrained(opened.config.engine.name):
+        say(f"caution: {caution}")
     there = [name for name in opened.snapshot_steps if opened.snapshot(name) is not None]
     for name in snapshots or there:
         for measured in benchmark or opened.config.evaluation.final:

@@ -143,9 +143,9 @@ def _is_well(member: Member, online: set[str]) -> bool:
 def _online_workers(running: Running, auth: str | None) -> set[str]:
     try:
         found = _post(f"{running.prefect}/api/work_pools/siri/workers/filter", {}, auth)
-    except (OSError, ValueError):
+        return {str(worker["name"]) for worker in found if worker["status"] == "ONLINE"}
+    except (OSError, ValueError, TypeError, KeyError):  # the last two: another program answers at that port
         return set()
-    return {worker["name"] for worker in found if worker["status"] == "ONLINE"}
 
 
 def crashes(prefect: str, auth: str) -> set[str]:
@@ -154,9 +154,9 @@ def crashes(prefect: str, auth: str) -> set[str]:
     runs = {"state": {"type": {"any_": ["CRASHED"]}}, "end_time": {"after_": since}, "tags": {"all_": ["siri"]}}
     try:
         found = _post(f"{prefect}/api/flow_runs/filter", {"flow_runs": runs}, auth)
-    except (OSError, ValueError):
+        return {str(run["state_id"]) for run in found}
+    except (OSError, ValueError, TypeError, KeyError):
         return set()
-    return {run["state_id"] for run in found}
 
 
 def _post(url: str, body: dict[str, Any], auth: str | None) -> Any:
