@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from siri.config import RunConfig
 from siri.evaluation.evaluation import Evaluation, measure
 from siri.home import Home
-from siri.monitoring.length_extrema import Turn, find_turn, stage_before
+from siri.monitoring.length_extrema import Turn, find_turn, scatter, stage_before
 from siri.monitoring.monitored_run import advance_watched
 from siri.runs import step_log
 from siri.runs.advancing import advance
@@ -59,6 +59,25 @@ def test_noise_moves_it_by_a_few_steps(lag: int, stage: int) -> None:
     known = first_sure(lagging(lag, noise=0.3), stage, 11)
     assert known is not None
     assert abs(known[1].step - SCHEDULE.stages[stage].last - lag) <= 5
+
+
+@pytest.mark.parametrize("window", [3, 5, 11])
+@pytest.mark.parametrize("wave", [0.0, 13.0])
+def test_noise_alone_has_no_turn_nor_a_length_that_turns_with_the_budget(window: int, wave: float) -> None:
+    rng, alarms = random.Random(window), 0
+    for _ in range(200):
+        lengths = {step: 40 + wave * math.cos(2 * math.pi * step / 80) + rng.gauss(0, 2) for step in range(1, 161)}
+        found = first_sure(lengths, 0, window)
+        alarms += found is not None and (not wave or found[1].step > LOW.last + window)
+    assert alarms <= 0.05 * 200
+
+
+def test_how_much_steps_scatter_is_told_apart_from_their_course() -> None:
+    rng = random.Random(0)
+    course = [40 + 13 * math.cos(2 * math.pi * step / 80) for step in range(400)]
+    assert scatter(course) < 0.01
+    assert scatter([length + rng.gauss(0, 2) for length in course]) == pytest.approx(2, rel=0.15)
+    assert scatter(course[:7]) == math.inf
 
 
 @pytest.mark.parametrize("lag", [0, -5])
