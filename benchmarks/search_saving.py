@@ -14,10 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 from threading import Event
 
-import yaml
-
 from siri.evaluation.statistics import hypervolume, t_interval
 from siri.home import Home
+from siri.yaml12 import dump_yaml, read_settings
 from sweeps import studies
 from sweeps.phase import Job, find_front
 from sweeps.studies import Row
@@ -36,9 +35,9 @@ SCRIPTED = (
 
 def write_search(folder: Path, seed: int) -> str:
     """search.yaml on another seed."""
-    values = yaml.safe_load((ROOT / "sweeps" / "search.yaml").read_text())
+    values = read_settings(ROOT / "sweeps" / "search.yaml", "sweep=search")
     path = folder / f"search-{seed}.yaml"
-    path.write_text(yaml.safe_dump(values | {"name": f"search-{seed}", "seeds": [seed]}, sort_keys=False))
+    path.write_text(dump_yaml(values | {"name": f"search-{seed}", "seeds": [seed]}))
     return str(path)
 
 

@@ -108,7 +108,7 @@ def open_journal(folder: Path, study: str) -> Kept:
         storage = JournalStorage(JournalFileBackend(str(path), _SystemLock(path)))
     except OSError as error:
         raise InputError(f"study={path}: cannot be written: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError):  # of lines that Optuna has not written so
+    except (ValueError, LookupError, TypeError, AttributeError, AssertionError):  # Optuna's, of lines of another shape
         raise InputError(f"study={path}: not a journal of Optuna's; move it away") from None
     return Kept(storage, _file_lock(f"{path}.lock"), None, str(path))
 

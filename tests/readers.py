@@ -93,7 +93,8 @@ ROWS = [{"question": "1 + 1?", "answer": 2, "id": 7}, {"problem": "2 + 2?", "rew
 RECIPE = b'method: {name: siri}\nschedule: {cycle_steps: 8, cycles: 2}\nproblems:\n  suffix: "a\\tb"\nseed: 3\n'
 SWEEP = b"kind: grid\nsizes: {laptop: {recipe: laptop}}\nseeds: [0, 1]\nbaseline: a\narms: {a: {overrides: [seed=1]}}\n"
 DESCRIPTION = {
-    "id": "a" * 12, "name": "laptop-s0", "labels": ["laptop"], "created": 1, "config": {"recipe": "laptop"},
+    "id": "a" * 12, "name": "laptop-s0", "labels": ["laptop"], "created": 1,
+    "config": {"recipe": "laptop", "engine": {"name": "local"}},
     "keys": [KEY], "snapshots": {"base": KEY}, "base": KEY, "numerics": {}, "grader": ["exact", "1"], "prompt": {},
     "problems": {"train": {"digest": KEY, "name": "train", "rows": 1}},
 }  # fmt: skip
