@@ -210,11 +210,13 @@ SHIPPED = "a file that ships with SIRI, or a page of a library's"
 OWN_VALUE = "JSON that this process has just made"
 OWN_LOG = "a log for people, read whatever bytes it holds"
 PROBE = "bytes that are compared or copied and not understood"
-BY_READER = "a reader of siri.reading, or of siri.yaml12"
+OWN_CACHE = "code that this package has compiled for itself; whoever might have exchanged it is looked at there"
 
 CALLS: dict[str, str] = {
     "siri/config/loading.py:load": "recipe",
     "siri/config/loading.py:_value_of": "override",
+    "siri/engines/local/compiled/cache.py:key": SHIPPED,
+    "siri/engines/local/compiled/cache.py:read": OWN_CACHE,
     "siri/engines/local/engine.py:_context": "config.json",
     "siri/engines/local/policy.py:Policy.load": VERIFIED,
     "siri/engines/local/pretrained.py:model_folder": "config.json",
