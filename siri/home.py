@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from siri.errors import InputError
+from siri.reading import expand
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def find_home(folder: str | Path | None = None) -> Home:
 
     Raises InputError for a place that is a file or cannot be looked at.
     """
-    root = Path(folder or os.environ.get("SIRI_HOME") or ".siri").expanduser()
+    root = expand(folder or os.environ.get("SIRI_HOME") or ".siri", "home")
     there = next((place for place in (root, *root.parents) if os.path.exists(place)), root)
     if os.path.exists(there) and not os.path.isdir(there):
         raise InputError(f"home={root}: {there} is a file; name a folder with --home or SIRI_HOME")
@@ -61,6 +62,15 @@ def find_home(folder: str | Path | None = None) -> Home:
     except OSError as error:
         raise InputError(f"home={root}: {error.strerror}; name another one with --home or SIRI_HOME") from None
     return Home(root)
+
+
+def make_home(home: Home) -> None:
+    """Make the work folder, unless it is there. Raises InputError where it cannot be made or written."""
+    check_writable(home)
+    try:
+        home.root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"home={home.root}: cannot be made: {error.strerror}") from None
 
 
 def check_writable(home: Home) -> None:

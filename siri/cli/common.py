@@ -10,12 +10,12 @@ from siri.errors import InputError
 from siri.terminal import say
 
 
-def names_in_help(package: str) -> str:
-    """The names of what a package ships, as Markdown."""
-    return ", ".join(f"`{name}`" for name in shipped.names(package))
+def names_in_help(folder: Path) -> str:
+    """The names of what ships in a folder, as Markdown."""
+    return ", ".join(f"`{name}`" for name in shipped.names(folder))
 
 
-Recipe = Annotated[str, typer.Argument(help=f"A YAML file, or the name of a recipe: {names_in_help('siri.recipes')}.")]
+Recipe = Annotated[str, typer.Argument(help=f"A YAML file, or the name of a recipe: {names_in_help(shipped.RECIPES)}.")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="Changes to the recipe, as in `schedule.min_budget=24 seed=1`.")
 ]
@@ -45,12 +45,12 @@ def open_home(folder: Path | None) -> Any:
 def prepare_flow(home: Any) -> None:
     """A flow in this process brings a server, whose home must be there, and which must not outlive it."""
     from flows.settings import start_server
-    from siri.home import check_writable
+    from siri.home import make_home
     from siri.processes import reaper
 
-    check_writable(home)
+    make_home(home)
     try:
-        home.prefect.mkdir(parents=True, exist_ok=True)
+        home.prefect.mkdir(exist_ok=True)
     except OSError as error:
         raise InputError(f"home={home.root}: cannot be written: {error.strerror}") from None
     reaper.guard()

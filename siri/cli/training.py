@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from siri import shipped
 from siri.cli.common import (
     HomeOption,
     Json,
@@ -134,9 +135,12 @@ def evaluate(
     say(f"starting the evaluation of {opened.name}, in {opened.home.root}")
     prepare_flow(opened.home)
     from flows.evaluation import evaluate as flow
+    from siri.engines import untrained
     from siri.evaluation.evaluation import Evaluation
 
     flow(opened.id, snapshots, benchmark or [], overrides)
+    if caution := untrained(opened.config.engine.name):
+        say(f"caution: {caution}")
     there = [name for name in opened.snapshot_steps if opened.snapshot(name) is not None]
     for name in snapshots or there:
         for measured in benchmark or opened.config.evaluation.final:
@@ -150,7 +154,7 @@ def evaluate(
 
 def sweep(
     sweep: Annotated[
-        str | None, typer.Argument(help=f"A YAML file, or the name of a sweep: {names_in_help('sweeps')}.")
+        str | None, typer.Argument(help=f"A YAML file, or the name of a sweep: {names_in_help(shipped.SWEEPS)}.")
     ] = None,
     overrides: Overrides = None,
     list_all: Annotated[bool, typer.Option("--list", help="List the sweeps that ship, and run nothing.")] = False,
@@ -194,6 +198,9 @@ def sweep(
 
 
 def _run_sweep(job: Any, workers: int, retry_failed: bool, more: int) -> None:
+    from siri.home import make_home
+
+    make_home(job.home)
     job.open_study()  # storage that cannot be reached is told before a server starts
     prepare_flow(job.home)
     from flows.ablation import ablate

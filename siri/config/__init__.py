@@ -2,10 +2,10 @@
 
 from siri.config.loading import (
     field_paths,
+    find_settings,
     first_mistake,
     load,
     override,
-    parse_yaml,
     recipe_names,
     to_yaml,
     validate,
@@ -22,7 +22,6 @@ from siri.config.settings import (
     ModelSettings,
     RunConfig,
     ShapeSettings,
-    say_off,
 )
 
 __all__ = [
@@ -38,12 +37,11 @@ __all__ = [
     "ShapeSettings",
     "absolute_benchmark",
     "field_paths",
+    "find_settings",
     "first_mistake",
     "load",
     "override",
-    "parse_yaml",
     "recipe_names",
-    "say_off",
     "to_yaml",
     "validate",
     "with_absolute_paths",

@@ -1,6 +1,6 @@
 """The settings of a run, group by group; defaults are the paper's (arXiv 2509.25176)."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -173,24 +173,10 @@ class EvaluationSettings(Settings):
     """What writes the responses: `torch`, the engine's own sampler, or `vllm`, in a process of its own."""
 
 
-def say_off(value: Any) -> Any:
-    """YAML reads a bare `off` as false."""
-    return "off" if value is False else value
-
-
-class Switches(Settings):
-    """Settings of which some may be `off`."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _say_off(cls, values: Any) -> Any:
-        return {name: say_off(value) for name, value in values.items()} if isinstance(values, dict) else values
-
-
 GuardAction = Literal["off", "warn", "pause", "stop"]
 
 
-class GuardSettings(Switches):
+class GuardSettings(Settings):
     """What a run is watched for, and what comes of it: a warning, a pause where the stage ends, a stop at once."""
 
     no_reward: GuardAction = "warn"
@@ -221,7 +207,7 @@ class GuardSettings(Switches):
     """For disk: gigabytes (10⁹ bytes)."""
 
 
-class SnapshotSettings(Switches):
+class SnapshotSettings(Settings):
     """What is kept beside the snapshots that the schedule names."""
 
     observed_extrema: Literal["off", "keep"] = "off"

@@ -72,8 +72,8 @@ def _numbers(headline: Headline | None) -> dict[str, float | None]:
 def snapshot_rows(home: Home) -> list[dict[str, Any]]:
     """A row per stored snapshot of every run, files unverified.
 
-    Fields: run, name, key, step, budget, accuracy (a fraction), tokens, weights_sha256; None for the two where
-    the snapshot has not been measured.
+    Fields: run, name, key, step, budget, weights_sha256, accuracy (a fraction) and tokens, None where it has not been
+    measured, and caution, which says so where no model was trained.
     """
     runs = list_runs(home)
     if not runs:
@@ -83,11 +83,9 @@ def snapshot_rows(home: Home) -> list[dict[str, Any]]:
         for name, key in described["snapshots"].items():
             entry = store.find(key)
             if entry is not None:
-                weights = {"weights_sha256": entry.manifest.weights_sha256}
-                measured = _numbers(headlines.of(described, key))
-                rows.append(
-                    {"run": described["name"], "name": name, "key": key} | snapshot_row(entry) | measured | weights
-                )
+                row = {"run": described["name"], "name": name, "key": key} | snapshot_row(entry)
+                row |= _numbers(headlines.of(described, key))
+                rows.append(row | {"caution": untrained(described["config"]["engine"]["name"])})
     return rows
 
 

@@ -14,6 +14,7 @@ from siri.errors import InputError
 from siri.home import Home
 from siri.platform import parts, private
 from siri.processes.probe import ask
+from siri.reading import parse_json
 from siri.store.files import read_sealed, write_sealed
 
 SECONDS = 3.0
@@ -156,9 +157,9 @@ def _is_well(member: Member, online: set[str]) -> bool:
 def _online_workers(running: Running, auth: str | None) -> set[str]:
     try:
         found = _post(f"{running.prefect}/api/work_pools/siri/workers/filter", {}, auth)
-    except (OSError, ValueError):
+        return {str(worker["name"]) for worker in found if worker["status"] == "ONLINE"}
+    except (OSError, ValueError, TypeError, KeyError):  # the last two: another program answers at that port
         return set()
-    return {worker["name"] for worker in found if worker["status"] == "ONLINE"}
 
 
 def crashes(prefect: str, auth: str) -> set[str]:
@@ -167,9 +168,9 @@ def crashes(prefect: str, auth: str) -> set[str]:
     runs = {"state": {"type": {"any_": ["CRASHED"]}}, "end_time": {"after_": since}, "tags": {"all_": ["siri"]}}
     try:
         found = _post(f"{prefect}/api/flow_runs/filter", {"flow_runs": runs}, auth)
-    except (OSError, ValueError):
+        return {str(run["state_id"]) for run in found}
+    except (OSError, ValueError, TypeError, KeyError):
         return set()
-    return {run["state_id"] for run in found}
 
 
 def _post(url: str, body: dict[str, Any], auth: str | None) -> Any:
@@ -177,4 +178,4 @@ def _post(url: str, body: dict[str, Any], auth: str | None) -> Any:
     answer = ask(url, SECONDS, headers, body)
     if answer.status_code != HTTPStatus.OK:
         raise OSError(f"{url} answers {answer.status_code}")
-    return answer.json()
+    return parse_json(answer.content, url)

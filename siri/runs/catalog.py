@@ -9,6 +9,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from siri.engines import untrained
 from siri.errors import InputError
 from siri.home import Home
 from siri.store.entries import Entry, Store
@@ -75,6 +76,7 @@ def read_description(path: Path) -> Description | None:
         described: Description = unseal(read_small(path))
         missing = [name for name in DESCRIBED if not isinstance(described[name], DESCRIBED[name])]
         described["config"]["recipe"]
+        untrained(described["config"]["engine"]["name"])
         described["problems"]["train"]["digest"]
     except (OSError, ValueError, TypeError, KeyError) as error:
         missing = [str(error) if isinstance(error, ValueError) else repr(error)]
@@ -211,6 +213,7 @@ def snapshot_row(entry: Entry) -> dict[str, Any]:
     return {
         "step": manifest.step,
         "budget": manifest.facts.get("budget"),
+        "weights_sha256": manifest.weights_sha256,
     }
 
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import psutil
 
+from siri.engines import untrained
 from siri.evaluation.evaluation import REPORT, Evaluation
 from siri.monitoring.monitors import Alarm
 from siri.runs.catalog import TAGS
@@ -26,6 +27,8 @@ KEY = "siri.key"
 """Tag by which a snapshot's model and model version are found."""
 SNAPSHOT, BENCHMARK = "snapshot", "benchmark"
 """Tags of a snapshot: `RUN:NAME`, and what its headline was measured on."""
+CAUTION = "siri.caution"
+DESCRIPTION = "mlflow.note.content"
 BATCH = 1000
 """Most metrics that MLflow takes in one call."""
 PARAMETERS = (
@@ -88,7 +91,13 @@ def identity(run: Run) -> dict[str, str]:
         "problems.rows": str(train["rows"]),
         "problems.digest": train["digest"],
         "grader": " ".join(run.grader),
+        **caution_tags(untrained(run.config.engine.name)),
     } | read_tags(run)
+
+
+def caution_tags(caution: str | None) -> dict[str, str]:
+    """Tags of what has to be said of a record beside its numbers; one of them is its description on MLflow's page."""
+    return {CAUTION: caution, DESCRIPTION: caution} if caution else {}
 
 
 def tag(run: Run, tags: Mapping[str, str]) -> None:

@@ -1,6 +1,6 @@
 """The local engine: an Engine over the torch stepper."""
 
-import json
+import os
 import sys
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -18,6 +18,7 @@ from siri.engines.local.uniforms import Stream
 from siri.engines.model_folder import require_data
 from siri.errors import InputError
 from siri.problems import ProblemSet, laptop
+from siri.reading import read_object
 from siri.rollouts import RolloutBatch
 from siri.seeding import seed_for
 from siri.train import train
@@ -127,12 +128,8 @@ def _context(config: RunConfig) -> int:
     if config.model.base == "laptop":
         return config.model.shape.context
     path = Path(config.model.base) / "config.json"
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(f"model.base={config.model.base}: neither `laptop` nor a folder with a model's config.json")
     require_data(path.parent)
-    try:
-        described = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"model.base={config.model.base}: its config.json cannot be read: {error}") from None
-    context = described.get("max_position_embeddings") if isinstance(described, dict) else None
+    context = read_object(path, f"model.base={path.parent}: config.json").get("max_position_embeddings")
     return context if isinstance(context, int) else sys.maxsize
