@@ -106,6 +106,14 @@ def print_table(title: str, rows: list[dict[str, Any]]) -> None:
         say("  ".join(cell.rjust(width) if number else cell.ljust(width) for cell, width, number in padded).rstrip())
 
 
+def print_cautioned(title: str, rows: list[dict[str, Any]], run: str) -> None:
+    """Print rows, and below them, once, each `caution` of theirs with the runs, whose names stand in column `run`."""
+    cautions = {(row.pop("caution"), row[run]) for row in rows}
+    print_table(title, rows)
+    for caution in sorted({caution for caution, _ in cautions if caution}):
+        say(f"caution: {caution}: {', '.join(sorted(name for said, name in cautions if said == caution))}")
+
+
 def _is_number(rows: list[dict[str, Any]], name: str) -> bool:
     return any(isinstance(row[name], int | float) for row in rows)
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from siri.cli.common import HomeOption, Json, Overrides, Recipe, SnapshotName, open_home, print_rich, print_table
+from siri.cli.common import HomeOption, Json, Overrides, Recipe, SnapshotName, open_home, print_cautioned, print_rich
 from siri.errors import InputError
 from siri.terminal import printable, say
 
@@ -33,7 +33,7 @@ def runs(
     if as_json:
         print(json.dumps(rows, indent=1))
     elif rows:
-        print_table("runs", rows)
+        print_cautioned("runs", rows, "name")
     else:
         say(f"no runs {'like that' if words else 'yet'} in {place.root}")
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from siri.cli.common import HomeOption, Json, SnapshotName, open_home, print_table
+from siri.cli.common import HomeOption, Json, SnapshotName, open_home, print_cautioned, print_table
 from siri.errors import InputError
 from siri.terminal import say
 
@@ -21,10 +21,7 @@ def list_snapshots(home: HomeOption = None, as_json: Json = False) -> None:
     if as_json:
         print(json.dumps(rows, indent=1))
     elif rows:
-        cautions = {(row.pop("caution"), row["run"]) for row in rows}
-        print_table("snapshots", rows)
-        for caution in sorted({caution for caution, _ in cautions if caution}):
-            say(f"caution: {caution}: {', '.join(sorted(run for said, run in cautions if said == caution))}")
+        print_cautioned("snapshots", rows, "run")
     else:
         say(f"no snapshots yet in {place.root}")
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from siri.engines import untrained
 from siri.home import Home
 from siri.processes import file_lock
 from siri.runs.catalog import TAGS, Description, has_settings, is_finished, list_runs, measured_files, snapshot_row
@@ -90,7 +91,7 @@ def snapshot_rows(home: Home) -> list[dict[str, Any]]:
 
 
 def run_rows(home: Home, words: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """A row per run, the newest last: id, name, state, step, and the headline of its last measured snapshot.
+    """A row per run, the newest last: id, name, state, step, the headline of its last measured snapshot, sweep, caution.
 
     State is `training`, `finished` or `stopped`. Words choose: `seed=0` the runs with a setting, `state=stopped` those
     of a state, `sweep=paper` those of a sweep whose name begins so, any other word those whose name holds it or whose
@@ -113,7 +114,8 @@ def run_rows(home: Home, words: Sequence[str] = ()) -> list[dict[str, Any]]:
         name, headline = _last_measured(headlines, described)
         row = {"id": described["id"], "name": described["name"], "state": state}
         row |= {"step": f"{total if finished else _last_step(folder)}/{total}", "snapshot": name} | _numbers(headline)
-        rows.append(row | {"sweep": " ".join(_sweeps(folder)) or None})
+        row["sweep"] = " ".join(_sweeps(folder)) or None
+        rows.append(row | {"caution": untrained(described["config"]["engine"]["name"])})
     return [row for row in rows if all(_chosen(row, word) for word in words if word not in settings)]
 
 

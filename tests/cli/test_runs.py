@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from siri.engines import untrained
 from siri.errors import InputError
 from siri.evaluation.evaluation import REPORT, Evaluation, measure
 from siri.evaluation.headlines import run_rows, snapshot_rows
@@ -44,6 +45,7 @@ def test_a_row_says_how_far_a_run_is_and_what_its_last_evaluation_found(place: t
             "accuracy": report.accuracy.mean,
             "tokens": report.length.mean,
             "sweep": None,
+            "caution": untrained("scripted"),
         },
         {
             "id": part.id,
@@ -54,6 +56,7 @@ def test_a_row_says_how_far_a_run_is_and_what_its_last_evaluation_found(place: t
             "accuracy": None,
             "tokens": None,
             "sweep": None,
+            "caution": untrained("scripted"),
         },
     ]
 
