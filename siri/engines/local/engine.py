@@ -1,7 +1,5 @@
 """The local engine: an Engine over the torch stepper."""
 
-import json
-import sys
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -11,9 +9,9 @@ import torch
 
 from siri.config import RunConfig
 from siri.engine import SampleRequest, StagePlan, StepReport
-from siri.engines.local.pretrained import export_loaded, load_pretrained
+from siri.engines.local.network import context_of
+from siri.engines.local.pretrained import export_loaded, load_pretrained, read_config
 from siri.engines.local.stepper import LocalStepper
-from siri.engines.model_folder import require_data
 from siri.errors import InputError
 from siri.problems import ProblemSet, laptop
 from siri.rollouts import RolloutBatch
@@ -118,10 +116,4 @@ def _context(config: RunConfig) -> int:
     path = Path(config.model.base) / "config.json"
     if not path.is_file():
         raise InputError(f"model.base={config.model.base}: neither `laptop` nor a folder with a model's config.json")
-    require_data(path.parent)
-    try:
-        described = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"model.base={config.model.base}: its config.json cannot be read: {error}") from None
-    context = described.get("max_position_embeddings") if isinstance(described, dict) else None
-    return context if isinstance(context, int) else sys.maxsize
+    return context_of(read_config(path.parent))

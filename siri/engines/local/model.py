@@ -36,6 +36,11 @@ class LanguageModel(Protocol):
     @property
     def device(self) -> torch.device: ...
 
+    @property
+    def pads(self) -> bool:
+        """Whether `prefill` takes prompts of different lengths at once."""
+        ...
+
     def __call__(self, ids: Tensor, select: Tensor) -> Tensor:
         """Logits [N, V] at the flat positions `select` [N] of a right-padded batch `ids` [B, T]."""
         ...
@@ -131,6 +136,7 @@ class Decoder(nn.Module):
 
     cosines: Tensor
     sines: Tensor
+    pads = True
 
     def __init__(
         self, shape: ModelShape, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
@@ -148,6 +154,11 @@ class Decoder(nn.Module):
     @property
     def device(self) -> torch.device:
         return self.embedding.device
+
+    @property
+    def vocabulary(self) -> int:
+        """Tokens that it can read."""
+        return self.shape.vocabulary
 
     def forward(self, ids: Tensor, select: Tensor) -> Tensor:
         """Logits [N, vocabulary] at the flat positions `select` [N] of the right-padded batch `ids` [B, T]."""
@@ -279,6 +290,12 @@ def rotation_speeds(shape: ModelShape) -> Tensor:
     """Radians per position [head_size / 2] of every rotated pair."""
     even = torch.arange(0, shape.head_size, 2, dtype=torch.float32)
     return 1.0 / shape.rope_theta ** (even / shape.head_size)
+
+
+def cache_dtype(states: Tensor) -> torch.dtype:
+    """The number format that attention reads keys and values in: autocast's where it is on, else their own."""
+    kind = states.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else states.dtype
 
 
 def pad_right(texts: Sequence[Sequence[int]], device: torch.device | str) -> tuple[Tensor, Tensor]:
