@@ -22,6 +22,7 @@ from siri.engines.local.forward import score
 from siri.engines.local.network import PretrainedModel
 from siri.engines.local.pretrained import LoadedModel, load_pretrained
 from siri.engines.local.sampler import Sampled, sample
+from siri.engines.local.uniforms import Stream
 from siri.errors import InputError
 from siri.problems import load_splits
 from tests.engines.test_local_model import texts
@@ -151,8 +152,8 @@ class Drawn:
 def draw(loaded: LoadedModel, temperature: float) -> Drawn:
     prompts = texts(VOCABULARY, LENGTHS)
     settings: dict[str, Any] = {"temperature": temperature, "eos_ids": loaded.eos_ids, "pad_id": loaded.pad_id}
-    generator = torch.Generator().manual_seed(0)
-    sampled = sample(loaded.model, prompts, BUDGETS, group_size=GROUP, generator=generator, rows_at_once=8, **settings)
+    stream = Stream(0, range(len(prompts)))
+    sampled = sample(loaded.model, prompts, BUDGETS, group_size=GROUP, stream=stream, rows_at_once=8, **settings)
     return Drawn(prompts, sampled)
 
 
