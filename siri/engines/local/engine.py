@@ -57,7 +57,7 @@ class LocalEngine:
     def sample(self, model: Path, request: SampleRequest) -> Iterator[RolloutBatch]:
         """Answer in batches of some `engine.sample_rows` responses; a problem's random numbers are its own."""
         stepper = LocalStepper(self.config)
-        stepper.load(model)
+        stepper.load_model(model)
         seed = seed_for(request.seed, "evaluate")
         count = max(1, REFILLS[self.config.engine.kernels] * self.config.engine.sample_rows // request.samples)
         for first in range(0, len(request.problems), count):

@@ -49,6 +49,14 @@ class LoadedModel:
     eos_ids: tuple[int, ...]
     pad_id: int
 
+    def require_readable(self, prompt: Sequence[int], problem: str) -> None:
+        """Raise InputError for a prompt with a token that the model does not have, though its tokenizer does."""
+        if prompt and max(prompt) >= self.model.vocabulary:
+            raise InputError(
+                f"model.base={self.folder}: the prompt of problem {problem} has token {max(prompt)} of its tokenizer, "
+                f"which is none of the model's {self.model.vocabulary}"
+            )
+
 
 def load_pretrained(folder: Path, device: torch.device | str, dtype: torch.dtype) -> LoadedModel:
     """Read a folder with a Hugging Face causal LM (config.json, weights, tokenizer).
