@@ -1,5 +1,6 @@
 """The local engine: an Engine over the torch stepper."""
 
+import os
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +17,7 @@ from siri.engines.local.stepper import LocalStepper
 from siri.engines.local.uniforms import Stream
 from siri.errors import InputError
 from siri.problems import ProblemSet, laptop
+from siri.processes.devices import WITHOUT_CUDA
 from siri.rollouts import RolloutBatch
 from siri.seeding import seed_for
 from siri.train import train
@@ -32,6 +34,7 @@ class LocalEngine:
     """Trains and samples with torch in this process. Raises InputError for a device that is not there."""
 
     def __init__(self, config: RunConfig, problems: ProblemSet) -> None:
+        os.environ.setdefault(WITHOUT_CUDA, "1")  # a GPU may be leased to this process later
         if config.engine.device == "cuda" and not torch.cuda.is_available():
             raise InputError("engine.device=cuda: torch sees no GPU here; use engine.device=cpu")
         if config.engine.kernels == "compiled":
