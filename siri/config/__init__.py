@@ -21,6 +21,7 @@ from siri.config.settings import (
     GuardSettings,
     MethodSettings,
     ModelSettings,
+    RolloutSettings,
     RunConfig,
     ShapeSettings,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "GuardSettings",
     "MethodSettings",
     "ModelSettings",
+    "RolloutSettings",
     "RunConfig",
     "ShapeSettings",
     "absolute_benchmark",

@@ -138,6 +138,21 @@ def require_sampler(config: RunConfig) -> None:
         )
 
 
+def needs_gpu(config: RunConfig) -> bool:
+    """Whether a run trains on a GPU."""
+    return config.engine.device == "cuda" or kind_of(config).always_on_gpus
+
+
+def needs_gpu_to_measure(config: RunConfig) -> bool:
+    """Whether its evaluations compute on one."""
+    return needs_gpu(config) or config.evaluation.sampler == "vllm"
+
+
+def computes_here(config: RunConfig) -> bool:
+    """Whether a run and its evaluations compute on one GPU of this process, not on those that a cluster shares out."""
+    return needs_gpu_to_measure(config) and not kind_of(config).always_on_gpus
+
+
 def is_installed(config: RunConfig) -> bool:
     """Whether this installation has the config's engine."""
     library = kind_of(config).library

@@ -15,6 +15,7 @@ from siri.engines import untrained
 from siri.evaluation.evaluation import REPORT, Evaluation, read_report
 from siri.evaluation.report import EvalReport
 from siri.monitoring.monitors import Alarm
+from siri.processes.devices import gpu_names
 from siri.runs import step_log
 from siri.runs.run import Run
 from siri.store.entries import Entry
@@ -134,7 +135,9 @@ def _gpu_name(run: Run) -> str:
         return "none"
     import torch
 
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return torch.cuda.get_device_name()
+    return next(iter(gpu_names()), "none")  # without starting CUDA, which a GPU may still be leased to
 
 
 def step_points(line: dict[str, Any]) -> list[Point]:

@@ -1,5 +1,6 @@
 """Workers: shared trunks, kills at any moment, Ctrl-C, several at once; on the scripted engine, without Prefect."""
 
+import itertools
 import json
 import os
 import signal
@@ -344,3 +345,38 @@ def test_a_search_stops_suggestions_and_reruns_its_front_on_new_seeds(tmp_path: 
     assert seeds == {1, 2, 3, 4, 5}
     assert {row.attributes["arm"] for row in rows(final)} == {"constant", *(row.attributes["arm"] for row in front)}
     assert all("look.test.000024" in row.attributes for row in rows(final))
+
+
+ON_TWO_GPUS = """
+import json, os, sys, time
+from pathlib import Path
+from siri.processes.stopping import STOP
+from sweeps import studies
+from sweeps.worker import perform, read_job, work
+
+def perform_seen(job, study, claim, run, stop):
+    seen = {"pid": os.getpid(), "visible": os.environ["CUDA_VISIBLE_DEVICES"], "began": time.time()}
+    perform(job, study, claim, run, stop, {})
+    with (job.home.root.parent / "seen.jsonl").open("a") as file:
+        file.write(json.dumps(seen | {"ended": time.time()}) + "\\n")
+
+work(read_job(sys.argv[1]), perform_seen)
+"""
+
+
+def test_trials_of_several_workers_each_see_a_gpu_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")  # the scripted engine only says that it is on one
+    sizes = {"laptop": {"recipe": "laptop", "overrides": [*TINY, "engine.device=cuda"]}}
+    job = make_job(tmp_path, sizes=sizes, seeds=[0, 1, 2])
+    command = ("-c", ON_TWO_GPUS)
+    with worker(job, *command) as one, worker(job, *command) as two, worker(job, *command) as three:
+        assert [child.wait(timeout=280) for child in (one, two, three)] == [0, 0, 0]
+    assert {row.state for row in rows(job)} == {"done"}
+    seen = [json.loads(line) for line in (tmp_path / "seen.jsonl").read_text().splitlines()]
+    assert len(seen) == 12
+    assert {row.attributes["gpu"] for row in rows(job)} == {one["visible"] for one in seen} <= {"3", "5"}
+    pairs = {(one["pid"], one["visible"]) for one in seen}
+    assert len(pairs) == len({pid for pid, _ in pairs}) == len({gpu for _, gpu in pairs}), "a worker keeps its GPU"
+    for gpu in ("3", "5"):
+        spans = sorted((one["began"], one["ended"]) for one in seen if one["visible"] == gpu)
+        assert all(ended <= began for (_, ended), (began, _) in itertools.pairwise(spans))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,11 +65,26 @@ def sample(
     forced, forced_lengths = prefix_table(prefixes, len(rows))
     forced[np.arange(forced.shape[1]) >= forced_lengths[:, None]] = FREE
     with torch.inference_mode():
-        for first in range(0, len(rows), rows_at_once):
-            batch = rows[first : first + rows_at_once]
+        for batch in batches(rows, [len(prompts[row // group_size]) for row in rows], rows_at_once, model):
             running = start(model, batch, prompts, budgets, group_size)
             run(running, sampled, temperature, stream.rows(group_size), ends, torch.from_numpy(forced).to(ends.device))
     return trimmed(sampled, ends, pad_id)
+
+
+def batches(
+    rows: Sequence[int], lengths: Sequence[int], rows_at_once: int, model: LanguageModel
+) -> Iterator[Sequence[int]]:
+    """Rows in batches of at most `rows_at_once`, of prompts of one length where the model cannot pad them.
+
+    `lengths`: of each row's prompt; rows come in the order of their prompts' lengths.
+    """
+    first = 0
+    while first < len(rows):
+        last = min(first + rows_at_once, len(rows))
+        if not model.pads:
+            last = first + lengths[first:last].count(lengths[first])
+        yield rows[first:last]
+        first = last
 
 
 def check_request(

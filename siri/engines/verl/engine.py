@@ -22,7 +22,7 @@ from siri.errors import LostEngineError
 from siri.problems import ProblemSet
 from siri.rollouts import RolloutBatch
 
-NUMERICS = 2
+NUMERICS = 3
 """Raised by hand when the plug-in makes other steps of equal settings."""
 LIBRARIES = ("verl", "torch", "vllm", "transformers")
 """What samples, trains and makes prompts."""
