@@ -206,6 +206,7 @@ class CachedRows:
         self.layers = decoder.layers()
         self.positions = lengths[row_of]
         self.written = longest
+        self.slot = torch.full_like(lengths[:1], longest)
         self.keys = [reserve(keys[row_of], new) for keys, _ in remembered]
         self.values = [reserve(values[row_of], new) for _, values in remembered]
         gap = torch.arange(longest + new, device=lengths.device) >= self.positions[:, None]
@@ -213,18 +214,22 @@ class CachedRows:
         self.bias = decoder.embedding.new_zeros(gap.shape).masked_fill_(gap, -math.inf)[:, None, None]
 
     def decode(self, tokens: Tensor) -> Tensor:
-        """Append one token [B] to every row; the logits [B, vocabulary] of the token after it."""
-        decoder, slot = self.decoder, self.written
+        """Append one token [B] to every row; the logits [B, vocabulary] of the token after it.
+
+        Nothing here waits for a device: slots and positions are tensors, and the host only counts how many there are.
+        """
+        decoder = self.decoder
         self.written += 1
         rotation = (decoder.cosines[self.positions][:, None, None], decoder.sines[self.positions][:, None, None])
         x = F.embedding(tokens[:, None], decoder.embedding)
         for layer, block in enumerate(self.layers):
             queries, keys, values = block.project(x, rotation)
-            self.keys[layer][slot] = keys[:, 0]
-            self.values[layer][slot] = values[:, 0]
+            for memory, new in ((self.keys[layer], keys), (self.values[layer], values)):
+                memory.index_copy_(0, self.slot, new.transpose(0, 1).to(memory.dtype))
             x = block.finish(x, self.gather(layer, queries))
         # A row that ended early may be decoded on, beyond the context; one still written never needs the last position.
-        self.positions = (self.positions + 1).clamp_(max=decoder.shape.context - 1)
+        self.positions.add_(1).clamp_(max=decoder.shape.context - 1)
+        self.slot += 1
         return decoder.logits(x[:, 0])
 
     def gather(self, layer: int, queries: Tensor) -> Tensor:
