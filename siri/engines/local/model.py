@@ -222,6 +222,7 @@ class CachedRows:
         self.positions = lengths[row_of]
         self.written = longest
         self.most = longest + new
+        self.slot = torch.full_like(lengths[:1], longest)
         slots = self.slots()
         self.keys = [reserve(keys[row_of].transpose(0, 1), slots) for keys, _ in remembered]
         self.values = [reserve(values[row_of].transpose(0, 1), slots) for _, values in remembered]
@@ -234,9 +235,12 @@ class CachedRows:
         return min(self.most, max(self.written + FEWEST, int(GROWTH * self.written)))
 
     def decode(self, tokens: Tensor) -> Tensor:
-        """Append one token [B] to every row; the logits [B, vocabulary] of the token after it."""
-        decoder, slot = self.decoder, self.written
-        if slot == len(self.keys[0]):
+        """Append one token [B] to every row; the logits [B, vocabulary] of the token after it.
+
+        Nothing here waits for a device: slots and positions are tensors, and the host only counts how many there are.
+        """
+        decoder = self.decoder
+        if self.written == len(self.keys[0]):
             self.keys = [reserve(keys, self.slots()) for keys in self.keys]
             self.values = [reserve(values, self.slots()) for values in self.values]
         self.written += 1
@@ -244,11 +248,12 @@ class CachedRows:
         x = F.embedding(tokens[:, None], decoder.embedding)
         for layer, block in enumerate(self.layers):
             queries, keys, values = block.project(x, rotation)
-            self.keys[layer][slot] = keys[:, 0]
-            self.values[layer][slot] = values[:, 0]
+            for memory, new in ((self.keys[layer], keys), (self.values[layer], values)):
+                memory.index_copy_(0, self.slot, new.transpose(0, 1).to(memory.dtype))
             x = block.finish(x, self.gather(layer, queries))
         # A row that ended early may be decoded on, beyond the context; one still written never needs the last position.
-        self.positions = (self.positions + 1).clamp_(max=decoder.shape.context - 1)
+        self.positions.add_(1).clamp_(max=decoder.shape.context - 1)
+        self.slot += 1
         return decoder.logits(x[:, 0])
 
     def gather(self, layer: int, queries: Tensor) -> Tensor:
