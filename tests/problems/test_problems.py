@@ -21,8 +21,8 @@ from siri.problems import (
     problems_of_step,
     split_of,
 )
-from siri.problems.files import normalize_answer
 from siri.problems.grading import read_number
+from siri.problems.rows import normalize_answer
 
 
 def write_json(path: Path, rows: object) -> str:

@@ -15,8 +15,8 @@ from verl.workers.rollout.replica import RolloutReplica, TokenOutput
 
 from siri.engines.local.pretrained import load_pretrained, load_tensors
 from siri.engines.local.sampler import sample
-from siri.engines.verl.order import current_order
-from siri.problems import encode_prompt, load_splits, problems_of_step
+from siri.engines.verl.order import current_order, read_problems
+from siri.problems import encode_prompt, problems_of_step
 from siri.seeding import seed_for
 
 BUDGETS = "SIRI_TEST_BUDGETS"
@@ -33,7 +33,7 @@ class TorchServer:
         torch.set_num_threads(1)
         self.loaded = load_pretrained(Path(folder), "cpu", torch.float32)
         self.config = current_order().config
-        self.problems = load_splits(self.config.problems).train
+        self.problems = read_problems(current_order())
         self.step = 0
         self.waiting: list[Request] = []
 
@@ -58,7 +58,7 @@ class TorchServer:
             group_size=1,
             temperature=asked[0][1]["temperature"],
             generator=torch.Generator().manual_seed(seed_for(self.config.seed, "sample", self.step + 1)),
-            eos_ids=self.loaded.eos_ids,
+            eos_ids=asked[0][1]["stop_token_ids"],
             pad_id=self.loaded.pad_id,
             rows_at_once=len(asked),
         )
