@@ -14,6 +14,7 @@ from flows.tasks import evaluate_all, make_base, train_stage
 from siri import tracking
 from siri.config import RunConfig, load, recipe_names
 from siri.evaluation.evaluation import Evaluation
+from siri.evaluation.naming import benchmark_name
 from siri.home import find_home
 from siri.runs.retention import is_passed
 from siri.runs.run import Run, create_run
@@ -92,7 +93,7 @@ def snapshot_rows(run: Run) -> list[dict[str, str | int | float]]:
                 {
                     "snapshot": name,
                     "step": step,
-                    "benchmark": benchmark,
+                    "benchmark": benchmark_name(run, benchmark),
                     "accuracy": round(report.accuracy.mean, 4),
                     "tokens": round(report.length.mean, 1),
                     "key": run.keys[step][:12],

@@ -99,6 +99,7 @@ def show(
     from siri.cli.results import measured_as
     from siri.evaluation.evaluation import Evaluation
     from siri.runs import step_log
+    from siri.runs.problem_sets import describe_left_out
     from siri.runs.run import find_snapshot
 
     found, name = find_snapshot(open_home(home), snapshot)
@@ -112,12 +113,22 @@ def show(
     answers = rows[rows["problem"] == asked.id][shown]
     unrepeatable = step_log.unrepeatable_steps(run.folder, run.step_of(name))
     if as_json:
-        described = {"question": asked.question, "answer": asked.answer, "unrepeatable_steps": unrepeatable}
+        described = {
+            "question": asked.question,
+            "before": asked.before,
+            "answer": asked.answer,
+            "left_out": evaluation.left_out,
+            "unrepeatable_steps": unrepeatable,
+        }
         print(json.dumps(described | {"samples": answers.to_dict(orient="records")}, indent=1, default=str))
         return
     if unrepeatable:
         steps = ", ".join(map(str, unrepeatable))
         print(f"not repeatable to the bit: at steps {steps} the grading of a response ran out of time\n")
+    if left_out := describe_left_out(evaluation.left_out):
+        print(f"{evaluation.report().benchmark}: {left_out}\n")
+    for role, content in asked.before:
+        print(printable(f"{role}: {content}"))
     print(printable(f"problem {problem} of {evaluation.problems.name}: {asked.question}\nanswer: {asked.answer}"))
     for row in answers.itertuples():
         cut = "" if row.finished else ", cut by the budget"

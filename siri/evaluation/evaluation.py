@@ -2,9 +2,9 @@
 
 import json
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from siri.config import absolute_benchmark
 from siri.engine import SampleRequest
 from siri.engines import open_engine, open_sampler, sampler_settings
 from siri.errors import InputError
+from siri.evaluation.naming import benchmark_name
 from siri.evaluation.report import EvalReport, report_from_json, summarise, tabulate
 from siri.problems import BENCHMARKS, Problem, ProblemSet
 from siri.problems.grading import grader_version
@@ -44,6 +45,19 @@ class Evaluation:
     """Name of the snapshot."""
     benchmark: str
     """`dev`, `test` or the path of a problem file; `dev@DIGEST` for problems that have changed since."""
+
+    @property
+    def bare(self) -> str:
+        """The benchmark without a digest."""
+        found = OF_DIGEST.fullmatch(self.benchmark)
+        return found[1] if found else self.benchmark
+
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        """How many problems its source holds that were not asked, by reason (see `siri.problems.LeftOut`)."""
+        recorded = self.run.sets.get(absolute_benchmark(self.bare), {})
+        counts: Mapping[str, int] = recorded.get("left_out", {})
+        return counts
 
     @cached_property
     def asked(self) -> ProblemSet:
@@ -120,8 +134,9 @@ class Evaluation:
         return entry
 
     def report(self) -> EvalReport:
-        """What was found. Raises InputError when the evaluation has not been made."""
-        return read_report(self._found().folder)
+        """What was found, by the name that the run calls the benchmark. Raises InputError unless it has been made."""
+        found = read_report(self._found().folder)
+        return found if self.bare in BENCHMARKS else replace(found, benchmark=benchmark_name(self.run, self.bare))
 
     def samples(self) -> pd.DataFrame:
         """A row per sample. Raises InputError when the evaluation has not been made."""
@@ -207,7 +222,7 @@ def _note_file(evaluation: Evaluation) -> None:
     """A problem file is read again under its name when tables are made: as it was, whatever it holds by then."""
     name = absolute_benchmark(evaluation.benchmark)
     if name not in BENCHMARKS and not OF_DIGEST.fullmatch(name):
-        facts = describe_set(evaluation.problems)
+        facts = evaluation.run.sets.get(name) or describe_set(evaluation.asked)
         note_measured(evaluation.run.home, evaluation.run.folder, name, facts)
 
 

@@ -9,6 +9,7 @@ from siri.config import RunConfig
 from siri.engines.prompt_lengths import LongPrompts, find_long_evaluation, find_long_training, require_launch
 from siri.errors import InputError
 from siri.problems import BENCHMARKS, ProblemSet, Splits, load_benchmark, load_splits
+from siri.problems.names import short_names
 from siri.problems.overlap import Overlap, find_overlaps
 
 Search = Callable[[RunConfig, ProblemSet], LongPrompts | None]
@@ -52,7 +53,7 @@ def load_asked(config: RunConfig, name: str, setting: str) -> ProblemSet:
 
 def require_room(config: RunConfig, problems: ProblemSet) -> None:
     """Raise InputError, which names some by id, for problems too long for the evaluations of a run."""
-    _require_room(config, problems, find_long_evaluation)
+    _require_room(config, problems, find_long_evaluation, problems.name)
 
 
 def check_sets(config: RunConfig) -> list[str]:
@@ -62,36 +63,39 @@ def check_sets(config: RunConfig) -> list[str]:
     InputError for prompts that are too long and for what train must not share.
     """
     require_launch(config)
+    sets = named_sets(config)
+    for name, problems in sets.items():
+        _require_room(config, problems, find_long_training if name == "train" else find_long_evaluation, name)
+    left_out = {name: describe_left_out(problems.left_out.counts()) for name, problems in sets.items()}
+    lines = [f"{name}: {words}" for name, words in left_out.items() if words]
+    found = find_overlaps_with(config, load_sets(config))
+    if not found:
+        return lines
+    shared = f"train holds questions that are evaluated: {'; '.join(map(str, found))}"
+    if config.problems.overlap == "refuse":
+        raise InputError(f"problems.overlap=refuse: {shared}; problems.overlap=drop leaves them out of train")
+    return [*lines, f"{shared}; problems.overlap=drop leaves them out of train"]
+
+
+def named_sets(config: RunConfig) -> dict[str, ProblemSet]:
+    """All problem sets of a config: its splits, and the benchmarks of its evaluations by short names."""
     splits = load_sets(config)
-    _require_room(config, splits.train, find_long_training)
-    asked = [splits.dev, splits.test, *(load_asked(config, name, "evaluation") for name in benchmarks_of(config))]
-    for problems in asked:
-        require_room(config, problems)
-    found = find_shared(config, splits)
-    if found and config.problems.overlap == "refuse":
-        raise InputError(f"problems.overlap=refuse: {_shared(found)}; problems.overlap=drop leaves them out of train")
-    told = [f"{problems.name}: {describe_left_out(problems.left_out.counts())}" for problems in [splits.train, *asked]]
-    lines = [line for line, problems in zip(told, [splits.train, *asked], strict=True) if problems.left_out.counts()]
-    if found:
-        lines.append(f"problems.overlap: {_shared(found)}; problems.overlap=drop leaves them out of train")
-    return lines
+    own = {"train": splits.train, "dev": splits.dev, "test": splits.test}
+    names = short_names(benchmarks_of(config), (splits.dev.name, splits.test.name))
+    return own | {names[name]: load_asked(config, name, "evaluation") for name in names}
 
 
-def find_shared(config: RunConfig, splits: Splits, kept_from: Sequence[str] | None = None) -> list[Overlap]:
+def find_overlaps_with(config: RunConfig, splits: Splits, kept_from: Sequence[str] | None = None) -> list[Overlap]:
     """What train shares with dev, test and the benchmarks of a config's evaluations, or those of `kept_from`."""
-    names = benchmarks_of(config) if kept_from is None else kept_from
+    names = short_names(benchmarks_of(config) if kept_from is None else kept_from, (splits.dev.name, splits.test.name))
     others = {"dev": splits.dev, "test": splits.test}
-    others |= {name: load_benchmark(name, "evaluation", config.problems.reading) for name in names}
+    others |= {short: load_benchmark(name, "evaluation", config.problems.reading) for name, short in names.items()}
     return _overlaps(splits.train, tuple(others.items()))
 
 
 @lru_cache(maxsize=8)
 def _overlaps(train: ProblemSet, others: tuple[tuple[str, ProblemSet], ...]) -> list[Overlap]:
     return find_overlaps(train, dict(others))
-
-
-def _shared(found: Iterable[Overlap]) -> str:
-    return f"train holds questions that are evaluated: {'; '.join(map(str, found))}"
 
 
 LEFT_OUT = {
@@ -108,6 +112,18 @@ def describe_left_out(counts: Mapping[str, int]) -> str:
     return f"left out: {', '.join(parts)}" if parts else ""
 
 
+def describe_overlap(counts: Mapping[str, Sequence[int]]) -> str:
+    """How many questions of train are evaluated too, by the other set's name; empty for none."""
+    parts = [f"{loose} also in {name} ({exact} word for word)" for name, (exact, loose) in counts.items()]
+    return ", ".join(parts)
+
+
+def describe_origins(config: RunConfig) -> list[str]:
+    """A line for each set of problems that was read: how many, of which file and split."""
+    sets = named_sets(config).items()
+    return [f"{name}: {len(problems):,} problems of {problems.origin}" for name, problems in sets if problems.origin]
+
+
 def describe_set(problems: ProblemSet) -> dict[str, Any]:
     """What is recorded of a problem set: its name, its rows, what was left out, and from where it was read."""
     facts: dict[str, Any] = {"name": problems.name, "rows": len(problems), "digest": problems.digest}
@@ -120,7 +136,7 @@ def describe_set(problems: ProblemSet) -> dict[str, Any]:
 
 def _without_overlap(config: RunConfig, splits: Splits, kept_from: Sequence[str] | None) -> ProblemSet:
     train = splits.train
-    shared = {id_ for found in find_shared(config, splits, kept_from) for id_ in found.normalised}
+    shared = {id_ for found in find_overlaps_with(config, splits, kept_from) for id_ in found.normalised}
     return _less(train, shared, "in_benchmarks") if shared else train
 
 
@@ -138,7 +154,7 @@ def _less(problems: ProblemSet, ids: Iterable[str], reason: str) -> ProblemSet:
     return replace(problems, problems=kept, left_out=left_out)
 
 
-def _require_room(config: RunConfig, problems: ProblemSet, search: Search) -> None:
+def _require_room(config: RunConfig, problems: ProblemSet, search: Search, name: str) -> None:
     found = search(config, problems)
     if found is not None:
-        raise InputError(f"problems.long_prompts=refuse: {found.describe(problems)}, {DROP}")
+        raise InputError(f"problems.long_prompts=refuse: {found.describe(replace(problems, name=name))}, {DROP}")

@@ -19,7 +19,7 @@ from siri.problems.rows import Reading
 from siri.runs import catalog, keys
 from siri.runs.base_model import base_name, find_base, make_fork
 from siri.runs.catalog import Description, SetFacts, kept_names
-from siri.runs.problem_sets import benchmarks_of, check_sets, describe_set, find_shared, load_asked, load_sets
+from siri.runs.problem_sets import benchmarks_of, check_sets, describe_set, find_overlaps_with, load_asked, load_sets
 from siri.store.entries import Entry, Store
 from siri.store.replicated import open_store
 
@@ -236,7 +236,7 @@ def _describe(run: Run, created: int) -> Description:
 
 def _describe_overlap(run: Run) -> dict[str, Any]:
     """How many questions of train are evaluated too: by the other set's name, word for word and normalised."""
-    shared = find_shared(run.config, load_sets(run.config))
+    shared = find_overlaps_with(run.config, load_sets(run.config))
     return {"overlap": {found.name: [len(found.exact), len(found.normalised)] for found in shared}} if shared else {}
 
 

@@ -2,7 +2,6 @@
 
 import json
 import platform
-import re
 import subprocess
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 import psutil
 
 from siri.evaluation.evaluation import REPORT, Evaluation, read_report
+from siri.evaluation.naming import benchmark_name
 from siri.evaluation.report import EvalReport
 from siri.monitoring.monitors import Alarm
 from siri.runs import step_log
@@ -77,6 +77,7 @@ def identity(run: Run) -> dict[str, str]:
         "problems.name": train["name"],
         "problems.rows": str(train["rows"]),
         "problems.digest": train["digest"],
+        **{f"problems.{name}": json.dumps(train[name]) for name in ("left_out", "overlap") if name in train},
         "grader": " ".join(run.grader),
     } | read_tags(run)
 
@@ -166,7 +167,7 @@ def evaluation_prefixes(evaluation: Evaluation) -> list[str]:
 
     MLflow's tables show a metric's value at its last step, so `low/accuracy` is the last cycle's there.
     """
-    names = [re.sub(r"[^\w.-]", "-", Path(evaluation.benchmark).stem)]
+    names = [benchmark_name(evaluation.run, evaluation.benchmark)]
     settings = evaluation.run.config.evaluation
     extremum = extremum_of(evaluation.run, evaluation.snapshot)
     if extremum is not None and evaluation.benchmark == (*settings.final, *settings.benchmarks)[0]:
