@@ -78,13 +78,24 @@ def find_long_training(config: RunConfig, problems: ProblemSet) -> LongPrompts |
     return _find_long(config, problems, asked)
 
 
-def require_launch(config: RunConfig) -> None:
-    """Raise InputError where the longest prompt that the engine is set up for leaves no room for the largest budget."""
-    setting, context = kind_of(config).prompt_tokens, context_of(config) if kind_of(config).prompt_tokens else None
-    if context is not None and attrgetter(setting)(config) + config.schedule.highest > context:
+def require_context(config: RunConfig) -> None:
+    """Raise InputError where the policy's context is too short for the longest text that it may be given.
+
+    That is, for the longest prompt that an engine is set up for with the largest budget, and for the laptop base's
+    warm-up.
+    """
+    kind = kind_of(config)
+    if not kind.has_model:
+        return
+    context = context_of(config)
+    needed = laptop.LONGEST_PROMPT + laptop.TRACE_LIMIT
+    if config.model.base == "laptop" and context is not None and context < needed:
+        raise InputError(f"model.shape.context={context}: the base's warm-up has texts of {needed} tokens")
+    prompt = attrgetter(kind.prompt_tokens)(config) if kind.prompt_tokens else 0
+    if context is not None and prompt + config.schedule.highest > context and prompt:
         raise InputError(
-            f"{setting}={attrgetter(setting)(config)}: with a budget of {config.schedule.highest} more than the "
-            f"{context} tokens that the model reads"
+            f"{kind.prompt_tokens}={prompt}: with a budget of {config.schedule.highest} more than the {context} tokens "
+            "that the model reads"
         )
 
 

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 from siri.config import RunConfig
-from siri.engines.prompt_lengths import LongPrompts, find_long_evaluation, find_long_training, require_launch
+from siri.engines.prompt_lengths import LongPrompts, find_long_evaluation, find_long_training, require_context
 from siri.errors import InputError
 from siri.problems import BENCHMARKS, ProblemSet, Splits, load_benchmark, load_splits
 from siri.problems.names import short_names
@@ -62,7 +62,7 @@ def check_sets(config: RunConfig) -> list[str]:
     Those that were left out, and, where `problems.overlap` is to warn, what train shares with an evaluation. Raises
     InputError for prompts that are too long and for what train must not share.
     """
-    require_launch(config)
+    require_context(config)
     sets = named_sets(config)
     for name, problems in sets.items():
         _require_room(config, problems, find_long_training if name == "train" else find_long_evaluation, name)
