@@ -55,7 +55,7 @@ class Evaluation:
     @property
     def left_out(self) -> Mapping[str, int]:
         """How many problems its source holds that were not asked, by reason (see `siri.problems.LeftOut`)."""
-        recorded = self.run.sets.get(absolute_benchmark(self.bare), {})
+        recorded = self.run.known_sets.get(absolute_benchmark(self.bare), {})
         counts: Mapping[str, int] = recorded.get("left_out", {})
         return counts
 

@@ -12,6 +12,6 @@ def benchmark_name(run: Run, benchmark: str) -> str:
     if benchmark in BENCHMARKS:
         return benchmark
     settings, asked = run.config.evaluation, absolute_benchmark(benchmark)
-    known = dict.fromkeys(map(absolute_benchmark, (*settings.benchmarks, *settings.final, *run.sets, benchmark)))
+    known = dict.fromkeys(map(absolute_benchmark, (*settings.benchmarks, *settings.final, *run.known_sets, benchmark)))
     own = (str(run.sets[split]["name"]) for split in BENCHMARKS)
     return short_names([name for name in known if name not in SPLITS], own)[asked]

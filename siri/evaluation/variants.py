@@ -79,7 +79,7 @@ def _measured(run: Run, benchmark: str) -> list[Mapping[str, Any]]:
 def _of_others(run: Run, benchmark: str) -> set[str]:
     """Digests of the run's other benchmarks: a file in another folder may be called the same."""
     own = absolute_benchmark(Evaluation(run, "base", benchmark).bare)
-    digests = {name: str(facts["digest"]) for name, facts in run.sets.items()}
+    digests = {name: str(facts["digest"]) for name, facts in run.known_sets.items()}
     return {digest for name, digest in digests.items() if name != own and digest != digests.get(own)}
 
 

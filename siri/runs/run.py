@@ -60,6 +60,11 @@ class Run:
         """Where its config, metrics and list of snapshots lie."""
         return self.home.runs / self.id
 
+    @property
+    def known_sets(self) -> Mapping[str, SetFacts]:
+        """As `sets`, with the files that it has been measured on since this was read."""
+        return {**catalog.measured_files(self.folder), **self.sets}
+
     @cached_property
     def store(self) -> Store:
         """The store of the run's home."""
