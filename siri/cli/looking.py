@@ -111,13 +111,15 @@ def show(
     asked = evaluation.problems.problems[problem - 1]
     shown = ["sample", "verdict", "found", "length", "finished", "text", "grader"]
     answers = rows[rows["problem"] == asked.id][shown]
+    counted = {"train": run.sets["train"].get("left_out"), evaluation.report().benchmark: evaluation.left_out}
+    left_out = {set_name: counts for set_name, counts in counted.items() if counts}
     unrepeatable = step_log.unrepeatable_steps(run.folder, run.step_of(name))
     if as_json:
         described = {
             "question": asked.question,
             "before": asked.before,
             "answer": asked.answer,
-            "left_out": evaluation.left_out,
+            "left_out": left_out,
             "unrepeatable_steps": unrepeatable,
         }
         print(json.dumps(described | {"samples": answers.to_dict(orient="records")}, indent=1, default=str))
@@ -125,8 +127,8 @@ def show(
     if unrepeatable:
         steps = ", ".join(map(str, unrepeatable))
         print(f"not repeatable to the bit: at steps {steps} the grading of a response ran out of time\n")
-    if left_out := describe_left_out(evaluation.left_out):
-        print(f"{evaluation.report().benchmark}: {left_out}\n")
+    for set_name, counts in left_out.items():
+        print(f"{set_name}: {describe_left_out(counts)}\n")
     for role, content in asked.before:
         print(printable(f"{role}: {content}"))
     print(printable(f"problem {problem} of {evaluation.problems.name}: {asked.question}\nanswer: {asked.answer}"))

@@ -252,7 +252,8 @@ def _snapshots(run: Run) -> dict[str, str]:
 def _go_on(before: Description, run: Run) -> Description:
     config = before["config"]
     same = [split for split in SPLITS if before["problems"][split]["digest"] == run.sets[split]["digest"]]
-    moved = {"source" if split == "train" else split for split in same}
+    read_by = {"source", "fields", "missing_answers", "long_prompts", "overlap"}  # another file, read in another way
+    moved = {split for split in same if split != "train"} | (read_by if "train" in same else set())
     problems = config["problems"] | run.config.problems.model_dump(mode="json", include=moved)
     model = config["model"] | {"base": run.config.model.base}
     labels = [*dict.fromkeys([*before["labels"], run.config.recipe])]

@@ -259,6 +259,17 @@ def test_skipped_rows_are_counted_in_record_and_words(home: Home, tmp_path: Path
     assert describe_left_out(run.sets["train"]["left_out"]) == "left out: 2 without an answer"
 
 
+def test_a_run_goes_on_with_the_same_problems_in_another_file_under_other_fields(home: Home, tmp_path: Path) -> None:
+    texts = [f"A *1 +{n % 10} ; {n}" for n in range(60)]
+    first = prepare(tiny(f"problems.source={write(tmp_path / 'a.jsonl', texts)}"), home)
+    (tmp_path / "a.jsonl").unlink()
+    other = tmp_path / "b.jsonl"
+    other.write_text("".join(json.dumps({"frage": text, "zahl": "1 1"}) + "\n" for text in texts))
+    fields = ("problems.fields.question=frage", "problems.fields.answer=zahl")
+    assert prepare(tiny(f"problems.source={other}", *fields), home).id == first.id
+    list(advance(load_run(home, first.id), TOTAL))
+
+
 def test_a_child_trains_on_the_problems_of_its_parent_whatever_the_files_hold_by_then(
     home: Home, shared: list[str], tmp_path: Path
 ) -> None:

@@ -1,6 +1,7 @@
 """verl's FSDP in two processes over gloo, for real: the steps of one, within rounding. `make nightly` runs it."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,10 +34,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, Run]]:
     """Number of processes -> the run of two steps, trained in a work folder of its own."""
     before, folder, trained = dict(os.environ), tmp_path_factory.mktemp("fsdp"), {}
     os.environ["PYTHONPATH"] = str(ROOT)
+    use_cpu(folder / "budgets.jsonl")
+    prepare(tiny_verl("schedule.cycle_steps=4"), Home(folder / "base"))
     for processes in (1, 2):
-        use_cpu(folder / f"budgets-{processes}.jsonl")
+        home = Path(shutil.copytree(folder / "base", folder / str(processes)))
         config = tiny_verl("schedule.cycle_steps=4", processes=processes)
-        trained[processes] = prepare(config, Home(folder / str(processes)))
+        trained[processes] = prepare(config, Home(home))
         assert [report.step for report in advance(trained[processes], 2)] == [1, 2]
         assert left() == []
     yield trained
