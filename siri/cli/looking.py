@@ -106,12 +106,13 @@ def show(
     run = measured_as(found, overrides or [], benchmark)
     evaluation = Evaluation(run, name, benchmark or run.config.evaluation.final[0])
     rows = evaluation.samples()
+    called = evaluation.report().benchmark
     if problem > len(evaluation.problems):
-        raise InputError(f"problem={problem}: {evaluation.problems.name} has {len(evaluation.problems)} problems")
+        raise InputError(f"problem={problem}: {called} has {len(evaluation.problems)} problems")
     asked = evaluation.problems.problems[problem - 1]
     shown = ["sample", "verdict", "found", "length", "finished", "text", "grader"]
     answers = rows[rows["problem"] == asked.id][shown]
-    counted = {"train": run.sets["train"].get("left_out"), evaluation.report().benchmark: evaluation.left_out}
+    counted = {"train": run.sets["train"].get("left_out"), called: evaluation.left_out}
     left_out = {set_name: counts for set_name, counts in counted.items() if counts}
     unrepeatable = step_log.unrepeatable_steps(run.folder, run.step_of(name))
     if as_json:
@@ -131,7 +132,7 @@ def show(
         print(f"{set_name}: {describe_left_out(counts)}\n")
     for role, content in asked.before:
         print(printable(f"{role}: {content}"))
-    print(printable(f"problem {problem} of {evaluation.problems.name}: {asked.question}\nanswer: {asked.answer}"))
+    print(printable(f"problem {problem} of {called}: {asked.question}\nanswer: {asked.answer}"))
     for row in answers.itertuples():
         cut = "" if row.finished else ", cut by the budget"
         answer = f", found {row.found!r}" if row.found else ""

@@ -1,5 +1,6 @@
 """The train, dev and test problems that a run's settings name, and the benchmarks beside them."""
 
+from dataclasses import replace
 from functools import lru_cache
 
 from siri.errors import InputError
@@ -38,6 +39,8 @@ def _load_splits(settings: ProblemSettings, states: tuple[FileState | None, ...]
     else:
         sets = _divide(load_problems(settings.source, reading=reading), set(own))
     sets |= {split: load_problems(path, f"problems.{split}", (), reading, split) for split, path in own.items()}
+    if sets["dev"].name == sets["test"].name:  # two splits of one data set, two files in different folders
+        sets |= {split: replace(sets[split], name=f"{sets[split].name}-{split}") for split in own}
     return Splits(sets["train"], sets["dev"], sets["test"])
 
 

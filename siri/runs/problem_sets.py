@@ -101,7 +101,7 @@ def _overlaps(train: ProblemSet, others: tuple[tuple[str, ProblemSet], ...]) -> 
 LEFT_OUT = {
     "no_answer": "without an answer",
     "too_long": "too long a prompt",
-    "in_benchmarks": "in train and an evaluation",
+    "in_benchmarks": "evaluated too",
 }
 """In words, what `siri.problems.LeftOut` counts."""
 

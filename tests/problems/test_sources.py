@@ -224,6 +224,7 @@ def test_the_split_that_is_asked_for_is_the_one_that_is_read(split_set: Path) ->
     assert [problem.question.split()[0] for problem in splits.train] == ["Train"] * 3 + ["More"] * 2
     assert [problem.question.split()[0] for problem in splits.dev] == ["Dev"] * 2
     assert [problem.question.split()[0] for problem in splits.test] == ["Test"]
+    assert [splits.train.name, splits.dev.name, splits.test.name] == ["sums-train", "sums-dev", "sums-test"]
     assert load_benchmark(source, "evaluation.final").problems == splits.test.problems
     assert splits.train.origin == "sums, train: data/train-00000-of-00002.jsonl and 1 more"
     assert splits.test.origin == "sums, test: data/test-00000-of-00001.jsonl"
