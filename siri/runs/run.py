@@ -77,7 +77,9 @@ class Run:
         Raises InputError for a file that is gone.
         """
         found = load_sets(self.engine_config, self.sets["train"].get("kept_from"))
-        changed = [split for split in SPLITS if getattr(found, split).digest != self.sets[split]["digest"]]
+        # What an evaluation drops depends on its budget as well.
+        lasting = ("train",) if self.config.problems.long_prompts == "drop" else SPLITS
+        changed = [split for split in lasting if getattr(found, split).digest != self.sets[split]["digest"]]
         if changed:
             log.warning(
                 "run=%s: problems.source=%s: the %s problems have changed since the run was made; what it recorded "
@@ -117,7 +119,9 @@ class Run:
 
     def evaluated_under(self, settings: EvaluationSettings) -> "Run":
         """The same run, measured under other settings."""
-        return replace(self, config=self.config.model_copy(update={"evaluation": settings}))
+        config = self.config.model_copy(update={"evaluation": settings})
+        # Which prompts are too long to be asked depends on the budget of the evaluation.
+        return self.called_with(config) if config.problems.long_prompts == "drop" else replace(self, config=config)
 
     def called_with(self, config: RunConfig) -> "Run":
         """The same run as a call sees it: under the call's settings, its dev and test problems as they are now.

@@ -149,6 +149,19 @@ def test_dropped_problems_are_counted_in_the_record_and_the_run_is_another_one(h
     assert load_sets(wide).train.left_out.counts() == {}
 
 
+def test_another_budget_of_evaluations_drops_other_problems_and_train_stays(
+    home: Home, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = prepare(load("laptop", [*LOCAL, *NARROW, "problems.long_prompts=drop", "problems.dev_size=60"]), home)
+    caplog.clear()
+    wide = run.evaluated_under(run.config.evaluation.model_copy(update={"budget": 132, "samples": 1}))
+    assert run.sets["dev"]["rows"] < wide.sets["dev"]["rows"] == 60
+    assert wide.problems.train.digest == run.sets["train"]["digest"]
+    list(measure(Evaluation(wide, "base", "dev")))
+    assert Evaluation(load_run(home, run.id).evaluated_under(wide.config.evaluation), "base", "dev").find() is not None
+    assert not caplog.records
+
+
 def test_dropping_changes_no_run_that_has_nothing_to_drop() -> None:
     plain, dropping = (load("laptop", [*LOCAL, *more]) for more in ((), ("problems.long_prompts=drop",)))
     assert load_sets(plain).train.digest == load_sets(dropping).train.digest
