@@ -3,7 +3,7 @@
 A policy reads prompt and response together up to its context; an engine may bound the prompt alone as well.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import lru_cache
@@ -66,16 +66,22 @@ def find_long_training(config: RunConfig, problems: ProblemSet) -> LongPrompts |
     """
     if not kind_of(config).has_model:
         return None
-    schedule, prompts = config.schedule, METHODS[config.method.name].prompts
+    schedule = config.schedule
     low, high = min(schedule.budgets), max(schedule.budgets)
     settings = {high: "schedule.max_budget", low: "schedule.min_budget" if low < high else "schedule.max_budget"}
-    questions = [problem.question for problem in problems]
     asked = []
     for budget, setting in settings.items():
         named = f"{'schedule.segments' if schedule.segments else setting}={budget}"
         bound = bound_of(config, budget, named, kind_of(config).prompt_tokens)
-        asked.append((bound, prompts(questions, [budget] * len(questions))))
-    return _find_long(config, problems, asked)
+        asked.append((bound, as_trained(config, problems, budget)))
+    return _find_long(config, asked)
+
+
+def as_trained(config: RunConfig, problems: ProblemSet, budget: int) -> tuple[Problem, ...]:
+    """Problems as the run's method puts them to the policy under a budget."""
+    prompts = METHODS[config.method.name].prompts
+    questions = prompts([problem.question for problem in problems], [budget] * len(problems))
+    return tuple(replace(problem, question=text) for problem, text in zip(problems, questions, strict=True))
 
 
 def require_context(config: RunConfig) -> None:
@@ -106,7 +112,7 @@ def find_long_evaluation(config: RunConfig, problems: ProblemSet) -> LongPrompts
     own = config.evaluation.budget
     budget = config.schedule.highest if own is None else own
     bound = bound_of(config, budget, f"a budget of {budget}" if own is None else f"evaluation.budget={budget}")
-    return _find_long(config, problems, [(bound, [problem.question for problem in problems])])
+    return _find_long(config, [(bound, problems.problems)])
 
 
 def bound_of(config: RunConfig, budget: int, named: str, setting: str = "") -> Bound:
@@ -138,14 +144,11 @@ def context_of(config: RunConfig) -> int | None:
     return context if isinstance(context, int) else None
 
 
-def _find_long(
-    config: RunConfig, problems: ProblemSet, asked: Iterable[tuple[Bound, Sequence[str]]]
-) -> LongPrompts | None:
-    """`asked`: bounds, and the questions of all problems as they are put under each."""
+def _find_long(config: RunConfig, asked: Iterable[tuple[Bound, tuple[Problem, ...]]]) -> LongPrompts | None:
+    """`asked`: bounds, and all problems as they are put under each."""
     beyond: list[tuple[int, int, Bound, str]] = []
-    for bound, questions in asked:
-        put = tuple(replace(problem, question=text) for problem, text in zip(problems, questions, strict=True))
-        for problem, length in zip(put, prompt_lengths(config, put), strict=True):
+    for bound, problems in asked:
+        for problem, length in zip(problems, prompt_lengths(config, problems), strict=True):
             if length > bound.tokens:
                 beyond.append((length - bound.tokens, length, bound, problem.id))
     if not beyond:

@@ -24,6 +24,7 @@ ON_CPU = (
 )
 TORCH = ("actor_rollout_ref.rollout.name=torch",)
 TINY = (
+    "engine.kernels=torch",  # verl's environment has no numba
     "problems.train_size=64",
     "problems.dev_size=16",
     "problems.test_size=16",
@@ -53,7 +54,8 @@ def on_verl(rollout: Sequence[str] = TORCH, processes: int = 1) -> tuple[str, ..
     """
     settings = (*ON_CPU, f"+ray_kwargs.ray_init.num_gpus={processes}", *rollout)
     extra = "engine.verl.extra=[" + ", ".join(f"'{setting}'" for setting in settings) + "]"
-    return "engine.name=verl", f"engine.verl.gpus_per_node={processes}", "engine.verl.prompt_tokens=64", extra
+    verl = ("engine.name=verl", "engine.kernels=torch", f"engine.verl.gpus_per_node={processes}")
+    return *verl, "engine.verl.prompt_tokens=64", extra
 
 
 def tiny_verl(*overrides: str, rollout: Sequence[str] = TORCH, processes: int = 1) -> RunConfig:
