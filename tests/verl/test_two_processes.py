@@ -23,7 +23,7 @@ from tests.upped import ROOT
 from tests.verl.support import left, tiny_verl, use_cpu
 
 pytestmark = [
-    pytest.mark.timeout(1800),
+    pytest.mark.timeout(3600),
     pytest.mark.skipif("SIRI_NIGHTLY" not in os.environ, reason="takes minutes: `make test-fsdp` or `make nightly`"),
 ]
 EXACT = [name for name in METRICS if name.startswith(("rollout/", "reward/"))]
