@@ -9,7 +9,7 @@ VLLM := .venv-vllm
 VLLM_STAMP := $(VLLM)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo test nightly test-verl test-fsdp test-vllm check format sweep-paper bench chaos clean
+.PHONY: help install demo test nightly test-verl test-vllm check format sweep-paper bench chaos clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -32,7 +32,7 @@ test: install  ## All tests: fast ones in parallel, then those that start server
 	$(BIN)/pytest -q -n 2 -m 'not server'
 	$(BIN)/pytest -q -m server
 
-nightly: install chaos test-vllm test-fsdp  ## What takes hours: chaos, every crash point, every damaged file under every command, vLLM, FSDP
+nightly: install chaos test-vllm  ## What takes hours: chaos, every crash point, every damaged file under every command, vLLM
 	$(BIN)/python -m tests.crash_points
 	$(BIN)/python -m tests.damage_matrix
 
@@ -44,9 +44,6 @@ $(VERL_STAMP): constraints-verl.txt
 
 test-verl: $(VERL_STAMP)  ## The verl engine for real, on the CPU, in an environment of its own (2 GB, about ten minutes)
 	PYTHONPATH=. $(VERL)/bin/pytest -q -W default tests/engines/test_verl_launch.py tests/verl
-
-test-fsdp: $(VERL_STAMP)  ## verl's FSDP in two processes over gloo against one, on the CPU
-	SIRI_NIGHTLY=1 PYTHONPATH=. $(VERL)/bin/pytest -q -W default tests/verl/test_two_processes.py
 
 # Without what its packages ask for beyond the list: torchvision, torchaudio and torchcodec need CUDA's torch.
 $(VLLM_STAMP): constraints-vllm.txt
