@@ -15,6 +15,7 @@ from siri import tracking
 from siri.config import RunConfig, load, recipe_names
 from siri.engines import untrained
 from siri.evaluation.evaluation import Evaluation
+from siri.evaluation.naming import benchmark_name
 from siri.home import find_home
 from siri.runs.retention import is_passed
 from siri.runs.run import Run, create_run
@@ -95,7 +96,7 @@ def snapshot_rows(run: Run) -> list[dict[str, str | int | float]]:
                 {
                     "snapshot": name,
                     "step": step,
-                    "benchmark": benchmark,
+                    "benchmark": benchmark_name(run, benchmark),
                     "accuracy": round(report.accuracy.mean, 4),
                     "tokens": round(report.length.mean, 1),
                     "key": run.keys[step][:12],

@@ -201,7 +201,7 @@ def read_looks(rows: Sequence[Row], benchmark: str) -> list[Reading]:
         Reading(row.attributes["arm"], row.attributes["seed"], look["step"], look["accuracy"], look["length"])
         for row in rows
         for name, look in row.attributes.items()
-        if name.startswith(f"{LOOK}{benchmark}.")
+        if name.startswith(LOOK) and look["benchmark"] == benchmark
     ]
 
 

@@ -48,7 +48,7 @@ def train(
     """
     from siri import config
     from siri.cli.preview import describe_room
-    from siri.runs import run
+    from siri.runs import problem_sets, run
 
     overrides = [*(overrides or []), *fork_overrides(start, carry, home)]
     settings = config.load(recipe, overrides)
@@ -59,6 +59,8 @@ def train(
     place = open_home(home)
     say(f"starting {settings.recipe}: {len(stages)} stages, {stages[-1].last:,} steps, in {place.root}")
     run.check(settings)
+    for line in problem_sets.describe_origins(settings):
+        say(f"{settings.recipe}: {line}", sys.stderr)
     if room := describe_room(settings, place):
         say(f"{settings.recipe}: {room}", sys.stderr)
     prepare_flow(place)
@@ -128,8 +130,9 @@ def evaluate(
     opened = found.called_with(measured_as(found, overrides, None).config if overrides else found.config)
     for name in snapshots:
         opened.step_of(name)
-    check_benchmarks(benchmark or [], "--benchmark")
-    check_benchmarks([] if benchmark else opened.config.evaluation.final, "evaluation.final")
+    reading = opened.config.problems.reading
+    check_benchmarks(benchmark or [], "--benchmark", reading)
+    check_benchmarks([] if benchmark else opened.config.evaluation.final, "evaluation.final", reading)
     say(f"starting the evaluation of {opened.name}, in {opened.home.root}")
     prepare_flow(opened.home)
     from flows.evaluation import evaluate as flow

@@ -130,7 +130,7 @@ class VerlSettings(Settings):
     gpus_per_node: Annotated[int, Field(ge=1)] = 8
     """GPUs on each machine."""
     prompt_tokens: Annotated[int, Field(ge=1)] = 1024
-    """Most tokens of a prompt; a longer one ends the run with a line that says so."""
+    """Most tokens of a prompt; longer ones are refused before anything is trained (see `problems.long_prompts`)."""
     tensor_parallel: Annotated[int, Field(ge=1)] = 1
     """GPUs over which one copy of the sampling model is spread."""
     extra: tuple[str, ...] = ()
@@ -163,7 +163,7 @@ class EvaluationSettings(Settings):
     """How snapshots are measured; never part of a snapshot's key."""
 
     benchmarks: tuple[str, ...] = ("dev",)
-    """Measured at every snapshot: `dev`, `test` (the problem set's own splits) or paths of problem files."""
+    """Measured at every snapshot: `dev`, `test` (the problems' own splits), files or data sets as `problems.test`."""
     final: Annotated[tuple[str, ...], Field(min_length=1)] = ("test",)
     """Measured once training is done; the tables of the report show these, so there is at least one."""
     samples: Annotated[int, Field(ge=1)] = 32

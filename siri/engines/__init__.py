@@ -36,6 +36,10 @@ class EngineKind:
     """module:function of the config: the lines that it is started with, where it starts another program."""
     settings: str = ""
     """The group below `engine` that it alone reads."""
+    sampler_settings: tuple[str, ...] = ()
+    """Settings below `engine` that decide what its sampler of evaluations writes and are not in its numerics."""
+    prompt_tokens: str = ""
+    """Setting that bounds a prompt by itself; without one it is the policy's context alone."""
     bytes_per_parameter: int = 12
     """Of a snapshot, whatever number format the base has: float32 weights and two float32 moments."""
 
@@ -57,6 +61,8 @@ ENGINES: dict[EngineName, EngineKind] = {
         library="verl",
         launch="siri.engines.verl.launch:preview_overrides",
         settings="verl",
+        sampler_settings=("threads", "sample_rows"),  # evaluations by torch are sampled as the local engine does
+        prompt_tokens="engine.verl.prompt_tokens",
         bytes_per_parameter=16,  # it keeps the weights twice, in its own files and in Hugging Face's
     ),
 }
@@ -123,6 +129,12 @@ def open_sampler(config: RunConfig, engine: "Engine") -> "Sampler":
     from siri.engines.vllm.sampler import VllmSampler
 
     return VllmSampler(config)
+
+
+def sampler_settings(config: RunConfig) -> dict[str, Any]:
+    """What decides the samples of a config's evaluations beside the run's numerics: settings of its torch sampler."""
+    names = kind_of(config).sampler_settings if config.evaluation.sampler == "torch" else ()
+    return {name: getattr(config.engine, name) for name in names}
 
 
 def require_sampler(config: RunConfig) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import platform
-import re
 import subprocess
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
@@ -13,6 +12,7 @@ import psutil
 
 from siri.engines import untrained
 from siri.evaluation.evaluation import REPORT, Evaluation, read_report
+from siri.evaluation.naming import benchmark_name
 from siri.evaluation.report import EvalReport
 from siri.monitoring.monitors import Alarm
 from siri.processes.devices import gpu_names
@@ -81,6 +81,7 @@ def identity(run: Run) -> dict[str, str]:
         "problems.name": train["name"],
         "problems.rows": str(train["rows"]),
         "problems.digest": train["digest"],
+        **{f"problems.{name}": json.dumps(train[name]) for name in ("left_out", "overlap") if name in train},
         "grader": " ".join(run.grader),
         **caution_tags(untrained(run.config.engine.name)),
     } | read_tags(run)
@@ -178,7 +179,7 @@ def evaluation_prefixes(evaluation: Evaluation) -> list[str]:
 
     MLflow's tables show a metric's value at its last step, so `low/accuracy` is the last cycle's there.
     """
-    names = [re.sub(r"[^\w.-]", "-", Path(evaluation.benchmark).stem)]
+    names = [benchmark_name(evaluation.run, evaluation.benchmark)]
     settings = evaluation.run.config.evaluation
     extremum = extremum_of(evaluation.run, evaluation.snapshot)
     if extremum is not None and evaluation.benchmark == (*settings.final, *settings.benchmarks)[0]:

@@ -56,7 +56,7 @@ class LocalStepper:
             optimizer.beta1, optimizer.beta2, optimizer.epsilon, optimizer.weight_decay, optimizer.max_grad_norm
         )
         self.policy = Policy(config.engine, adam)
-        self._prompts: dict[str, Prompt] = {}
+        self._prompts: dict[tuple[object, str], Prompt] = {}
 
     def load(self, folder: Path) -> None:
         """Take the policy from a checkpoint's folder."""
@@ -99,13 +99,14 @@ class LocalStepper:
 
     def _encode(self, problem: Problem) -> Prompt:
         """The problem's prompt; kept, since a problem comes back every epoch and in every evaluation."""
-        if problem.question not in self._prompts:
+        asked = (problem.before, problem.question)
+        if asked not in self._prompts:
             settings, tokenizer = self.config.problems, self.policy.loaded.tokenizer
-            self._prompts[problem.question] = make_prompt(
+            self._prompts[asked] = make_prompt(
                 problem, tokenizer, settings.template, settings.suffix, settings.date, settings.thinking
             )
-            self.policy.loaded.require_readable(self._prompts[problem.question].ids, problem.id)
-        return self._prompts[problem.question]
+            self.policy.loaded.require_readable(self._prompts[asked].ids, problem.id)
+        return self._prompts[asked]
 
     def update(self, batch: RolloutBatch, advantages: Tensor, step: int) -> dict[str, float]:
         """One optimizer step per minibatch; groups without advantage skip the forward pass.

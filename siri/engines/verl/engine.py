@@ -49,7 +49,7 @@ class VerlEngine:
         order = order_of(self.config, plan, resume)
         if resume:
             checkpoints.unpack(plan.start, order.state(plan.start_step))
-        order.write()
+        order.write(self.problems)
         self._process = VerlProcess(order)
         last = plan.start_step
         for line in self._process.lines(plan.stop):
