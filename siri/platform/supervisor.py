@@ -29,7 +29,7 @@ STEADY_SECONDS = 60.0
 """A part that has lived so long starts anew at once when it dies."""
 POLL_SECONDS = 0.5
 LOOK_SECONDS = 5.0
-"""Between two looks for runs that have crashed."""
+"""Between two looks for runs that have crashed or been paused."""
 VAIN_SECONDS = 15.0
 """What is added to that after upkeep that failed, or found another one at it."""
 
@@ -103,8 +103,8 @@ class Supervisor:
         self.workers: list[Child] = []
         self.ready = False
         self.upkeep: subprocess.Popen[bytes] | None = None
-        self.crashes: set[str] = set()
-        """Those that upkeep has been started for: ids of states, names of signs."""
+        self.seen: set[str] = set()
+        """What upkeep has been started for: ids of states, names of signs."""
         self.looked = 0.0
         self.logs = settings.home.platform / "logs"
         self.logs.mkdir(parents=True, exist_ok=True)
@@ -188,22 +188,22 @@ class Supervisor:
             self._write([*self.servers, *self.workers])
 
     def _take_up(self) -> None:
-        """Have crashed and killed runs taken up now: an event can be lost with its server, a schedule comes late."""
+        """Have crashed, killed and paused runs seen to now: events are lost with their server, schedules come late."""
         if self.upkeep is not None:
             if self.upkeep.poll() is None:
                 return
             if self.upkeep.returncode != 0:
-                self.crashes.clear()  # in vain: again, but not in a hurry, it may be in vain for long
+                self.seen.clear()  # in vain: again, but not in a hurry, it may be in vain for long
                 self.looked = time.monotonic() + VAIN_SECONDS
             self.upkeep = None
         if time.monotonic() - self.looked < LOOK_SECONDS:
             return
         self.looked = time.monotonic()
-        found = running.crashes(self.settings.prefect, self.auth) | {
+        found = running.unattended(self.settings.prefect, self.auth) | {
             sign.name for sign in flow_lock.ended(self.settings.home)
         }
-        if found - self.crashes:
-            self.crashes |= found
+        if found - self.seen:
+            self.seen |= found
             command = children.command("flows.maintenance")
             with (self.logs / "maintenance.log").open("ab") as log:
                 self.upkeep = subprocess.Popen(
