@@ -62,12 +62,14 @@ def train(
     if room := describe_room(settings, place):
         say(f"{settings.recipe}: {room}", sys.stderr)
     prepare_flow(place)
+    from flows.server import full_disk_explained
     from flows.train import train as flow
     from siri.processes import stopping
 
     stopping.stop_gently()
     try:
-        run_id = flow(settings, until or "")
+        with full_disk_explained(place.prefect):
+            run_id = flow(settings, until or "")
     except StoppedError as stopped:
         again = same_command(recipe, overrides or [], until, home)
         say(f"stopped in {stopped}; its checkpoint is kept. Resume with: {again}", sys.stderr)
@@ -133,9 +135,11 @@ def evaluate(
     say(f"starting the evaluation of {opened.name}, in {opened.home.root}")
     prepare_flow(opened.home)
     from flows.evaluation import evaluate as flow
+    from flows.server import full_disk_explained
     from siri.evaluation.evaluation import Evaluation
 
-    flow(opened.id, snapshots, benchmark or [], overrides)
+    with full_disk_explained(opened.home.prefect):
+        flow(opened.id, snapshots, benchmark or [], overrides)
     there = [name for name in opened.snapshot_steps if opened.snapshot(name) is not None]
     for name in snapshots or there:
         for measured in benchmark or opened.config.evaluation.final:
@@ -188,11 +192,13 @@ def _run_sweep(job: Any, workers: int, retry_failed: bool, more: int) -> None:
     job.open_study()  # storage that cannot be reached is told before a server starts
     prepare_flow(job.home)
     from flows.ablation import ablate
+    from flows.server import full_disk_explained
     from siri.processes import stopping
 
     stopping.stop_gently()
     try:
-        ablate(job.file, job.size, workers, [*job.extra], retry_failed, more)
+        with full_disk_explained(job.home.prefect):
+            ablate(job.file, job.size, workers, [*job.extra], retry_failed, more)
     except StoppedError as stopped:
         say(f"stopped in {stopped}; checkpoints are kept, the same command resumes", sys.stderr)
         raise typer.Exit(130) from None

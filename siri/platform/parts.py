@@ -11,6 +11,7 @@ from pathlib import Path
 from siri.errors import InputError
 from siri.home import Home
 from siri.platform import pages, private
+from siri.platform.last_words import check_database, databases
 from siri.processes import children
 from siri.store.entries import write_atomically
 
@@ -106,6 +107,7 @@ class Part:
 
 def check(settings: Settings) -> None:
     """Find what stands against starting. Raises InputError."""
+    _check_databases(settings.home)
     if settings.host not in LOOPBACK:
         _check_passwords(settings.host)
     if os.environ.get(MLFLOW_PASSWORD) and not os.environ.get(MLFLOW_SECRET):
@@ -127,6 +129,13 @@ def check(settings: Settings) -> None:
         taken[port] = option
     for option, (host, port) in chosen.items():
         _check_free(option, host, port)
+
+
+def _check_databases(home: Home) -> None:
+    files = databases(home)
+    if not os.environ.get("PREFECT_API_DATABASE_CONNECTION_URL"):
+        check_database("prefect", files["prefect"])
+    check_database("mlflow", files["mlflow"])
 
 
 def _check_passwords(host: str) -> None:
