@@ -16,7 +16,7 @@ from typing import IO
 import httpx
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.server.api.server import SubprocessASGIServer
-from prefect.settings import PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS
+from prefect.settings import PREFECT_HOME, PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS
 from prefect.settings.context import get_current_settings
 
 from siri.errors import InputError
@@ -100,11 +100,12 @@ def _answers(process: "subprocess.Popen[str]", api: str) -> bool:
 
 
 @contextmanager
-def full_disk_explained(folder: Path) -> Iterator[None]:
-    """A flow whose server can write nothing ends with one line; `folder`: where its database lies."""
+def full_disk_explained() -> Iterator[None]:
+    """A flow whose server has no room left for its database ends with one line."""
     try:
         yield
     except (PrefectHTTPStatusError, httpx.TransportError) as error:
+        folder: Path = PREFECT_HOME.value()
         if is_full(folder) or FULL in last_words(SAID, folder):
             raise InputError(f"Prefect's database in {folder} could not be written: {FULL}") from error
         raise

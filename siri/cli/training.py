@@ -68,7 +68,7 @@ def train(
 
     stopping.stop_gently()
     try:
-        with full_disk_explained(place.prefect):
+        with full_disk_explained():
             run_id = flow(settings, until or "")
     except StoppedError as stopped:
         again = same_command(recipe, overrides or [], until, home)
@@ -138,7 +138,7 @@ def evaluate(
     from flows.server import full_disk_explained
     from siri.evaluation.evaluation import Evaluation
 
-    with full_disk_explained(opened.home.prefect):
+    with full_disk_explained():
         flow(opened.id, snapshots, benchmark or [], overrides)
     there = [name for name in opened.snapshot_steps if opened.snapshot(name) is not None]
     for name in snapshots or there:
@@ -197,7 +197,7 @@ def _run_sweep(job: Any, workers: int, retry_failed: bool, more: int) -> None:
 
     stopping.stop_gently()
     try:
-        with full_disk_explained(job.home.prefect):
+        with full_disk_explained():
             ablate(job.file, job.size, workers, [*job.extra], retry_failed, more)
     except StoppedError as stopped:
         say(f"stopped in {stopped}; checkpoints are kept, the same command resumes", sys.stderr)
