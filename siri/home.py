@@ -40,6 +40,11 @@ class Home:
         return self.root / "reports"
 
     @property
+    def artifacts(self) -> Path:
+        """What MLflow keeps as files; its server of `siri up` serves this folder."""
+        return self.root / "mlartifacts"
+
+    @property
     def tracking_uri(self) -> str:
         """Where MLflow records go: MLFLOW_TRACKING_URI if set, else SQLite in the work folder."""
         return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.root.resolve() / 'mlflow.db'}"

@@ -4,7 +4,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,8 +20,12 @@ from siri.cli.common import (
     print_run,
 )
 from siri.cli.results import show_outcome
-from siri.errors import StoppedError
+from siri.errors import InputError, StoppedError
 from siri.terminal import say
+
+if TYPE_CHECKING:
+    from siri.config import RunConfig
+    from siri.home import Home
 
 
 def train(
@@ -61,6 +65,15 @@ def train(
     run.check(settings)
     if room := describe_room(settings, place):
         say(f"{settings.recipe}: {room}", sys.stderr)
+    run_id = _finished(settings, until, place)
+    if run_id is None:
+        run_id = _train(settings, until, place, same_command(recipe, overrides or [], until, home))
+    print_run(run_id, settings.evaluation)
+    say(f"run {run_id} · a report with pictures: siri compare {run_id}")
+
+
+def _train(settings: "RunConfig", until: str | None, place: "Home", again: str) -> str:
+    """Run the flow in this process; the run's id. `again`: the command that resumes it."""
     prepare_flow(place)
     from flows.server import full_disk_explained
     from flows.train import train as flow
@@ -69,13 +82,38 @@ def train(
     stopping.stop_gently()
     try:
         with full_disk_explained():
-            run_id = flow(settings, until or "")
+            return str(flow(settings, until or ""))
     except StoppedError as stopped:
-        again = same_command(recipe, overrides or [], until, home)
         say(f"stopped in {stopped}; its checkpoint is kept. Resume with: {again}", sys.stderr)
         raise typer.Exit(130) from None
-    print_run(run_id, settings.evaluation)
-    say(f"run {run_id} · a report with pictures: siri compare {run_id}")
+
+
+def _finished(settings: "RunConfig", until: str | None, place: "Home") -> str | None:
+    """The id of the run if nothing of it is left to do, which needs no server; None if something is."""
+    from siri import tracking
+    from siri.evaluation.evaluation import missing
+    from siri.runs.catalog import is_known
+    from siri.runs.run import create_run, planned_id
+
+    try:
+        if not is_known(place, planned_id(settings)):
+            return None
+        run = create_run(settings, place)
+    except InputError:  # its base is not there; the flow makes it, or says why not
+        return None
+    stages = [stage for stage in settings.schedule.stages_until(until) if stage.last > settings.fork.step]
+    names = [stage.name for stage in stages]
+    whole = stages[-1].last == settings.schedule.total_steps
+    asked = settings.evaluation
+    if any(run.snapshot(name) is None for name in names) or missing(run, ["base", *names], asked.benchmarks):
+        return None
+    if whole and missing(run, run.snapshot_steps, asked.final):
+        return None
+    for name in names:
+        say(f"{name}: in the store already, nothing to train")
+    if tracking.recorded_as(run) is None:
+        tracking.sync(run)
+    return run.id
 
 
 def same_command(recipe: str, overrides: list[str], until: str | None, home: Path | None) -> str:
@@ -87,7 +125,6 @@ def same_command(recipe: str, overrides: list[str], until: str | None, home: Pat
 
 def fork_overrides(start: str | None, carry: str | None, home: Path | None) -> list[str]:
     """The settings that `--from` and `--carry` stand for. Raises InputError unless both are there, or neither."""
-    from siri.errors import InputError
     from siri.runs.run import find_snapshot
 
     if start is None and carry is None:

@@ -234,7 +234,7 @@ def _mlflow(settings: Settings) -> Part:
     store = settings.home.tracking_uri
     if store.startswith("http"):
         store = f"sqlite:///{settings.home.root.resolve() / 'mlflow.db'}"
-    artifacts = (settings.home.root.resolve() / "mlartifacts").as_uri()
+    artifacts = settings.home.artifacts.resolve().as_uri()
     address = ("--host", settings.host, "--port", str(settings.mlflow_port), "--workers", "1")
     command = children.command("mlflow", "server", *address, "--artifacts-destination", artifacts)
     own = {"MLFLOW_BACKEND_STORE_URI": absolute(store)}
