@@ -1,11 +1,15 @@
 """The work folder: where the store, the runs, MLflow's and Prefect's databases lie."""
 
 import os
+import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from siri.errors import InputError
+
+UNFIT = re.compile(r"[?\x00-\x1f\x7f]")
+"""What no address of a database can hold in its path: behind a `?` are options, whatever it is written as."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +57,13 @@ class Home:
 def find_home(folder: str | Path | None = None) -> Home:
     """The work folder: the one given, else SIRI_HOME, else `.siri` in the current folder.
 
-    Raises InputError for a place that is a file or cannot be looked at.
+    Raises InputError for a place that is a file or cannot be looked at, and for one that no database can lie in.
     """
-    root = Path(folder or os.environ.get("SIRI_HOME") or ".siri").expanduser()
+    root = Path(folder or os.environ.get("SIRI_HOME") or ".siri")
+    try:
+        root = root.expanduser()
+    except RuntimeError as error:
+        raise InputError(f"home={root}: {error}; name another one with --home or SIRI_HOME") from None
     there = next((place for place in (root, *root.parents) if os.path.exists(place)), root)
     if os.path.exists(there) and not os.path.isdir(there):
         raise InputError(f"home={root}: {there} is a file; name a folder with --home or SIRI_HOME")
@@ -65,6 +73,9 @@ def find_home(folder: str | Path | None = None) -> Home:
         pass  # whoever writes there makes it
     except OSError as error:
         raise InputError(f"home={root}: {error.strerror}; name another one with --home or SIRI_HOME") from None
+    unfit = UNFIT.search(str(root.resolve()))
+    if unfit:
+        raise InputError(f"home={str(root)!r}: its path holds {unfit[0]!r}, behind which databases would look elsewhere; name another one with --home or SIRI_HOME")  # fmt: skip # noqa: E501
     return Home(root)
 
 

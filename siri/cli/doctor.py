@@ -1,6 +1,5 @@
 """What can be wrong with an installation, a work folder and the servers it talks to, and how to fix it."""
 
-import getpass
 import os
 import shutil
 import sys
@@ -86,7 +85,7 @@ def _check_home(home: Home) -> Finding:
     try:
         check_writable(home)
     except InputError as error:
-        fix = f"chown or chmod it (you are {getpass.getuser()}), or name another work folder with --home or SIRI_HOME"
+        fix = f"chown or chmod it (you are user {os.geteuid()}), or name another work folder with --home or SIRI_HOME"
         return Finding("home", "wrong", str(error), fix)
     return Finding("home", "ok", f"{home.root.resolve()} can be written")
 
