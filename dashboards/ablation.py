@@ -86,6 +86,8 @@ class Ablation(Protocol):
     def importance(self) -> pd.DataFrame: ...
     @property
     def curves(self) -> pd.DataFrame: ...
+    @property
+    def caution(self) -> str | None: ...
 
 
 PHASES = {"arms": "The arms", "search": "The search", "final": "The front, on seeds that the search never saw"}
@@ -185,6 +187,8 @@ def print_result(result: Ablation) -> Group:
     volume = f"hypervolume {wording.number(result.hypervolume, 2)} from accuracy 0 at {result.reference[1]:.0f} tokens."
     parts: list[Any] = [_print(f"{result.study} on {result.benchmark}", ARMS, map(_cells, _rows(result.arms)))]
     parts += [Text(f"{against} {volume}", "dim"), Text()]
+    if result.caution:
+        parts.insert(0, Text(f"caution: {result.caution}"))
     costs = ((_called(row), wording.number(row["accuracy_cr"], 2), *cost(row)) for row in _rows(result.arms))
     parts += [_print("accuracy–CR, and cost of training, shared steps divided evenly", COSTS, costs)]
     if len(result.pairs):
@@ -244,7 +248,7 @@ def _verdict_lines(result: Ablation) -> Iterator[str]:
 def write_markdown(results: Sequence[Ablation]) -> str:
     """The result that counts as Markdown: verdicts, then the table of arms."""
     main = results[-1]
-    lines = [f"# {main.study}", ""]
+    lines = [f"# {main.study}", "", *([f"**Caution:** {main.caution}.", ""] if main.caution else [])]
     for verdict in main.verdicts:
         lines.append(f"- **{verdict.claim}: {verdict.outcome}.** {verdict.says}")
         lines += [f"  - {part.says} {explain(verdict, part)}" for part in verdict.parts]

@@ -30,7 +30,9 @@ def draw_front(result: Ablation, path: Path) -> Path:
         left, right = figure.subplots(1, 2, width_ratios=(1.2, 1))
         _draw_points(left, rows, result.arms)
         _draw_differences(right, rows, result.baseline)
-        figure.suptitle(f"{result.study}, on {result.benchmark}; bars: 95 % over seeds", x=0.01, ha="left", fontsize=10)
+        caution = f"\n{result.caution}" if result.caution else ""
+        title = f"{result.study}, on {result.benchmark}; bars: 95 % over seeds{caution}"
+        figure.suptitle(title, x=0.01, ha="left", fontsize=10)
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
     return path

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from siri.engines import untrained
 from siri.errors import InputError
 from siri.evaluation.behavior import WORDS
 from siri.evaluation.evaluation import Evaluation, find_evaluation
@@ -98,7 +99,8 @@ def snapshot_table(runs: Sequence[Run], benchmark: str) -> pd.DataFrame:
     """A row per evaluated snapshot: a base that runs share once and first, then the snapshots of each run.
 
     Intervals are in `accuracy_low`, `accuracy_high`, `length_low`, `length_high`. Accuracy–CR is against the run's own
-    base on this one benchmark; NaN where that has not been evaluated or never answers right.
+    base on this one benchmark; NaN where that has not been evaluated or never answers right. There is a column
+    `caution` where a run trained no model.
     """
     called, bases = labels(runs), dict[str, Row]()
     rows: list[Row] = []
@@ -133,7 +135,17 @@ def _row(evaluation: Evaluation, label: str) -> Row:
         "unparsed": report.unparsed,
         **{f"pass@{k}": value for k, value in report.pass_at.items()},
         **{f"word_{word}": report.words[word] for word in WORDS},
+        **({"caution": said} if (said := untrained(run.config.engine.name)) else {}),
     }
+
+
+def untrained_runs(runs: Sequence[Run]) -> list[str]:
+    """What is said of the runs that trained no model, with their names; nothing where all have."""
+    said: dict[str, list[str]] = {}
+    for run in runs:
+        if caution := untrained(run.config.engine.name):
+            said.setdefault(caution, []).append(run.name)
+    return [f"{caution}: {', '.join(names)}" for caution, names in said.items()]
 
 
 def _spread(name: str, interval: Interval) -> dict[str, float]:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
@@ -20,6 +19,7 @@ from rich.text import Text
 
 from dashboards import data, figures, wording
 from dashboards.findings import Evidence, find_all
+from siri.config import to_yaml
 from siri.errors import InputError
 from siri.evaluation.behavior import WORDS
 from siri.evaluation.evaluation import Evaluation
@@ -71,6 +71,7 @@ def _content(run: Run, baselines: tuple[Run, ...], asked: str | None) -> dict[st
         "label": called[run.id],
         "budget": data.describe_budget(run.config.schedule),
         "cautions": data.cautions(runs),
+        "untrained": data.untrained_runs(runs),
         "baselines": [called[baseline.id] for baseline in baselines],
         "trained": len(data.curves(run)),
         "steps": run.config.schedule.total_steps,
@@ -84,7 +85,7 @@ def _content(run: Run, baselines: tuple[Run, ...], asked: str | None) -> dict[st
         "findings": find_all(evidence),
         "problem": data.one_problem(run, benchmark),
         "responses": dict(data.training_responses(run)),
-        "config": yaml.safe_dump(run.config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+        "config": to_yaml(run.config),
         "facts": _facts(run, report),
         "date": datetime.now(UTC).date().isoformat(),
         **assets(),
@@ -186,10 +187,10 @@ def print_table(run: Run, baselines: Sequence[Run], asked: str | None = None) ->
     benchmark = data.find_benchmark(run, asked)
     rows = data.snapshot_table([run, *baselines], benchmark)
     report = Evaluation(run, data.evaluated(run, benchmark)[-1], benchmark).report()
+    measured = f"{report.benchmark}: {report.problems} problems × {report.samples} samples, budget {report.budget}"
+    cautions = [f"caution: {said}" for said in data.untrained_runs([run, *baselines])]
     table = Table(
-        title=Text(
-            f"{report.benchmark}: {report.problems} problems × {report.samples} samples, budget {report.budget}"
-        ),
+        title=Text("\n".join([measured, *cautions])),
         title_justify="left",
         caption="brackets: 95 % over problems and samples; CR: accuracy gained over length kept, against the base",
         caption_justify="left",

@@ -20,6 +20,7 @@ from flows.gpu import make_gpu_limit, needs_gpu_to_measure, turn
 from flows.lifecycle import live
 from flows.naming import named
 from siri import tracking
+from siri.engines import untrained
 from siri.errors import InputError, StoppedError
 from siri.home import find_home
 from siri.processes import children
@@ -70,6 +71,7 @@ def ablate(
 def _ablate(job: Job, workers: int, retry_failed: bool, more: int) -> str:
     for config in {trial.arm: trial.config for trial in job.trials}.values():
         runs.check(config)
+    cautions = {said for trial in job.trials if (said := untrained(trial.config.engine.name))}
     study = job.open_study()
     from flows.publish import publish  # pictures and pages: the workers, whose main this file is, do without
 
@@ -82,7 +84,8 @@ def _ablate(job: Job, workers: int, retry_failed: bool, more: int) -> str:
             if more:
                 phase.extend(study, more)
             _watch(phase, study, workers)
-            create_table_artifact(table=[*map(_describe, studies.rows(study))], key="trials", description=study.name)
+            table = [*map(_describe, studies.rows(study))]
+            create_table_artifact(table=table, key="trials", description=": ".join([study.name, *cautions]))
     finally:
         publish(job, more)
     return study.name

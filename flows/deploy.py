@@ -24,6 +24,7 @@ FILE = Path(__file__).parent.parent / "prefect.yaml"
 """The deployments that ship with SIRI, beside the flows that they name."""
 POOL = "siri"
 WATCH = "siri: no heartbeat, so crashed"
+FREQUENCY = "PREFECT_FLOWS_HEARTBEAT_FREQUENCY"
 BEATS = 3
 """Heartbeats that a flow run may miss before it counts as crashed."""
 Active = dict[tuple[str, str], bool]
@@ -62,7 +63,7 @@ def make_watch(client: SyncPrefectClient) -> None:
     """The automation that calls a flow run crashed when its heartbeats stop and nothing else is heard of it."""
     if client.read_automations_by_name(WATCH):
         return
-    seconds = BEATS * int(os.environ.get("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30"))
+    seconds = silent_seconds()
     trigger = EventTrigger(
         match={"prefect.resource.id": "prefect.flow-run.*"},
         for_each={"prefect.resource.id"},
@@ -74,6 +75,14 @@ def make_watch(client: SyncPrefectClient) -> None:
     )
     crash = ChangeFlowRunState(state=StateType.CRASHED, message=f"no heartbeat for {seconds} seconds")
     client.create_automation(AutomationCore(name=WATCH, trigger=trigger, actions=[crash]))
+
+
+def silent_seconds() -> int:
+    """Seconds without a heartbeat after which a flow run counts as crashed. Raises InputError for no whole seconds."""
+    given = os.environ.get(FREQUENCY, "30")
+    if not given.isascii() or not given.isdigit() or len(given) > len("86400"):
+        raise InputError(f"{FREQUENCY}={given}: must be whole seconds, as in 30")
+    return BEATS * int(given)
 
 
 def read_schedules(client: SyncPrefectClient) -> Active:

@@ -8,8 +8,9 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from dashboards.ablation import write_markdown, write_page
 from siri import tracking
 from siri.home import Home
+from siri.tracking.content import caution_tags
 from sweeps.diff import report_changes
-from sweeps.export import plain_rows, write_tables
+from sweeps.export import plain_rows, tables, write_tables
 from sweeps.phase import Job
 from sweeps.results import Result, read_results
 
@@ -30,13 +31,15 @@ def publish(job: Job, more: int) -> None:
     main = results[-1]
     if more:
         changes = report_changes(job, results)
-        lines = [f"# {main.study}", *(f"- {change}" for change in changes or ["nothing has changed"])]
+        said = [f"**Caution:** {main.caution}.", ""] if main.caution else []
+        lines = [f"# {main.study}", *said, *(f"- {change}" for change in changes or ["nothing has changed"])]
         create_markdown_artifact(markdown="\n".join(lines), key="changes", description=main.study)
     if main.values.empty:
         return
     page = write_results(results, job.home)
-    tags = {"sweep.name": main.sweep, "sweep.size": main.size}
+    tags = {"sweep.name": main.sweep, "sweep.size": main.size} | caution_tags(main.caution)
     tracking.record_sweep(job.home, main.study, tags, page.parent)
     if not more:
-        create_table_artifact(table=plain_rows(main.arms), key="arms", description=main.study)
+        arms, about = tables(main)["arms"], f"{main.study}: {main.caution}" if main.caution else main.study
+        create_table_artifact(table=plain_rows(arms), key="arms", description=about)
         create_markdown_artifact(markdown=write_markdown(results), key="sweep", description=main.study)

@@ -13,6 +13,7 @@ from flows.naming import named
 from flows.tasks import evaluate_all, make_base, train_stage
 from siri import tracking
 from siri.config import RunConfig, load, recipe_names
+from siri.engines import untrained
 from siri.evaluation.evaluation import Evaluation
 from siri.home import find_home
 from siri.runs.retention import is_passed
@@ -71,7 +72,9 @@ def train_recipe(recipe: Recipe = "laptop", overrides: list[str] = [], until: st
 def publish(run: Run) -> None:
     """Leave what was found as artifacts of the flow run: a table, a text that says how to go on, a link to MLflow."""
     rows = snapshot_rows(run)
-    create_table_artifact(table=rows, key="snapshots", description=f"Snapshots of {run.name}")
+    caution = untrained(run.config.engine.name)
+    about = f"Snapshots of {run.name}" + (f": {caution}" if caution else "")
+    create_table_artifact(table=rows, key="snapshots", description=about)
     create_markdown_artifact(markdown=describe_run(run, rows), key="run", description=run.name)
     link = tracking.run_link(run)
     if link is not None:
@@ -80,7 +83,7 @@ def publish(run: Run) -> None:
 
 def snapshot_rows(run: Run) -> list[dict[str, str | int | float]]:
     """One row per snapshot and benchmark that has been measured."""
-    settings = run.config.evaluation
+    settings, caution = run.config.evaluation, untrained(run.config.engine.name)
     rows: list[dict[str, str | int | float]] = []
     for name, step in run.snapshot_steps.items():
         for benchmark in dict.fromkeys((*settings.benchmarks, *settings.final)):
@@ -96,6 +99,7 @@ def snapshot_rows(run: Run) -> list[dict[str, str | int | float]]:
                     "accuracy": round(report.accuracy.mean, 4),
                     "tokens": round(report.length.mean, 1),
                     "key": run.keys[step][:12],
+                    **({"caution": caution} if caution else {}),
                 }
             )
     return rows
@@ -109,6 +113,7 @@ def describe_run(run: Run, rows: list[dict[str, str | int | float]]) -> str:
         f"Run `{run.id}`: {schedule.shape} schedule, {schedule.total_steps} steps, "
         f"seed {run.config.seed}, base seed {run.config.model.base_seed}.",
         "",
+        *([f"**Caution:** {caution}.", ""] if (caution := untrained(run.config.engine.name)) else []),
         "| snapshot | step | benchmark | accuracy | tokens |",
         "|---|---|---|---|---|",
         *(f"| {r['snapshot']} | {r['step']} | {r['benchmark']} | {r['accuracy']} | {r['tokens']} |" for r in rows),

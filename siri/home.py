@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from siri.errors import InputError
+from siri.reading import expand
 
 UNFIT = re.compile(r"[?\x00-\x1f\x7f]")
 """What no address of a database can hold in its path: behind a `?` are options, whatever it is written as."""
@@ -59,11 +60,7 @@ def find_home(folder: str | Path | None = None) -> Home:
 
     Raises InputError for a place that is a file or cannot be looked at, and for one that no database can lie in.
     """
-    root = Path(folder or os.environ.get("SIRI_HOME") or ".siri")
-    try:
-        root = root.expanduser()
-    except RuntimeError as error:
-        raise InputError(f"home={root}: {error}; name another one with --home or SIRI_HOME") from None
+    root = expand(folder or os.environ.get("SIRI_HOME") or ".siri", "home")
     there = next((place for place in (root, *root.parents) if os.path.exists(place)), root)
     if os.path.exists(there) and not os.path.isdir(there):
         raise InputError(f"home={root}: {there} is a file; name a folder with --home or SIRI_HOME")
@@ -77,6 +74,15 @@ def find_home(folder: str | Path | None = None) -> Home:
     if unfit:
         raise InputError(f"home={str(root)!r}: its path holds {unfit[0]!r}, behind which databases would look elsewhere; name another one with --home or SIRI_HOME")  # fmt: skip # noqa: E501
     return Home(root)
+
+
+def make_home(home: Home) -> None:
+    """Make the work folder, unless it is there. Raises InputError where it cannot be made or written."""
+    check_writable(home)
+    try:
+        home.root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"home={home.root}: cannot be made: {error.strerror}") from None
 
 
 def check_writable(home: Home) -> None:

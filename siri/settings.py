@@ -1,23 +1,49 @@
-"""What all settings share: they are frozen, know their fields and their help, and take no yes or no for a number."""
+"""What all settings share: they are frozen, know their fields and their help, and take no value of another kind."""
 
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, field_validator
 from pydantic_core import PydanticCustomError
 
+from siri.errors import InputError
+from siri.reading import require_text
+
+LARGEST = 1 << 53
+"""The largest whole number that every reader of JSON, a browser's forms included, holds exactly."""
+
 
 class Settings(BaseModel):
-    """A group of settings. Unknown fields, NaN and booleans are refused."""
+    """A group of settings. Unknown fields, NaN and values of another kind are refused: no text becomes a number."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
     @field_validator("*", mode="before")
     @classmethod
-    def _refuse_booleans(cls, value: Any) -> Any:
-        """`true` would be read as 1."""
-        for one in value if isinstance(value, list | tuple) else (value,):
-            if isinstance(one, bool):
-                raise PydanticCustomError(
-                    "boolean", "no setting takes true or false; words like yes and on need quotes"
-                )
-        return value
+    def _check_plain(cls, value: Any) -> Any:
+        return _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    """A value as it is, its lists as tuples. Groups inside it are checked where they become settings themselves."""
+    if isinstance(value, list | tuple):
+        members = tuple(map(_plain, value))
+        return members if isinstance(value, list) else value
+    if isinstance(value, dict):
+        return {name: tuple(member) if isinstance(member, list) else member for name, member in value.items()}
+    if isinstance(value, bool):
+        raise PydanticCustomError("boolean", "no setting takes true or false")
+    if isinstance(value, int) and abs(value) > LARGEST:
+        raise PydanticCustomError("too_large", "whole numbers go up to {largest}", {"largest": LARGEST})
+    if isinstance(value, str):
+        _require_text(value)
+    return value
+
+
+def _require_text(value: str) -> None:
+    try:
+        require_text(value, "text")
+    except InputError as error:
+        reason = str(error).removeprefix("text: ")
+        raise PydanticCustomError("no_text", "{reason}", {"reason": reason}) from None

@@ -21,6 +21,7 @@ def results_json(results: Sequence[Result]) -> dict[str, Any]:
         "phase": main.phase,
         "study": main.study,
         "benchmark": main.benchmark,
+        "caution": main.caution,
         "baseline": main.baseline,
         "trials": {str(state): int(count) for state, count in main.trials["state"].value_counts().items()},
         "front": main.front,
@@ -54,20 +55,23 @@ def plain_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def tables(result: Result) -> dict[str, pd.DataFrame]:
-    """The tables of a result by what a row of them is."""
+    """The tables of a result by what a row of them is; with a column `caution` where no model was trained."""
     claims = [
         {"claim": verdict.claim, "verdict": verdict.outcome, "metric": verdict.metric, "benchmark": verdict.benchmark,
          "part": part.says, "outcome": part.outcome, "mean": part.interval.mean, "low": part.interval.low,
          "high": part.interval.high, "seeds": part.seeds, "seeds_to_decide": part.seeds_to_decide}
         for verdict in result.verdicts for part in verdict.parts
     ]  # fmt: skip
-    return {
+    found = {
         "arms": result.arms,
         "trials": result.trials,
         "snapshots": result.values,
         "pairs": result.pairs,
         "claims": pd.DataFrame(claims),
     }
+    if result.caution is None:
+        return found
+    return {name: table.assign(caution=result.caution) for name, table in found.items()}
 
 
 def find_table(result: Result, rows: str) -> pd.DataFrame:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from siri.engines import untrained
 from siri.errors import InputError
 from siri.evaluation.statistics import Interval, accuracy_cr, hypervolume, pareto_front, t_interval
 from sweeps import studies
@@ -58,6 +59,8 @@ class Result:
     """Parameter -> its share in each objective; empty for a grid and for few suggestions."""
     curves: pd.DataFrame
     """arm, step, budget, length, accuracy: means over seeds of the rollouts."""
+    caution: str | None = None
+    """What is said of arms that trained no model, with their names where not all of them are meant."""
 
     @property
     def front(self) -> list[str]:
@@ -118,7 +121,7 @@ def _read(job: Job, study: Study, arms: Study | None = None) -> Result:
     return Result(
         sweep.name, sweep.about, job.size, job.phase, study.name, sweep.baseline, ends.benchmark, ends.reference,
         trials, values, table, _pairs(job, ends, trials, steps), _verdicts(job, ends),
-        hypervolume(points, ends.reference), rank_parameters(study), mean_curves(steps),
+        hypervolume(points, ends.reference), rank_parameters(study), mean_curves(steps), ends.caution,
     )  # fmt: skip
 
 
@@ -143,6 +146,15 @@ def _looks(row: Row) -> Iterator[dict[str, Any]]:
             yield {name: look[name] for name in VALUE[2:]} | {name: row.attributes[name] for name in ("arm", "seed")}
 
 
+def _caution(said: Mapping[str, str | None]) -> str | None:
+    """What is said of a study, by what is said of each arm."""
+    cautions = {arm: caution for arm, caution in said.items() if caution}
+    if not cautions:
+        return None
+    named = "" if len(cautions) == len(said) else f": {', '.join(cautions)}"
+    return f"{next(iter(cautions.values()))}{named}"
+
+
 class _Ends:
     """Where the arms of a study stand at the end, and where they are compared."""
 
@@ -152,6 +164,7 @@ class _Ends:
         configs = [trial.config for trial in trials]
         self.lasts = {trial.arm: trial.config.schedule.total_steps for trial in trials}
         self.last = max(self.lasts.values())
+        self.caution = _caution({trial.arm: untrained(trial.config.engine.name) for trial in trials})
         self.reference = (0.0, float(max(c.evaluation.budget or c.schedule.highest for c in configs)))
         self.looked_at = job.benchmark
         self.benchmark = job.final[0] if job.final else job.benchmark

@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from siri.settings import Settings
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
@@ -15,10 +17,8 @@ SHAPES = ("cosine", "stair", "stair-cosine")
 FIRST_PHASES = ("compression", "expansion")
 
 
-class Bounds(BaseModel):
+class Bounds(Settings):
     """How far a search may go at one size."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     total_steps: Annotated[int, Field(ge=2)]
     """Steps of every trial; the same for all, so that they compare."""

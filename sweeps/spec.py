@@ -2,30 +2,29 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
-from siri.config import RunConfig, first_mistake, load, parse_yaml
+from siri.config import RunConfig, find_settings, first_mistake, load, shipped_names
 from siri.errors import InputError
 from siri.methods import METHODS
 from siri.runs import keys
+from siri.settings import Settings
+from siri.yaml12 import read_settings
 from sweeps.spaces import SPACES, Bounds, Suggestion
 
 SizeName = Literal["laptop", "paper"]
 Metric = Literal["accuracy", "length"]
 Overrides = tuple[str, ...]
 Seed = Annotated[int, Field(ge=0)]
+SHIPPED = Path(__file__).parent
+"""Where the sweep files lie that ship with SIRI."""
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class Size(_Model):
+class Size(Settings):
     """A recipe and what all trials of this size change in it."""
 
     recipe: str
@@ -34,7 +33,7 @@ class Size(_Model):
     """Changes to it, as in `rollout.group_size=16`."""
 
 
-class Arm(_Model):
+class Arm(Settings):
     """One of the things that are compared: overrides, some of which differ by size."""
 
     overrides: Overrides = ()
@@ -49,16 +48,16 @@ class Arm(_Model):
         return self.overrides + {"laptop": self.laptop, "paper": self.paper}[size]
 
 
-class Comparison(_Model):
+class Comparison(Settings):
     """Arms that start from the same snapshot and are compared pairwise."""
 
     arms: Annotated[Overrides, Field(min_length=2)]
     """Names of the arms; each one is set beside each other one."""
-    at: dict[SizeName, tuple[Annotated[int, Field(ge=1)], ...]] = {}
+    at: dict[SizeName, tuple[Annotated[int, Field(ge=1)], ...]] = Field(default_factory=dict)
     """Steps at which they are compared beside the last one, by size."""
 
 
-class Part(_Model):
+class Part(Settings):
     """A sum of measured values: those under `plus` minus those under `minus`, taken seed by seed."""
 
     says: str
@@ -75,7 +74,7 @@ class Part(_Model):
         return tuple((term.partition(":")[0], term.partition(":")[2], sign) for term, sign in signed)
 
 
-class Claim(_Model):
+class Claim(Settings):
     """A claim and the rule that decides it, fixed before the run.
 
     Per part, the t-interval of the per-seed sums: above 0 → holds, below 0 → reversed, 0 inside → undecided. Parts that
@@ -96,7 +95,7 @@ class Claim(_Model):
     """What must hold."""
 
 
-class Constraint(_Model):
+class Constraint(Settings):
     """What a suggestion must reach to count as feasible: the baseline's value at equal steps, less a margin."""
 
     metric: Metric = "accuracy"
@@ -105,14 +104,14 @@ class Constraint(_Model):
     """How far it may stay behind the baseline."""
 
 
-class Search(_Model):
+class Search(Settings):
     """What Optuna searches, and for what."""
 
     space: str
     """Name of a space of sweeps/spaces.py."""
     bounds: dict[SizeName, Bounds]
     """The space's limits by size."""
-    objectives: dict[Metric, Literal["maximize", "minimize"]] = {}
+    objectives: dict[Metric, Literal["maximize", "minimize"]] = Field(default_factory=dict)
     """Metric -> direction."""
     constraint: Constraint | None = None
     """What makes a suggestion feasible; without it all are."""
@@ -142,7 +141,7 @@ class Trial:
         return Trial(self.arm, seed, self.config.model_copy(update={"seed": seed, "model": model}))
 
 
-class Sweep(_Model):
+class Sweep(Settings):
     """A sweep file."""
 
     name: str
@@ -155,7 +154,7 @@ class Sweep(_Model):
     """Recipe and overrides by size."""
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
     """Each with a base of its own: seed s sets seed=s and model.base_seed=s, since results depend on the base."""
-    arms: dict[str, Arm] = {}
+    arms: dict[str, Arm] = Field(default_factory=dict)
     """Name -> arm."""
     baseline: str
     """The arm that all others are set against."""
@@ -222,8 +221,7 @@ def size_name(text: str) -> SizeName:
 
 def sweep_names() -> list[str]:
     """Names of the sweeps that ship with SIRI, sorted."""
-    folder = resources.files("sweeps")
-    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    return shipped_names(SHIPPED)
 
 
 def load_sweep(name_or_path: str) -> Sweep:
@@ -232,14 +230,8 @@ def load_sweep(name_or_path: str) -> Sweep:
     Raises InputError: unknown name, broken YAML, an unknown setting anywhere, an empty space, equal arms, an arm or a
     snapshot that is not there, a search without an objective.
     """
-    if name_or_path in sweep_names():
-        text = (resources.files("sweeps") / f"{name_or_path}.yaml").read_text(encoding="utf-8")
-    elif Path(name_or_path).is_file():
-        text = Path(name_or_path).read_text(encoding="utf-8")
-    else:
-        raise InputError(f"sweep={name_or_path}: neither a file nor one of {', '.join(sweep_names())}")
-    values = {"name": Path(name_or_path).stem} | parse_yaml(text, f"sweep={name_or_path}")
-    return make_sweep(values)
+    path = find_settings(name_or_path, SHIPPED, "sweep")
+    return make_sweep({"name": Path(name_or_path).stem} | read_settings(path, f"sweep={name_or_path}"))
 
 
 def make_sweep(values: dict[str, Any]) -> Sweep:

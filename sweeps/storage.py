@@ -108,7 +108,7 @@ def open_journal(folder: Path, study: str) -> Kept:
         storage = JournalStorage(JournalFileBackend(str(path), _SystemLock(path)))
     except OSError as error:
         raise InputError(f"study={path}: cannot be written: {error.strerror}") from None
-    except ValueError:
+    except (ValueError, LookupError, TypeError, AttributeError, AssertionError):  # Optuna's, of lines of another shape
         raise InputError(f"study={path}: not a journal of Optuna's; move it away") from None
     return Kept(storage, _file_lock(f"{path}.lock"), None, str(path))
 
@@ -130,7 +130,9 @@ def _open_database(address: str, study: str) -> Kept:
         first = sqlalchemy.create_engine(url, poolclass=NullPool, connect_args=_connect(url))
         with _database_lock(first, "tables")():  # two that make them at once would fail
             storage = RDBStorage(url.render_as_string(hide_password=False), {"connect_args": _connect(url)})
-    except (SQLAlchemyError, StorageInternalError, ImportError, RuntimeError, OSError) as error:
+    except InputError:
+        raise
+    except (SQLAlchemyError, StorageInternalError, ImportError, RuntimeError, OSError, ValueError) as error:
         raise InputError(f"{STUDY_URL}={redact(address)}: cannot be used: {_first_line(error)}") from None
     weakref.finalize(storage, storage.engine.dispose)  # at the latest when this process ends
     return Kept(storage, _database_lock(storage.engine, study), storage.engine, redact(address))

@@ -1,12 +1,16 @@
 """The front door: `siri train | evaluate | regrade | sweep | compare | preview | show | snapshots | up | …`."""
 
+import errno
+import os
 import sys
+from typing import NoReturn
 
 import typer
 
 from siri.cli import looking, platform, regrading, snapshots, training, upkeep
 from siri.errors import InputError
 from siri.processes import children
+from siri.reading import require_text
 from siri.terminal import lasting_output, one_line, print_traceback, say
 
 app = typer.Typer(
@@ -46,6 +50,30 @@ snapshots_app.command("gc")(snapshots.collect_garbage)
 app.add_typer(snapshots_app, name="snapshots")
 
 
+UNUSABLE = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP}
+    | {errno.ENAMETOOLONG, errno.ENXIO, errno.ESTALE}
+)
+"""What a file system says of a place that its user has to see to, wherever in a command it is met."""
+READ = ("SIRI_", "MLFLOW_", "PREFECT_")
+"""What the names of environment variables begin with whose values commands read."""
+
+
+def _check_words() -> None:
+    """Raise InputError for arguments and variables that are not UTF-8: no record, database or page could hold them."""
+    for number, word in enumerate(sys.argv[1:], 1):
+        require_text(word, f"argument {number}, {word!r}")
+    for name, value in os.environ.items():
+        if name.startswith(READ):
+            require_text(value, name)
+
+
+def refuse(reason: str) -> NoReturn:
+    """Say what is wrong, on one line, and exit with 2."""
+    say(f"siri: {one_line(reason)}", sys.stderr)  # the value shown may hold several
+    sys.exit(2)
+
+
 def main() -> None:
     """Run the command line: a user's mistake is one line on stderr and exit code 2; output decides no exit code."""
     with lasting_output():
@@ -57,9 +85,13 @@ def _run() -> None:
         say(f"siri: {name}={place}: not there; going on without it", sys.stderr)
     children.protect()
     try:
+        _check_words()
         app()
     except InputError as error:
-        say(f"siri: {one_line(str(error))}", sys.stderr)  # the value shown may hold several
-        sys.exit(2)
+        refuse(str(error))
+    except OSError as error:
+        if error.filename is None or error.errno not in UNUSABLE:
+            raise
+        refuse(f"{error.filename}: {error.strerror}")
     finally:
         sys.excepthook = print_traceback  # typer sets its own

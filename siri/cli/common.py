@@ -33,12 +33,12 @@ def open_home(folder: Path | None) -> Any:
 def prepare_flow(home: Any) -> None:
     """A flow in this process brings a server, whose home must be there, and which must not outlive it."""
     from flows.settings import start_server
-    from siri.home import check_writable
+    from siri.home import make_home
     from siri.processes import reaper
 
-    check_writable(home)
+    make_home(home)
     try:
-        home.prefect.mkdir(parents=True, exist_ok=True)
+        home.prefect.mkdir(exist_ok=True)
     except OSError as error:
         raise InputError(f"home={home.root}: cannot be written: {error.strerror}") from None
     reaper.guard()

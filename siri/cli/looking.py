@@ -97,6 +97,7 @@ def show(
     Example: `siri show laptop:c3-low --problem 3`
     """
     from siri.cli.results import measured_as
+    from siri.engines import untrained
     from siri.evaluation.evaluation import Evaluation
     from siri.runs import step_log
     from siri.runs.run import find_snapshot
@@ -111,10 +112,14 @@ def show(
     shown = ["sample", "verdict", "found", "length", "finished", "text", "grader"]
     answers = rows[rows["problem"] == asked.id][shown]
     unrepeatable = step_log.unrepeatable_steps(run.folder, run.step_of(name))
+    caution = untrained(run.config.engine.name)
     if as_json:
-        described = {"question": asked.question, "answer": asked.answer, "unrepeatable_steps": unrepeatable}
+        asked_for = {"question": asked.question, "answer": asked.answer, "caution": caution}
+        described = asked_for | {"unrepeatable_steps": unrepeatable}
         print(json.dumps(described | {"samples": answers.to_dict(orient="records")}, indent=1, default=str))
         return
+    if caution:
+        say(f"caution: {caution}\n")
     if unrepeatable:
         steps = ", ".join(map(str, unrepeatable))
         print(f"not repeatable to the bit: at steps {steps} the grading of a response ran out of time\n")

@@ -42,13 +42,14 @@ def up(
     What dies is started again. Ctrl-C, SIGTERM or `siri down` ends it all. Meanwhile, commands on that folder use its
     servers; runs made before without a server are there to see.
     """
-    from siri.home import find_home
+    from siri.home import find_home, make_home
     from siri.platform import running
     from siri.platform.parts import Settings
     from siri.platform.private import renew
     from siri.platform.supervisor import up as run
 
     place = find_home(home)
+    make_home(place)
     if new_password:
         if running.find(place) is not None:
             raise InputError(f"new-password: `siri up` runs on {place.root} with the old one; `siri down` first")

@@ -1,6 +1,7 @@
 """The command that makes verdicts again: regrade."""
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -31,6 +32,7 @@ def regrade(
 
     Examples: `siri regrade siri-7b` · `siri regrade siri-7b:c3-low --audit math-verify`
     """
+    from siri.engines import untrained
     from siri.evaluation.regrading import regrade as make_again
     from siri.runs.run import find_snapshot, load_run
 
@@ -41,10 +43,13 @@ def regrade(
     else:
         run = load_run(place, subject)
         names = list(run.snapshot_steps)
-    results = list(make_again(run, names, audit))
+    caution = untrained(run.config.engine.name)
+    results = [replace(result, caution=caution) for result in make_again(run, names, audit)]
     if as_json:
         print(json.dumps([result.to_json() for result in results], indent=1))
         return
+    if caution:
+        say(f"caution: {caution}")
     print_rich(table_of("samples", [_row(result) for result in results]))
     for result in results:
         _tell(result)

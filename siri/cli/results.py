@@ -98,7 +98,7 @@ def show_runs(runs: "Sequence[Run]", benchmark: str | None, files: Files, as_jso
     from dashboards import data
     from dashboards import report as pages
 
-    for caution in data.cautions(runs):
+    for caution in (*data.untrained_runs(runs), *data.cautions(runs)):
         say(f"caution: {caution}", sys.stderr)
     table = data.snapshot_table(runs, data.find_benchmark(runs[0], benchmark))
     files.write(table)

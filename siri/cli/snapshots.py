@@ -21,7 +21,10 @@ def list_snapshots(home: HomeOption = None, as_json: Json = False) -> None:
     if as_json:
         print(json.dumps(rows, indent=1))
     elif rows:
+        cautions = {(row.pop("caution"), row["run"]) for row in rows}
         print_table("snapshots", rows)
+        for caution in sorted({caution for caution, _ in cautions if caution}):
+            say(f"caution: {caution}: {', '.join(sorted(run for said, run in cautions if said == caution))}")
     else:
         say(f"no snapshots yet in {place.root}")
 

@@ -173,10 +173,13 @@ def evaluate(
     prepare_flow(opened.home)
     from flows.evaluation import evaluate as flow
     from flows.server import full_disk_explained
+    from siri.engines import untrained
     from siri.evaluation.evaluation import Evaluation
 
     with full_disk_explained():
         flow(opened.id, snapshots, benchmark or [], overrides)
+    if caution := untrained(opened.config.engine.name):
+        say(f"caution: {caution}")
     there = [name for name in opened.snapshot_steps if opened.snapshot(name) is not None]
     for name in snapshots or there:
         for measured in benchmark or opened.config.evaluation.final:
@@ -226,6 +229,9 @@ def sweep(
 
 
 def _run_sweep(job: Any, workers: int, retry_failed: bool, more: int) -> None:
+    from siri.home import make_home
+
+    make_home(job.home)
     job.open_study()  # storage that cannot be reached is told before a server starts
     prepare_flow(job.home)
     from flows.ablation import ablate

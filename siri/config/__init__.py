@@ -2,11 +2,12 @@
 
 from siri.config.loading import (
     field_paths,
+    find_settings,
     first_mistake,
     load,
     override,
-    parse_yaml,
     recipe_names,
+    shipped_names,
     to_yaml,
     validate,
 )
@@ -22,7 +23,6 @@ from siri.config.settings import (
     ModelSettings,
     RunConfig,
     ShapeSettings,
-    say_off,
 )
 
 __all__ = [
@@ -38,12 +38,12 @@ __all__ = [
     "ShapeSettings",
     "absolute_benchmark",
     "field_paths",
+    "find_settings",
     "first_mistake",
     "load",
     "override",
-    "parse_yaml",
     "recipe_names",
-    "say_off",
+    "shipped_names",
     "to_yaml",
     "validate",
     "with_absolute_paths",

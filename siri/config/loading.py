@@ -1,22 +1,42 @@
 """From text to a RunConfig: a YAML recipe, `a.b=value` overrides; and a mistake in either as one line."""
 
 import difflib
+import os
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from siri.config.settings import RunConfig
 from siri.errors import InputError
+from siri.reading import require_text
+from siri.yaml12 import dump_yaml, parse_yaml, read_settings
+
+RECIPES = Path(__file__).parent.parent / "recipes"
+"""Where the recipes lie that ship with SIRI."""
 
 
 def recipe_names() -> list[str]:
     """Names of the recipes that ship with SIRI, sorted."""
-    folder = resources.files("siri") / "recipes"
-    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    return shipped_names(RECIPES)
+
+
+def shipped_names(folder: Path) -> list[str]:
+    """Names of the YAML files of a folder that ships with SIRI, sorted."""
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def find_settings(name_or_path: str, folder: Path, what: str) -> Path:
+    """The YAML file of a name that ships with SIRI, or else the file of that path. Raises InputError for neither."""
+    names = shipped_names(folder)
+    if name_or_path in names:
+        return folder / f"{name_or_path}.yaml"
+    if os.path.lexists(require_text(name_or_path, what)):
+        return Path(name_or_path)
+    raise InputError(f"{what}={name_or_path}: neither a file nor one of {', '.join(names)}")
 
 
 def load(recipe: str, overrides: Sequence[str] = ()) -> RunConfig:
@@ -24,7 +44,7 @@ def load(recipe: str, overrides: Sequence[str] = ()) -> RunConfig:
 
     Raises InputError: unknown recipe, broken YAML, unknown key, wrong type or a value out of bounds.
     """
-    values = _read_recipe(recipe)
+    values = read_settings(find_settings(recipe, RECIPES, "recipe"), f"recipe={recipe}")
     values.setdefault("recipe", recipe if recipe in recipe_names() else Path(recipe).stem)
     for override in overrides:
         _apply(values, override)
@@ -47,50 +67,87 @@ def validate(values: Mapping[str, Any]) -> RunConfig:
         raise InputError(first_mistake(error, RunConfig)) from None
 
 
-def _read_recipe(recipe: str) -> dict[str, Any]:
-    if recipe in recipe_names():
-        text = (resources.files("siri") / "recipes" / f"{recipe}.yaml").read_text(encoding="utf-8")
-    elif Path(recipe).is_file():
-        text = _read_text(Path(recipe))
-    else:
-        raise InputError(f"recipe={recipe}: neither a file nor one of {', '.join(recipe_names())}")
-    return parse_yaml(text, f"recipe={recipe}")
-
-
-def parse_yaml(text: str, source: str) -> dict[str, Any]:
-    """The settings of a YAML text. Raises InputError, which names the source, for anything else."""
-    try:
-        values = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none, as 2025-13-01
-        raise InputError(f"{source}: broken YAML: {' '.join(str(error).split())}") from None
-    if values is None:
-        raise InputError(f"{source}: is empty; it must hold `key: value` lines")
-    if not isinstance(values, dict):
-        raise InputError(f"{source}: must hold `key: value` lines, holds {type(values).__name__}")
-    return values
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"recipe={path}: not UTF-8 text (byte {error.start})") from None
-
-
 def _apply(values: dict[str, Any], override: str) -> None:
     path, equals, text = override.partition("=")
     if not equals or not path:
-        raise InputError(f"override {override!r}: must look like schedule.min_budget=4096")
+        raise InputError(f"override {_shown(override)}: must look like schedule.min_budget=4096")
+    require_text(override, f"override {_shown(path)}")
     *parents, name = path.split(".")
     node = values
     for parent in parents:
         node = node.setdefault(parent, {})
         if not isinstance(node, dict):
             raise InputError(f"{path}: {parent} is a value, not a group of settings")
+    _set(node, name, _value_of(path, text))
+
+
+def _set(node: dict[str, Any], name: str, value: Any) -> None:
+    """A group is laid over the one that is there: `schedule={cycles: 4}` leaves the schedule's other settings."""
+    there = node.get(name)
+    if not isinstance(value, dict) or not isinstance(there, dict):
+        node[name] = value
+        return
+    for member, inner in value.items():
+        _set(there, member, inner)
+
+
+def _value_of(path: str, text: str) -> Any:
+    """What an override sets: the text itself where the setting is text, else what it says in YAML.
+
+    Text that is in quotes as a whole is YAML too: `"\\n"` is a line end. A setting that may be left out takes `null`.
+    """
+    kinds = _kinds_of(path)
+    optional = type(None) in kinds and text in ("", "null", "~")
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+    if kinds and kinds <= {str, type(None)} and not optional and not quoted:
+        return text
     try:
-        node[name] = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError):
-        raise InputError(f"{path}={text}: not a YAML value") from None
+        return parse_yaml(text, path)
+    except InputError as error:
+        if quoted and kinds:
+            return text
+        reason = str(error).removeprefix(f"{path}: ")
+        shown = "not a YAML value" if reason.startswith("broken YAML") else reason
+        raise InputError(f"{path}={_shown(text)[1:-1]}: {shown}") from None
+
+
+def _kinds_of(path: str) -> set[Any]:
+    """The types that a setting's value may have, a choice among words as `str`; none for what is no setting."""
+    model: Any = RunConfig
+    for name in path.split("."):
+        if not (isinstance(model, type) and issubclass(model, BaseModel) and name in model.model_fields):
+            return set()
+        model = model.model_fields[name].annotation
+    return set(_members_of(model))
+
+
+def _members_of(kind: Any) -> Iterator[Any]:
+    origin = get_origin(kind)
+    if origin is Literal:
+        yield from {type(word) for word in get_args(kind)}
+    elif origin is Annotated:
+        yield from _members_of(get_args(kind)[0])
+    elif origin in (Union, UnionType):
+        for member in get_args(kind):
+            yield from _members_of(member)
+    else:
+        yield origin or kind
+
+
+SHOWN = reprlib.Repr()
+"""Shows values that may be of any length and depth."""
+SHOWN.maxstring = SHOWN.maxother = SHOWN.maxlong = 100
+SHOWN.maxlist = SHOWN.maxtuple = SHOWN.maxdict = 8
+AS_IN = {
+    "int_type": ", written as in 640 (not 0640, 6.4e2 or 640.0)",
+    "float_type": ", written as in 0.5 or 1e-6",
+    "string_type": "; put it in quotes",
+}
+"""Kind of a mistake -> what else there is to say of it."""
+
+
+def _shown(value: Any) -> str:
+    return SHOWN.repr(list(value) if type(value) is tuple else value)
 
 
 def first_mistake(error: ValidationError, model: type[BaseModel]) -> str:
@@ -102,13 +159,13 @@ def first_mistake(error: ValidationError, model: type[BaseModel]) -> str:
     if first["type"] == "missing":
         return f"{field}: must be given"
     if first["type"] == "model_type":
-        return f"{field}={first['input']!r}: is a group of settings{_first_of(field, model)}"
+        return f"{field}={_shown(first['input'])}: is a group of settings{_first_of(field, model)}"
     if first["type"] == "too_short":
-        return f"{field}={first['input']!r}: must hold at least {first['ctx']['min_length']}"
+        return f"{field}={_shown(first['input'])}: must hold at least {first['ctx']['min_length']}"
     message = first["msg"].removeprefix("Value error, ").replace("tuple", "list")
     if first["type"] == "value_error":
         return f"{field}: {message}"
-    return f"{field}={first['input']!r}: {message[0].lower()}{message[1:]}"
+    return f"{field}={_shown(first['input'])}: {message[0].lower()}{message[1:]}{AS_IN.get(first['type'], '')}"
 
 
 def _first_of(group: str, model: type[BaseModel]) -> str:
@@ -136,4 +193,4 @@ def field_paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 def to_yaml(config: RunConfig) -> str:
     """Every setting with its value, as a recipe."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return dump_yaml(config.model_dump(mode="json"))

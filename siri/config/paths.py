@@ -6,6 +6,7 @@ from pathlib import Path
 from siri.config.settings import EvaluationSettings, RunConfig
 from siri.problems import BENCHMARKS, ProblemSettings
 from siri.problems.files import SUFFIXES
+from siri.reading import expand
 
 
 def with_absolute_paths(config: RunConfig) -> RunConfig:
@@ -44,9 +45,9 @@ def _absolute_file(text: str) -> str:
 
 def _absolute_folder(text: str) -> str:
     """`laptop` is a name whatever lies beside it; another name is a folder where there is one, else the hub's."""
-    return absolute(text) if text != "laptop" and Path(text).expanduser().is_dir() else text
+    return absolute(text) if text != "laptop" and os.path.isdir(expand(text, "model.base")) else text
 
 
 def absolute(path: str) -> str:
     """A path as it is from anywhere: `~` and `..` are resolved, symbolic links are not."""
-    return os.path.abspath(Path(path).expanduser())
+    return os.path.abspath(expand(path, "path"))

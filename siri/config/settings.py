@@ -1,6 +1,6 @@
 """The settings of a run, group by group; defaults are the paper's (arXiv 2509.25176)."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -141,8 +141,9 @@ class EngineSettings(Settings):
     """Where it computes; verl on a CPU is for tests of the engine."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Number format of the arithmetic; weights and optimizer are float32 whatever it says."""
-    kernels: Literal["torch"] = "torch"
-    """What computes attention and the rest of the forward pass: torch's own operators."""
+    kernels: Literal["torch", "compiled"] = "torch"
+    """What computes the local engine's samples and gradients: torch's operators, or `compiled`, numba's code for
+    small Llama-shaped models in float32 on one thread of a CPU."""
     threads: Annotated[int, Field(ge=1)] = 1
     """CPU threads of the local engine; never taken from the machine, since 1 and 2 threads give other bits."""
     micro_batch_tokens: Annotated[int, Field(ge=1)] = 4096
@@ -172,24 +173,10 @@ class EvaluationSettings(Settings):
     """What writes the responses: `torch`, the engine's own sampler, or `vllm`, in a process of its own."""
 
 
-def say_off(value: Any) -> Any:
-    """YAML reads a bare `off` as false."""
-    return "off" if value is False else value
-
-
-class Switches(Settings):
-    """Settings of which some may be `off`."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _say_off(cls, values: Any) -> Any:
-        return {name: say_off(value) for name, value in values.items()} if isinstance(values, dict) else values
-
-
 GuardAction = Literal["off", "warn", "pause", "stop"]
 
 
-class GuardSettings(Switches):
+class GuardSettings(Settings):
     """What a run is watched for, and what comes of it: a warning, a pause where the stage ends, a stop at once."""
 
     no_reward: GuardAction = "warn"
@@ -220,7 +207,7 @@ class GuardSettings(Switches):
     """For disk: gigabytes (10⁹ bytes)."""
 
 
-class SnapshotSettings(Switches):
+class SnapshotSettings(Settings):
     """What is kept beside the snapshots that the schedule names."""
 
     observed_extrema: Literal["off", "keep"] = "off"

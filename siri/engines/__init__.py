@@ -67,6 +67,14 @@ def kind_of(config: RunConfig) -> EngineKind:
     return ENGINES[config.engine.name]
 
 
+UNTRAINED = "no model was trained (scripted engine)"
+
+
+def untrained(name: EngineName) -> str | None:
+    """What every page, table and file says of the results of an engine without a model; None for all others."""
+    return None if ENGINES[name].has_model else UNTRAINED
+
+
 def open_engine(config: RunConfig, problems: ProblemSet) -> "Engine":
     """The engine that the config names, ready to train on `problems`; the caller closes it.
 

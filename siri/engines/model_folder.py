@@ -3,7 +3,6 @@
 transformers, vLLM and verl are told `trust_remote_code=False` as well; this says so first, and in one line.
 """
 
-import json
 import math
 import os
 import stat
@@ -14,6 +13,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from siri.errors import InputError
+from siri.reading import parse_json, read_bytes, read_object
 from siri.store.entries import INDEX, MANIFEST, STATE, WEIGHTS, is_weights
 from siri.store.tombstones import is_state
 
@@ -62,7 +62,11 @@ def weight_files(folder: Path) -> list[Path]:
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
     if (folder / INDEX).is_file():
-        return [folder / name for name in sorted(set(json.loads((folder / INDEX).read_bytes())["weight_map"].values()))]
+        index = read_object(folder / INDEX, f"model.base={folder}: {INDEX}")
+        objection = _objection_to_index(index)
+        if objection is not None:
+            raise InputError(f"model.base={folder}: {INDEX} {objection}")
+        return [folder / name for name in sorted(set(index["weight_map"].values()))]
     raise InputError(f"model.base={folder}: has no weights; allowed are {WEIGHTS}, or {INDEX} with its shards")
 
 
@@ -156,9 +160,10 @@ def _objection_to_json(path: Path) -> str | None:
 
 def _read_json(path: Path) -> Any:
     """What a file holds; None where it is no JSON: nobody can read settings from it, and who needs them says so."""
+    content = read_bytes(path, f"model.base={path.parent}: {path.name}")
     try:
-        return json.loads(path.read_bytes())
-    except (ValueError, RecursionError):
+        return parse_json(content, path.name)
+    except InputError:
         return None
 
 

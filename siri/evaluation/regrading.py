@@ -38,6 +38,8 @@ class Regraded:
     """pass@1 as stored and now, of an evaluation."""
     kept: bool = False
     """It is in the store now, as the evaluation under today's grader."""
+    caution: str | None = None
+    """What is said of a run that trained no model."""
 
     @property
     def changed(self) -> pd.DataFrame:
@@ -61,6 +63,7 @@ class Regraded:
             "samples": len(self.rows),
             "accuracy": self.accuracy,
             "kept": self.kept,
+            "caution": self.caution,
             "changed": json.loads(self.changed[columns].to_json(orient="records")),
         }
         if "audit" in self.rows:

@@ -95,13 +95,12 @@ def read(home: Home) -> str:
 def _read(path: Path) -> str:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with open(descriptor, encoding="utf-8", errors="replace") as file:
+            found, text = os.fstat(descriptor), file.read(1000).strip()
     except OSError as error:
         raise InputError(f"password={path}: cannot be read: {error.strerror}") from None
-    with open(descriptor, encoding="utf-8", errors="replace") as file:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
-            raise InputError(f"password={path}: others may read or change it; `siri up --new-password` makes a new one")
-        text = file.read(1000).strip()
+    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        raise InputError(f"password={path}: others may read or change it; `siri up --new-password` makes a new one")
     if not FORM.fullmatch(text):
         raise InputError(f"password={path}: damaged; `siri up --new-password` makes a new one")
     return text

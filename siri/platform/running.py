@@ -14,6 +14,7 @@ from siri.errors import InputError
 from siri.home import Home
 from siri.platform import parts, private
 from siri.processes.probe import ask
+from siri.reading import parse_json
 from siri.store.files import read_sealed, write_sealed
 
 SECONDS = 3.0
@@ -142,9 +143,9 @@ def _is_well(member: Member, online: set[str]) -> bool:
 def _online_workers(running: Running, auth: str | None) -> set[str]:
     try:
         found = _post(f"{running.prefect}/api/work_pools/siri/workers/filter", {}, auth)
-    except (OSError, ValueError):
+        return {str(worker["name"]) for worker in found if worker["status"] == "ONLINE"}
+    except (OSError, ValueError, TypeError, KeyError):  # the last two: another program answers at that port
         return set()
-    return {worker["name"] for worker in found if worker["status"] == "ONLINE"}
 
 
 def unattended(prefect: str, auth: str) -> set[str]:
@@ -156,10 +157,10 @@ def unattended(prefect: str, auth: str) -> set[str]:
     try:
         crashed = _runs(prefect, auth, "CRASHED", {"end_time": {"after_": since}})
         paused = _runs(prefect, auth, "PAUSED", {})
-    except (OSError, ValueError):
+        limited = [run for run in paused if run["state"]["state_details"]["pause_timeout"] is not None]
+        return {str(run["state_id"]) for run in (*crashed, *limited)}
+    except (OSError, ValueError, TypeError, KeyError):
         return set()
-    limited = [run for run in paused if run["state"]["state_details"]["pause_timeout"] is not None]
-    return {run["state_id"] for run in (*crashed, *limited)}
 
 
 def _runs(prefect: str, auth: str, state: str, conditions: dict[str, Any]) -> list[dict[str, Any]]:
@@ -172,4 +173,4 @@ def _post(url: str, body: dict[str, Any], auth: str | None) -> Any:
     answer = ask(url, SECONDS, headers, body)
     if answer.status_code != HTTPStatus.OK:
         raise OSError(f"{url} answers {answer.status_code}")
-    return answer.json()
+    return parse_json(answer.content, url)

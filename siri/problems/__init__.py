@@ -4,7 +4,7 @@ import datetime
 from functools import lru_cache
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator
+from pydantic import BeforeValidator, Field, Strict, WithJsonSchema, field_validator
 
 from siri.errors import InputError
 from siri.problems import laptop
@@ -67,7 +67,7 @@ class ProblemSettings(Settings):
     """Laptop task: the probability that a step multiplies by one, which needs no verification."""
     template: TemplateName = "chat"
     """`chat` puts the question through the tokenizer's chat template, `plain` encodes it as it is."""
-    date: Annotated[datetime.date | None, BeforeValidator(require_day)] = None
+    date: Annotated[Annotated[datetime.date, Strict(False)] | None, BeforeValidator(require_day)] = None
     """Today for the chat template, an ISO date as 2025-01-31: one that prints the date is refused without it."""
     suffix: str = ""
     """Text put behind every question, e.g. `Please reason step by step, and put your final answer within \\boxed{}.`"""

@@ -4,8 +4,8 @@ A row gives its question as `question`, `problem` or a verl `prompt`, its answer
 `reward_model.ground_truth`; whatever else it holds is left alone.
 """
 
-import json
 import math
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +14,7 @@ from typing import Any
 
 from siri.errors import InputError
 from siri.problems.problem import Problem, ProblemSet
+from siri.reading import PROBLEMS, decode, expand, parse_parquet, parse_rows, read_bytes
 
 SUFFIXES = (".json", ".jsonl", ".parquet")
 
@@ -31,8 +32,8 @@ FileState = tuple[str, int, int, int, int]
 
 def file_state(source: str) -> FileState | None:
     """Tells one content of a problem file from the next without reading it; None for what is no file."""
-    path = Path(source).expanduser()
-    if path.suffix not in SUFFIXES or not path.is_file():
+    path = expand(source, "problems")
+    if path.suffix not in SUFFIXES or not os.path.isfile(path):
         return None
     found = path.stat()
     return (str(path.absolute()), found.st_size, found.st_ino, found.st_mtime_ns, found.st_ctime_ns)
@@ -45,12 +46,12 @@ def load_problems(source: str, setting: str = "problems.source", names: Sequence
     without question or answer, and for ids that occur twice. `setting` is where the source was named, `names` what
     else it may hold.
     """
-    path = Path(source).expanduser()
+    path = expand(source, setting)
     if path.suffix in SUFFIXES:
-        if not path.is_file():
+        if not os.path.lexists(path):
             raise InputError(f"{setting}: there is no file {path}")
         return _assemble(path.stem, path.name, _read(path))
-    if path.exists() or not _HUB_NAME.fullmatch(source):
+    if os.path.exists(path) or not _HUB_NAME.fullmatch(source):
         others = "".join(f"{name!r} nor " for name in names)
         raise InputError(
             f"{setting}: {source!r} is neither {others}a file ending in {', '.join(SUFFIXES)} "
@@ -118,11 +119,11 @@ def _answer_of(row: Row) -> str:
 def normalize_answer(value: object) -> str:
     """An answer as text: 142.0 and "142.0" become "142", a list of one its member, gsm8k's `…#### 18` "18".
 
-    What is no answer (None, NaN, blank text, a list of none or several) becomes "".
+    What is no answer (None, NaN, an infinity, blank text, a list of none or several) becomes "".
     """
     if isinstance(value, list):
         return normalize_answer(value[0]) if len(value) == 1 else ""
-    if isinstance(value, float) and math.isnan(value):
+    if isinstance(value, float) and not math.isfinite(value):
         return ""
     if isinstance(value, int | float):
         value = str(value)
@@ -143,47 +144,12 @@ def _unwrap(text: str) -> str:
 
 
 def _read(path: Path) -> list[Row]:
-    rows = _read_parquet(path) if path.suffix == ".parquet" else _read_json(path)
+    place, content = path.name, read_bytes(path, path.name, PROBLEMS)
+    parquet = path.suffix == ".parquet"
+    rows = parse_parquet(content, place) if parquet else parse_rows(decode(content, place), place)
     for index, row in enumerate(rows, 1):
         if not isinstance(row, dict):
             raise InputError(f"{path.name}: row {index} is {type(row).__name__}; a row is an object with named fields")
-    return rows
-
-
-def _read_json(path: Path) -> list[Any]:
-    """A JSON list, or one JSON object per line: the first letter tells, since .json files are published as both."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path.name}: not UTF-8 text: {error}") from error
-    if text.lstrip().startswith("["):
-        return _parse_list(path.name, text)
-    return [_parse_line(path.name, number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-
-
-def _parse_list(place: str, text: str) -> list[Any]:
-    try:
-        rows: list[Any] = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{place}: broken JSON at line {error.lineno}: {error.msg}") from error
-    return rows
-
-
-def _parse_line(place: str, number: int, line: str) -> Any:
-    try:
-        return json.loads(line)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{place}: broken JSON at line {number}: {error.msg}") from error
-
-
-def _read_parquet(path: Path) -> list[Any]:
-    import pyarrow
-    from pyarrow import parquet
-
-    try:
-        rows: list[Any] = parquet.read_table(path).to_pylist()
-    except (pyarrow.ArrowException, OSError) as error:
-        raise InputError(f"{path.name}: not a readable parquet file: {str(error).splitlines()[0]}") from error
     return rows
 
 

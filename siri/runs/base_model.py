@@ -1,7 +1,7 @@
 """The policy before RL: made by warm-up, or taken over from a folder, and kept in the store under its weights' name."""
 
-import json
 import logging
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -18,6 +18,7 @@ from siri.errors import InputError
 from siri.home import Home
 from siri.problems import Problem, load_splits, make_prompt
 from siri.processes.stopping import Stop
+from siri.reading import expand, read_object
 from siri.runs import keys
 from siri.runs.chain import Chain, commit_checkpoint, travel
 from siri.store.entries import (
@@ -90,8 +91,8 @@ def _folder(config: RunConfig) -> Path:
 
         folder = model_folder(config.model.base)
     else:
-        folder = Path(config.model.base).expanduser()
-    if not folder.is_dir():
+        folder = expand(config.model.base, "model.base")
+    if not os.path.isdir(folder):
         raise InputError(f"model.base={config.model.base}: neither `laptop` nor a folder with a model")
     require_data(folder)
     return folder
@@ -237,7 +238,7 @@ def _beside_weights(folder: Path) -> dict[str, str]:
     files = describe_files(folder)
     for name in ("config.json", "generation_config.json"):
         if name in files:
-            settings = json.loads((folder / name).read_text())
+            settings = read_object(folder / name, f"model.base={folder}: {name}")
             files[name] = keys.digest({key: settings[key] for key in settings if key != "transformers_version"})
     return {name: files[name] for name in files if not is_weights(name)}
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from siri.engines import untrained
 from siri.errors import InputError
 from siri.home import Home
 from siri.store.entries import Entry, Store
@@ -73,6 +74,7 @@ def read_description(path: Path) -> Description | None:
         described: Description = unseal(read_small(path))
         missing = [name for name in DESCRIBED if not isinstance(described[name], DESCRIBED[name])]
         described["config"]["recipe"]
+        untrained(described["config"]["engine"]["name"])
         described["problems"]["train"]["digest"]
     except (OSError, ValueError, TypeError, KeyError) as error:
         missing = [str(error) if isinstance(error, ValueError) else repr(error)]
@@ -180,7 +182,10 @@ def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 
 
 def snapshot_rows(home: Home) -> list[dict[str, Any]]:
-    """One row per stored snapshot of every run: run, name, key, step, budget, weights_sha256; files unverified."""
+    """One row per stored snapshot of every run: run, name, key, step, budget, weights_sha256, caution.
+
+    Files are not verified. `caution` says so where no model was trained.
+    """
     runs = list_runs(home)
     if not runs:
         return []  # and no store is made, in a place that may be a slip of the keyboard
@@ -189,7 +194,8 @@ def snapshot_rows(home: Home) -> list[dict[str, Any]]:
         for name, key in described["snapshots"].items():
             entry = store.find(key)
             if entry is not None:
-                rows.append({"run": described["name"], "name": name, "key": key} | snapshot_row(entry))
+                row = {"run": described["name"], "name": name, "key": key} | snapshot_row(entry)
+                rows.append(row | {"caution": untrained(described["config"]["engine"]["name"])})
     return rows
 
 

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from siri.engines import kind_of
+from siri.engines import kind_of, untrained
 from siri.engines.model_folder import require_data
 from siri.errors import InputError
 from siri.runs import step_log
@@ -23,6 +23,7 @@ def describe_snapshot(run: Run, name: str) -> dict[str, Any]:
         "name": name,
         "key": entry.manifest.key,
         **snapshot_row(entry),
+        **({"caution": caution} if (caution := untrained(run.config.engine.name)) else {}),
         "lineage": [f"{ancestor.manifest.key[:12]} (step {ancestor.manifest.step})" for ancestor in chain],
         "numerics": entry.manifest.facts.get("numerics"),
         "bytes": entry.size,

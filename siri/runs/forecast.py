@@ -1,5 +1,6 @@
 """What steps, snapshots and runs take, read off the runs of a store; sizes also from the number of parameters."""
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from siri.config import RunConfig, ShapeSettings, with_absolute_paths
 from siri.engines import kind_of
 from siri.home import Home
 from siri.problems.laptop import VOCABULARY
+from siri.reading import expand
 from siri.runs.catalog import list_runs
 from siri.store.entries import CorruptEntryError, Entry
 from siri.store.replicated import open_store
@@ -119,7 +121,7 @@ def snapshot_bytes(config: RunConfig, measured: Measured) -> int | None:
     each, base = kind.bytes_per_parameter, config.model.base
     if base == "laptop":
         return each * count_parameters(config.model.shape)
-    if (folder := Path(base).expanduser()).is_dir():
+    if os.path.isdir(folder := expand(base, "model.base")):
         return _bytes_of_folder(folder, each)
     parameters = _parameters_by_name(base)
     return None if parameters is None else each * parameters

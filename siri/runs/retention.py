@@ -1,5 +1,6 @@
 """Retention by role: what of a store something needs, what may go, and what that frees."""
 
+import os
 import re
 import shutil
 import time
@@ -10,18 +11,20 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
-from siri.config import first_mistake, parse_yaml, say_off, validate
+from siri.config import first_mistake, validate
 from siri.errors import InputError
 from siri.home import Home
 from siri.processes import file_lock
 from siri.runs import step_log
 from siri.runs.catalog import held_steps, holds_a_run, kept_names, list_runs, note_kept
 from siri.runs.run import Run, describe_run
+from siri.settings import Settings
 from siri.store import leases
 from siri.store.entries import BusyError, Entry, Manifest, Store, without_waiting
 from siri.store.entry import size_of
+from siri.yaml12 import read_settings
 
 Unneeded = Literal["keep", "thin", "remove"]
 """What becomes of a snapshot that has a name and that nothing needs."""
@@ -308,12 +311,10 @@ def _carry_out(store: Store, item: Item) -> bool:
         return False
 
 
-class Policy(BaseModel):
+class Policy(Settings):
     """What maintenance removes by itself; nothing, unless the work folder has this in `retention.yaml`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    unneeded: Annotated[Literal["off", "keep", "thin", "remove"], BeforeValidator(say_off)] = "off"
+    unneeded: Literal["off", "keep", "thin", "remove"] = "off"
     """What becomes of named snapshots that nothing needs, as in `plan`; off: no collection at all."""
     free_below: Annotated[float, Field(gt=0)] | None = None
     """Only when less than so many gigabytes (10⁹ bytes) are free."""
@@ -322,12 +323,10 @@ class Policy(BaseModel):
 def read_policy(home: Home) -> Policy:
     """The work folder's policy. Raises InputError for a broken file."""
     path = home.root / "retention.yaml"
-    if not path.exists():
+    if not os.path.lexists(path):
         return Policy()
     try:
-        return Policy.model_validate(parse_yaml(path.read_text(encoding="utf-8"), f"policy={path}"))
-    except UnicodeDecodeError:
-        raise InputError(f"policy={path}: is no text in UTF-8") from None
+        return Policy.model_validate(read_settings(path, f"policy={path}"))
     except ValidationError as error:
         raise InputError(f"policy={path}: {first_mistake(error, Policy)}") from None
 

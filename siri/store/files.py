@@ -15,6 +15,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from siri.errors import InputError
+from siri.reading import read_regular
 
 SUM = "sum"
 """Member of a small JSON file: sha256 of all its others."""
@@ -111,12 +112,8 @@ def read_sealed(path: Path, check: Callable[[dict[str, Any]], object] = lambda v
 
 
 def read_small(path: Path) -> bytes:
-    """The content of a file that cannot be large. Raises ValueError for one that is, OSError as `open` does."""
-    with path.open("rb") as file:
-        content = file.read(SMALL + 1)
-    if len(content) > SMALL:
-        raise ValueError(f"it has more than {SMALL} bytes")
-    return content
+    """The content of a file that cannot be large. Raises as `siri.reading.read_regular` does."""
+    return read_regular(path, SMALL)
 
 
 def set_aside(path: Path, reason: str) -> None:

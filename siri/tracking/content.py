@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import psutil
 
+from siri.engines import untrained
 from siri.evaluation.evaluation import REPORT, Evaluation, read_report
 from siri.evaluation.report import EvalReport
 from siri.monitoring.monitors import Alarm
@@ -26,6 +27,8 @@ KEY = "siri.key"
 """Tag by which a snapshot's model and model version are found."""
 TAGS = "tags.json"
 """In a run's folder: tags that others than the run itself have given it, such as a sweep."""
+CAUTION = "siri.caution"
+DESCRIPTION = "mlflow.note.content"
 BATCH = 1000
 """Most metrics that MLflow takes in one call."""
 PARAMETERS = (
@@ -78,7 +81,13 @@ def identity(run: Run) -> dict[str, str]:
         "problems.rows": str(train["rows"]),
         "problems.digest": train["digest"],
         "grader": " ".join(run.grader),
+        **caution_tags(untrained(run.config.engine.name)),
     } | read_tags(run)
+
+
+def caution_tags(caution: str | None) -> dict[str, str]:
+    """Tags of what has to be said of a record beside its numbers; one of them is its description on MLflow's page."""
+    return {CAUTION: caution, DESCRIPTION: caution} if caution else {}
 
 
 def tag(run: Run, tags: Mapping[str, str]) -> None:

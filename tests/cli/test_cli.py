@@ -120,7 +120,7 @@ def test_problems_that_the_laptop_model_cannot_read_are_refused_before_it_is_mad
 def test_a_model_folder_with_a_broken_config_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "config.json").write_text("{")
     assert run_cli("train", "laptop", f"model.base={tmp_path}", "--home", str(tmp_path / "home")) == 2
-    assert "its config.json cannot be read" in capsys.readouterr().err
+    assert "config.json: broken JSON at line 1" in capsys.readouterr().err
 
 
 def test_preview_gives_the_budget_of_every_step(capsys: pytest.CaptureFixture[str]) -> None:

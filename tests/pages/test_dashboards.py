@@ -2,6 +2,7 @@
 
 import io
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from html import unescape
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from dashboards import data, findings, wording
-from dashboards.findings import Evidence, best_lag, find_all, judge, sign
+from dashboards.findings import FALSE_ALARMS, Evidence, best_lag, find_all, is_late, judge, sign
 from dashboards.report import pieces, print_table, write_report
 from siri.config import load
 from siri.errors import InputError
@@ -236,6 +237,50 @@ def test_the_lag_is_found(lag: int) -> None:
     budgets = [54 + 18 * np.cos(2 * np.pi * step / 80) for step in range(1, 241)]
     lengths = [30 + 0.5 * (54 + 18 * np.cos(2 * np.pi * (step - lag) / 80)) for step in range(1, 241)]
     assert best_lag(budgets, lengths, range(81, 161), 40) == (lag, pytest.approx(1))
+
+
+def said_to_lag(budgets: np.ndarray, lengths: np.ndarray, size: int) -> bool:
+    """Whether any cycle of a run is."""
+    cycles = len(budgets) // size
+    return any(
+        is_late(budgets[first : first + size], lengths[first : first + size], FALSE_ALARMS / cycles)
+        for first in range(0, len(budgets), size)
+    )
+
+
+@pytest.mark.parametrize("size", [8, 16, 40, 80])
+@pytest.mark.parametrize("follows", [0.0, 0.3])
+def test_noise_alone_and_a_length_that_follows_at_once_are_not_said_to_lag(size: int, follows: float) -> None:
+    budgets = 54 + 18 * np.cos(2 * np.pi * np.arange(1, 3 * size + 1) / size)
+    generator = np.random.default_rng(size)
+    alarms = sum(
+        said_to_lag(budgets, 40 + follows * budgets + generator.normal(0, 2, 3 * size), size) for _ in range(400)
+    )
+    assert alarms <= 0.05 * 400
+
+
+def stair(phase: np.ndarray) -> np.ndarray:
+    return np.sign(np.cos(phase + 1e-9))
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "swing"), [(np.cos, 16, 8), (np.cos, 40, 4), (np.cos, 80, 3), (stair, 80, 3)]
+)
+def test_a_real_lag_is_told_through_noise(shape: Callable[[np.ndarray], np.ndarray], size: int, swing: float) -> None:
+    steps, generator = np.arange(1, 3 * size + 1), np.random.default_rng(size)
+    budgets = 54 + 18 * shape(2 * np.pi * steps / size)
+    late = swing * shape(2 * np.pi * (steps - size // 5) / size)
+    told = sum(said_to_lag(budgets, 40 + late + generator.normal(0, 2, len(steps)), size) for _ in range(100))
+    assert told >= 90
+
+
+@pytest.mark.parametrize("lag", [1, 7, 20])
+def test_a_lag_without_noise_is_told_whatever_its_size(lag: int) -> None:
+    budgets = 54 + 18 * np.cos(2 * np.pi * np.arange(1, 81) / 80)
+    lengths = 57 + 9 * np.cos(2 * np.pi * (np.arange(1, 81) - lag) / 80)
+    assert is_late(budgets, lengths, FALSE_ALARMS)
+    assert not is_late(budgets, 30 + 0.5 * budgets, FALSE_ALARMS)
+    assert not is_late(np.full(80, 72.0), lengths, FALSE_ALARMS)
 
 
 def test_what_does_not_vary_has_no_lag() -> None:

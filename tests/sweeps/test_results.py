@@ -1,7 +1,9 @@
 """The result of a sweep: its tables equal what was measured, costs add up to the plan, every file is what it says."""
 
+import io
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -10,6 +12,7 @@ from unittest import mock
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from dashboards.ablation import explain, print_result, write_markdown, write_page
 from dashboards.ablation_picture import draw_front
@@ -20,7 +23,7 @@ from siri.home import Home
 from siri.runs.run import load_run
 from sweeps import studies, worker
 from sweeps.diff import find_changes, report_changes, summarise
-from sweeps.export import find_table, results_json, write_tables
+from sweeps.export import find_table, results_json, tables, write_tables
 from sweeps.phase import Job
 from sweeps.planner import plan_sweep
 from sweeps.results import Result, read_results, spread
@@ -158,6 +161,23 @@ def test_tables_are_written_as_csv(result: Result, tmp_path: Path) -> None:
     assert arms["accuracy"].tolist() == pytest.approx(result.arms["accuracy"].tolist())
     with pytest.raises(InputError, match="rows=arm: must be arms, trials, snapshots, pairs, claims"):
         find_table(result, "arm")
+
+
+def test_results_of_the_scripted_engine_say_so_wherever_they_are_shown(result: Result, tmp_path: Path) -> None:
+    said = "no model was trained (scripted engine)"
+    write_tables([result], tmp_path)
+    for name in ("arms", "trials", "snapshots", "pairs", "claims"):
+        assert set(pd.read_csv(tmp_path / f"{name}.csv")["caution"]) == {said}
+    assert json.loads((tmp_path / "results.json").read_text())["caution"] == said
+    assert f"<strong>Caution:</strong> {said}." in write_page([result], tmp_path / "page.html").read_text()
+    assert f"**Caution:** {said}." in write_markdown([result])
+    assert said in draw_front(result, tmp_path / "front.svg").read_text()
+    console = Console(file=io.StringIO(), width=140)
+    console.print(print_result(result))
+    assert f"caution: {said}" in console.file.getvalue()  # type: ignore[attr-defined]
+    trained = replace(result, caution=None)
+    assert all("caution" not in table for table in tables(trained).values())
+    assert said not in write_page([trained], tmp_path / "page.html").read_text() + write_markdown([trained])
 
 
 def test_the_page_is_one_file_with_every_arm_and_verdict(result: Result, tmp_path: Path) -> None:

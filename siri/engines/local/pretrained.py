@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from transformers import (
 from siri.engines.local.model import AttentionBias, Block, Decoder, ModelShape, pad_left, repeat_rows, require_room
 from siri.engines.model_folder import copy_beside, require_data, weight_files
 from siri.errors import InputError
+from siri.reading import expand
 
 T = TypeVar("T")
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -150,8 +152,8 @@ def model_folder(base: str) -> Path:
 
     Raises InputError for anything else, and for a name that cannot be fetched.
     """
-    folder = Path(base).expanduser()
-    if folder.is_dir():
+    folder = expand(base, "model.base")
+    if os.path.isdir(folder):
         return folder
     if not HUB_NAME.fullmatch(base):
         raise InputError(f"model.base={base}: neither `laptop` nor a folder with a model nor a hub name `owner/name`")
