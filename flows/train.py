@@ -42,7 +42,7 @@ def _train(config: RunConfig, until: str) -> str:
     stages = [stage for stage in config.schedule.stages_until(until or None) if stage.last > config.fork.step]
     make_base(config)
     run = create_run(config, find_home())
-    with tracking.following(run):
+    with tracking.following(run, stages[-1].last):
         evaluate_all(run, ["base"], config.evaluation.benchmarks)
         for stage in stages:
             if is_passed(run, stage.name) and stage != stages[-1]:

@@ -125,7 +125,7 @@ def _look(run: Run, snapshot: str, benchmark: str) -> Look:
 def perform(job: Job, study: Study, claim: Claim, run: Run, stop: Stop, links: Mapping[str, str]) -> Row:
     """Run a claimed trial, record what it comes to, and finish it, at its end or where the rule stops it."""
     trial = job.trial(claim.parameters)
-    tracking.tag(run, {"sweep.id": study.name, "sweep.arm": trial.arm, "optuna.trial": str(claim.number), **links})
+    tracking.tag(run, {**tracking.trial_tags(study.name, trial.arm, claim.number), **links})
     studies.record(study, claim, _describe(trial, claim, run) | dict(links))
     trained, spent = _spent(claim)
     began, last, stopped_at = time.monotonic(), None, None

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -23,6 +23,7 @@ from siri.problems.grading import grader_version
 from siri.runs import keys
 from siri.runs.catalog import note_measured
 from siri.runs.problem_sets import describe_set, load_asked, require_room
+from siri.runs.retention import is_passed
 from siri.runs.run import Run, require_same_makers
 from siri.store.entries import Entry, Manifest, Store, describe_files, full_disk_explained
 from siri.store.files import parse_json
@@ -183,6 +184,13 @@ def find_digest(store: Store, snapshot: str, beginning: str) -> str | None:
     """The digest, by its beginning, of problems that a snapshot has been measured on."""
     found = (str(entry.manifest.facts["benchmark"]) for entry in store.entries() if entry.manifest.parent == snapshot)
     return next((digest for digest in found if digest.startswith(beginning)), None)
+
+
+def missing(run: Run, snapshots: Iterable[str], benchmarks: Iterable[str]) -> list[Evaluation]:
+    """The evaluations that have not been made, of snapshots that are there or still to come."""
+    there = [name for name in snapshots if not is_passed(run, name)]
+    wanted = [Evaluation(run, snapshot, benchmark) for snapshot in there for benchmark in benchmarks]
+    return [evaluation for evaluation in wanted if evaluation.find() is None]
 
 
 def find_evaluation(evaluation: Evaluation) -> Entry | None:

@@ -113,7 +113,7 @@ def _warmup_keys(config: RunConfig) -> list[str]:
 def find_base(store: Store, name: str) -> Entry | None:
     """The stored base of a name, verified; None when it is not there."""
     noted = read_sealed(_note(store, name), _check_note)
-    if noted is None and isinstance(store, SharedStore) and (text := store.depot.text(f"{name}.json")) is not None:
+    if noted is None and isinstance(store, SharedStore) and (text := store.text(f"{name}.json")) is not None:
         noted = _their_note(store, text)
         if noted is not None:
             write_sealed(_note(store, name), noted)
@@ -242,8 +242,8 @@ def _agree(store: Store, name: str, key: str) -> str:
     if not isinstance(store, SharedStore):
         return key
     note = seal({"key": key})
-    theirs = _their_note(store, store.depot.offer(f"{name}.json", note))
+    theirs = _their_note(store, store.offer(f"{name}.json", note))
     if theirs is not None and _verified_base(store, theirs["key"]) is not None:
         return str(theirs["key"])
-    store.depot.replace_text(f"{name}.json", note)
+    store.replace_text(f"{name}.json", note)
     return key

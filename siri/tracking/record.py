@@ -21,6 +21,8 @@ from siri.tracking.content import BASE, KEY, RUN_ID, Point
 from siri.tracking.server import write_note
 
 EXPERIMENT = "siri"
+ARTIFACTS = "mlflow-artifacts:/siri"
+"""Where artifacts are that no server has placed: below `mlartifacts` of the work folder, wherever that is moved."""
 MARK = "rollout/budget"
 """The metric that tells which steps are there: a step's metrics go in one transaction."""
 ENVIRONMENT = {
@@ -58,9 +60,15 @@ class SyncResult:
         return f"{self.steps} steps, {self.evaluations} evaluations, {self.snapshots} snapshots brought to MLflow"
 
 
+def load() -> None:
+    """Import MLflow, which takes a second or more."""
+    with mlflow_errors():
+        from mlflow.tracking import MlflowClient  # noqa: F401
+
+
 @contextmanager
 def mlflow_errors() -> Iterator[None]:
-    """Import MLflow, which takes a second or more, and tell its failures as TrackingError."""
+    """Tell MLflow's failures as TrackingError."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     from mlflow.exceptions import MlflowException
@@ -123,9 +131,8 @@ def find_experiment(client: Any, home: Home) -> str:
     found = client.get_experiment_by_name(EXPERIMENT)
     if found is not None:
         return str(found.experiment_id)
-    local = not home.tracking_uri.startswith("http")  # where MLflow's default is a folder in the current one
-    place = (home.root.resolve() / "mlartifacts").as_uri() if local else None
-    return str(client.create_experiment(EXPERIMENT, artifact_location=place))
+    local = not home.tracking_uri.startswith("http")
+    return str(client.create_experiment(EXPERIMENT, artifact_location=ARTIFACTS if local else None))
 
 
 def _describe(client: Any, made: Any, run: Run, surroundings: dict[str, str]) -> None:
