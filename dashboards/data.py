@@ -163,7 +163,7 @@ def paired(ours: Evaluation, theirs: Evaluation, column: str) -> Interval:
     Raises InputError when the two were not measured alike: other problems, budget, samples or temperature.
     """
     for name, value in ours.settings.items():
-        if name != "numerics" and value != theirs.settings[name]:
+        if name not in ("numerics", "sampled_with") and value != theirs.settings[name]:
             raise InputError(
                 f"{theirs.run.name}: measured under {name}={theirs.settings[name]}, {ours.run.name} under {value}; "
                 "a paired difference needs the same"

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -48,7 +49,7 @@ def train(stepper: Stepper, config: RunConfig, problems: ProblemSet, plan: Stage
         chosen = problems_of_step(problems.problems, config.seed, step, config.rollout.batch_size)
         budgets = method.budgets(config.schedule(step), [problem.id for problem in chosen], state)
         questions = method.prompts([problem.question for problem in chosen], budgets)
-        asked = [Problem(p.id, question, p.answer) for p, question in zip(chosen, questions, strict=True)]
+        asked = [replace(problem, question=question) for problem, question in zip(chosen, questions, strict=True)]
         batch = stepper.sample(asked, budgets, step)
         sampled = time.perf_counter()
 

@@ -49,6 +49,7 @@ def printed(
     return capsys.readouterr().out
 
 
+@pytest.mark.timeout(900)  # two processes that start torch and take three steps each
 def test_the_local_engine_is_measured_with_both_kernels(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,7 +12,7 @@ from siri.cli import looking, platform, regrading, snapshots, training, upkeep
 from siri.errors import InputError
 from siri.processes import children
 from siri.reading import require_text
-from siri.terminal import one_line, print_traceback, say
+from siri.terminal import lasting_output, one_line, print_traceback, say
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -93,7 +93,14 @@ def refuse(reason: str) -> NoReturn:
 
 
 def main() -> None:
-    """Run the command line: a user's mistake is one line on stderr and exit code 2."""
+    """Run the command line: a user's mistake is one line on stderr and exit code 2; output decides no exit code."""
+    with lasting_output():
+        _run()
+
+
+def _run() -> None:
+    for name, place in children.missing_certificates().items():
+        say(f"siri: {name}={place}: not there; going on without it", sys.stderr)
     children.protect()
     try:
         _check_words()

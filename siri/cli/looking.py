@@ -128,22 +128,32 @@ def show(
     from siri.engines import untrained
     from siri.evaluation.evaluation import Evaluation
     from siri.runs import step_log
+    from siri.runs.problem_sets import describe_left_out
     from siri.runs.run import find_snapshot
 
     found, name = find_snapshot(open_home(home), snapshot)
     run = measured_as(found, overrides or [], benchmark)
     evaluation = Evaluation(run, name, benchmark or run.config.evaluation.final[0])
     rows = evaluation.samples()
+    called = evaluation.report().benchmark
     if problem > len(evaluation.problems):
-        raise InputError(f"problem={problem}: {evaluation.problems.name} has {len(evaluation.problems)} problems")
+        raise InputError(f"problem={problem}: {called} has {len(evaluation.problems)} problems")
     asked = evaluation.problems.problems[problem - 1]
     shown = ["sample", "verdict", "found", "length", "finished", "text", "grader"]
     answers = rows[rows["problem"] == asked.id][shown]
+    counted = {"train": run.sets["train"].get("left_out"), called: evaluation.left_out}
+    left_out = {set_name: counts for set_name, counts in counted.items() if counts}
     unrepeatable = step_log.unrepeatable_steps(run.folder, run.step_of(name))
     caution = untrained(run.config.engine.name)
     if as_json:
-        asked_for = {"question": asked.question, "answer": asked.answer, "caution": caution}
-        described = asked_for | {"unrepeatable_steps": unrepeatable}
+        described = {
+            "question": asked.question,
+            "before": asked.before,
+            "answer": asked.answer,
+            "caution": caution,
+            "left_out": left_out,
+            "unrepeatable_steps": unrepeatable,
+        }
         print(json.dumps(described | {"samples": answers.to_dict(orient="records")}, indent=1, default=str))
         return
     if caution:
@@ -151,7 +161,11 @@ def show(
     if unrepeatable:
         steps = ", ".join(map(str, unrepeatable))
         print(f"not repeatable to the bit: at steps {steps} the grading of a response ran out of time\n")
-    print(printable(f"problem {problem} of {evaluation.problems.name}: {asked.question}\nanswer: {asked.answer}"))
+    for set_name, counts in left_out.items():
+        print(f"{set_name}: {describe_left_out(counts)}\n")
+    for role, content in asked.before:
+        print(printable(f"{role}: {content}"))
+    print(printable(f"problem {problem} of {called}: {asked.question}\nanswer: {asked.answer}"))
     for row in answers.itertuples():
         cut = "" if row.finished else ", cut by the budget"
         answer = f", found {row.found!r}" if row.found else ""

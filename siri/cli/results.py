@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from sweeps.phase import Job
 
 
+STUDY = re.compile(r"[^/]{1,200}-(laptop|paper)(-search|-final)?-[0-9a-f]{8}")
+"""What a study is called."""
 EVALUATION = "evaluation."
 """What an override begins with that changes how snapshots are measured, and no run."""
 
@@ -67,20 +69,31 @@ def find_sweep(home: "Home", names: Sequence[str], size: str | None) -> "Job | N
         return None
     if first in sweep_names() or Path(first).is_file():
         return Job(first, size_name(size or "laptop"), home, extra=tuple(overrides))
-    for sweep in sweep_names():
-        for of_size in ("laptop", "paper"):
-            if first.startswith(f"{sweep}-{of_size}-"):
-                return _of_study(Job(sweep, size_name(of_size), home), first)
+    job = _of_study(home, first)
+    if job is not None:
+        if size is not None or overrides:
+            raise InputError(f"study={first}: keeps its size and its overrides; name it alone")
+        return job
     if size is not None or overrides:
         raise InputError(f"sweep={first}: neither a file nor one of {', '.join(sweep_names())}")
     return None
 
 
-def _of_study(job: "Job", study: str) -> "Job":
-    """A study is found by its sweep; raises InputError when the sweep makes another one of it."""
-    named = [phase.subject.study for phase in job.phases if phase.phase != "final"]
-    if study not in named:
-        raise InputError(f"study={study}: made with overrides, or of another file than {job.file}: name these")
+def _of_study(home: "Home", study: str) -> "Job | None":
+    """The sweep that a study was made from; None when there is no such study.
+
+    Raises InputError when its file has gone, or makes another study by now.
+    """
+    from sweeps.phase import Job
+    from sweeps.spec import size_name
+    from sweeps.studies import read_origin
+
+    origin = read_origin(home, study) if STUDY.fullmatch(study) else None
+    if origin is None:
+        return None
+    job = Job(origin.file, size_name(origin.size), home, extra=origin.overrides)
+    if not any(phase.subject.study == study for phase in job.phases):
+        raise InputError(f"study={study}: its file {origin.file} has changed since, and makes another study now")
     return job
 
 

@@ -20,6 +20,7 @@ from siri.config.settings import (
     GuardSettings,
     MethodSettings,
     ModelSettings,
+    RolloutSettings,
     RunConfig,
     ShapeSettings,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "GuardSettings",
     "MethodSettings",
     "ModelSettings",
+    "RolloutSettings",
     "RunConfig",
     "ShapeSettings",
     "absolute_benchmark",

@@ -1,6 +1,6 @@
 """The settings of a run, group by group; defaults are the paper's (arXiv 2509.25176)."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -43,8 +43,13 @@ class RolloutSettings(Settings):
     """
     temperature: Annotated[float, Field(gt=0)] = 1.0
     """Sampling temperature of the rollouts."""
-    old_logprobs: Literal["sampler"] = "sampler"
-    """Whose log-probabilities the ratio is taken against: those that the engine's own sampling leaves."""
+    old_logprobs: Literal["sampler", "trainer"] = "sampler"
+    """Whose log-probabilities the ratio is taken against, of the policy before the step.
+
+    `sampler`: those that sampling leaves; `trainer`: its forward pass over the same tokens, before the first update.
+    Left out, it is `trainer` in bfloat16, where the two differ by up to 0.01 before any update, and on verl, which
+    always recomputes them; in float32 they agree to 1e-5, and it is `sampler`.
+    """
 
 
 class OptimizerSettings(Settings):
@@ -125,7 +130,7 @@ class VerlSettings(Settings):
     gpus_per_node: Annotated[int, Field(ge=1)] = 8
     """GPUs on each machine."""
     prompt_tokens: Annotated[int, Field(ge=1)] = 1024
-    """Most tokens of a prompt; a longer one ends the run with a line that says so."""
+    """Most tokens of a prompt; longer ones are refused before anything is trained (see `problems.long_prompts`)."""
     tensor_parallel: Annotated[int, Field(ge=1)] = 1
     """GPUs over which one copy of the sampling model is spread."""
     extra: tuple[str, ...] = ()
@@ -158,7 +163,7 @@ class EvaluationSettings(Settings):
     """How snapshots are measured; never part of a snapshot's key."""
 
     benchmarks: tuple[str, ...] = ("dev",)
-    """Measured at every snapshot: `dev`, `test` (the problem set's own splits) or paths of problem files."""
+    """Measured at every snapshot: `dev`, `test` (the problems' own splits), files or data sets as `problems.test`."""
     final: Annotated[tuple[str, ...], Field(min_length=1)] = ("test",)
     """Measured once training is done; the tables of the report show these, so there is at least one."""
     samples: Annotated[int, Field(ge=1)] = 32
@@ -189,6 +194,8 @@ class GuardSettings(Settings):
     """The grader runs out of time on more than timeout_share of a step's responses."""
     nonfinite: GuardAction = "stop"
     """A metric is not a number, or infinite: what follows is lost."""
+    mismatch: GuardAction = "warn"
+    """The log-probabilities of sampler and trainer drift apart, by the slope of their mean difference."""
     versions: GuardAction = "warn"
     """The engine or a library is another one than at the run's first stage."""
     disk: GuardAction = "warn"
@@ -203,6 +210,10 @@ class GuardSettings(Settings):
     """For entropy: the share of the first steps' entropy."""
     timeout_share: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """For timeouts: the share of a step's responses."""
+    mismatch_steps: Annotated[int, Field(ge=3)] = 20
+    """For mismatch: steps over which the slope is taken."""
+    mismatch_rise: Annotated[float, Field(gt=0)] = 0.005
+    """For mismatch: nats by which the slope rises over those steps."""
     disk_free: Annotated[float, Field(ge=0)] = 2.0
     """For disk: gigabytes (10⁹ bytes)."""
 
@@ -223,6 +234,11 @@ class ForkSettings(Settings):
     """Key of the snapshot to start from; `siri train RECIPE --from RUN:c1-low --carry weights` sets it."""
     step: Annotated[int, Field(ge=0)] = 0
     """The step that the snapshot stands at; the run goes on behind it."""
+
+
+def _given(group: Any) -> Any:
+    """A group as the settings that somebody has given, where it is a group."""
+    return {name: getattr(group, name) for name in group.model_fields_set} if isinstance(group, Settings) else group
 
 
 class RunConfig(Settings):
@@ -256,6 +272,19 @@ class RunConfig(Settings):
     """What is kept beside the schedule's own snapshots."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 10
     """Steps between rolling checkpoints: what a crash can cost."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _choose_old_logprobs(cls, values: Any) -> Any:
+        """What rollout.old_logprobs is where nobody says it follows from the engine (see there)."""
+        if not isinstance(values, dict):
+            return values
+        engine, rollout = _given(values.get("engine", {})), _given(values.get("rollout", {}))
+        if not isinstance(engine, dict) or not isinstance(rollout, dict) or "old_logprobs" in rollout:
+            return values
+        if engine.get("name", "verl") != "verl" and engine.get("dtype") != "bfloat16":
+            return values
+        return {**values, "rollout": {**rollout, "old_logprobs": "trainer"}}
 
     @property
     def forecast_tokens(self) -> int:

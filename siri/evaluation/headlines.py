@@ -91,7 +91,7 @@ def snapshot_rows(home: Home) -> list[dict[str, Any]]:
 
 
 def run_rows(home: Home, words: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """A row per run, the newest last: id, name, state, step, the headline of its last measured snapshot, sweep, caution.
+    """A row per run, the newest last: id, name, state, step, last measured snapshot with its headline, sweep, caution.
 
     State is `training`, `finished` or `stopped`. Words choose: `seed=0` the runs with a setting, `state=stopped` those
     of a state, `sweep=paper` those of a sweep whose name begins so, any other word those whose name holds it or whose
@@ -144,9 +144,11 @@ def _last_step(folder: Path) -> int:
 
 
 def _sweeps(folder: Path) -> Iterator[str]:
-    for name, value in (read_sealed(folder / TAGS) or {}).items():
-        if name == "sweep.id":
-            yield str(value)
+    """The studies that a run is a trial of; see `siri.tracking.ablation.trial_tags`."""
+    for name in read_sealed(folder / TAGS) or {}:
+        study = name.removeprefix("sweep.")
+        if study != name and not study.endswith(".trial"):
+            yield study
 
 
 def _chosen(row: dict[str, Any], word: str) -> bool:

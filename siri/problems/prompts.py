@@ -90,12 +90,16 @@ def encode_prompt(
     """The token ids of a problem's prompt, ready for generation.
 
     The suffix stands behind the question, after a blank unless it begins with white space of its own; `day` is today
-    for a chat template. Raises InputError when `chat` is asked of a tokenizer without a chat template, or with one that
+    for a chat template. What stands before the question in its chat is put before it: as messages, or by `plain` as
+    paragraphs. Raises InputError when `chat` is asked of a tokenizer without a chat template, or with one that
     is refused (see `templates.check_template`), or when a word is outside its vocabulary.
     """
     text = problem.question + _spaced(suffix)
     try:
-        return render_ids(text, tokenizer, day) if template == "chat" else list(tokenizer(text)["input_ids"])
+        if template == "chat":
+            return render_ids([*problem.before, ("user", text)], tokenizer, day)
+        paragraphs = [*(content for _, content in problem.before), text]
+        return list(tokenizer("\n\n".join(paragraphs))["input_ids"])
     except InputError:
         raise
     except Exception as error:
@@ -114,10 +118,10 @@ RULES = 1
 def prompt_link(settings: "PromptSettings") -> dict[str, Any]:
     """What of the prompts goes into a snapshot's key, as JSON values.
 
-    A prompt is a function of the question (named by the problems' digest), of these values, and of the tokenizer's
-    files with the text of its chat template (named by the base). Rendering the train split would say the same, and
-    takes a tokenizer and seconds where a run is only looked up or planned. Whatever else reaches a template has to
-    stand here.
+    A prompt is a function of the question and its chat (named by the problems' digest), of these values, and of the
+    tokenizer's files with the text of its chat template (named by the base). Rendering the train split would say the
+    same, and takes a tokenizer and seconds where a run is only looked up or planned. Whatever else reaches a template
+    has to stand here.
     """
     return {
         "rules": RULES,

@@ -3,7 +3,6 @@
 import json
 import math
 import platform
-import re
 import subprocess
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
@@ -14,7 +13,9 @@ import psutil
 
 from siri.engines import untrained
 from siri.evaluation.evaluation import REPORT, Evaluation
+from siri.evaluation.naming import benchmark_name
 from siri.monitoring.monitors import Alarm
+from siri.processes.devices import gpu_names
 from siri.runs.catalog import TAGS
 from siri.runs.run import Run
 from siri.store.entries import Entry
@@ -90,6 +91,7 @@ def identity(run: Run) -> dict[str, str]:
         "problems.name": train["name"],
         "problems.rows": str(train["rows"]),
         "problems.digest": train["digest"],
+        **{f"problems.{name}": json.dumps(train[name]) for name in ("left_out", "overlap") if name in train},
         "grader": " ".join(run.grader),
         **caution_tags(untrained(run.config.engine.name)),
     } | read_tags(run)
@@ -144,7 +146,9 @@ def _gpu_name(run: Run) -> str:
         return "none"
     import torch
 
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return torch.cuda.get_device_name()
+    return next(iter(gpu_names()), "none")  # without starting CUDA, which a GPU may still be leased to
 
 
 def step_points(line: dict[str, Any]) -> list[Point]:
@@ -188,15 +192,10 @@ def evaluation_points(evaluation: Evaluation, entry: Entry) -> list[Point]:
     found, extremum = evaluation_metrics(evaluation), extremum_of(evaluation.run, evaluation.snapshot)
     named: dict[str, float] = {}
     if evaluation.benchmark in benchmarks(evaluation.run)[:MOST_BENCHMARKS]:
-        named |= {f"{set_name(evaluation)}/{name}": found[name] for name in CURVES}
+        named |= {f"{benchmark_name(evaluation.run, evaluation.benchmark)}/{name}": found[name] for name in CURVES}
     if extremum is not None and evaluation.benchmark == benchmarks(evaluation.run)[0]:
         named |= {f"{extremum}/{name}": value for name, value in found.items() if name != "truncated"}
     return [Point(name, value, time, step) for name, value in named.items()]
-
-
-def set_name(evaluation: Evaluation) -> str:
-    """What a benchmark is called in the names of metrics."""
-    return re.sub(r"[^\w.-]", "-", Path(evaluation.benchmark).stem)
 
 
 def benchmarks(run: Run) -> list[str]:

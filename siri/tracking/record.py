@@ -23,6 +23,8 @@ from siri.tracking.views import EXPERIMENT, RUN_VIEW, SNAPSHOT_VIEW, SNAPSHOTS, 
 
 STATES = {"RUNNING": "training", "FINISHED": "finished", "FAILED": "failed", "KILLED": "stopped"}
 """MLflow's status of a run -> tag `state`, a column of the table."""
+ARTIFACTS = "mlflow-artifacts:/"
+"""Where artifacts are that no server has placed: below `mlartifacts` of the work folder, wherever that is moved."""
 MARK = "rollout/budget"
 """The metric that tells which steps are there: a step's metrics go in one transaction."""
 ENVIRONMENT = {
@@ -60,9 +62,15 @@ class SyncResult:
         return f"{self.steps} steps, {self.evaluations} evaluations, {self.snapshots} snapshots brought to MLflow"
 
 
+def load() -> None:
+    """Import MLflow, which takes a second or more."""
+    with mlflow_errors():
+        from mlflow.tracking import MlflowClient  # noqa: F401
+
+
 @contextmanager
 def mlflow_errors() -> Iterator[None]:
-    """Import MLflow, which takes a second or more, and tell its failures as TrackingError."""
+    """Tell MLflow's failures as TrackingError."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     from mlflow.exceptions import MlflowException
@@ -126,8 +134,7 @@ def find_experiment(client: Any, home: Home, name: str, view: View) -> str:
     """An experiment, made if need be, with the view that its page opens with."""
     found = client.get_experiment_by_name(name)
     if found is None:
-        local = not home.tracking_uri.startswith("http")  # where MLflow's default is a folder in the current one
-        place = (home.root.resolve() / "mlartifacts").as_uri() if local else None
+        place = None if home.tracking_uri.startswith("http") else ARTIFACTS + name.replace(" ", "-")
         made = str(client.create_experiment(name, artifact_location=place))
         client.set_experiment_tag(made, *view.tag)
         return made

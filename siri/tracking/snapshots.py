@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from siri.evaluation.evaluation import Evaluation
+from siri.evaluation.naming import benchmark_name
 from siri.runs import keys
 from siri.runs.run import Run
 from siri.store.entries import Entry
@@ -133,13 +134,17 @@ class SnapshotRecords:
         name, step = evaluation.snapshot, self.run.step_of(evaluation.snapshot)
         key, found, how = self.run.keys[step], content.evaluation_metrics(evaluation), variant(evaluation)
         headline = evaluation.benchmark == content.benchmarks(self.run)[0]
-        prefix = "" if headline else f"{content.set_name(evaluation)}/"
+        prefix = "" if headline else f"{benchmark_name(self.run, evaluation.benchmark)}/"
         row, there = self.measured.get((key, how)) or (self._create_row(evaluation, entry), {})
         if {f"{prefix}{metric}": value for metric, value in found.items()}.items() <= there.items():
             return False
         time, snapshot = round(1000 * entry_time(entry)), self.run.store.find(key)
         model = {"model_id": self._logged_model(name, snapshot)} if snapshot is not None else {}
-        data = {"dataset_name": content.set_name(evaluation), "dataset_digest": evaluation.digest[:36]} if model else {}
+        data = (
+            {"dataset_name": benchmark_name(self.run, evaluation.benchmark), "dataset_digest": evaluation.digest[:36]}
+            if model
+            else {}
+        )
         metrics = [Metric(f"{prefix}{metric}", value, time, step, **model, **data) for metric, value in found.items()]
         self.client.log_batch(row, metrics=metrics)
         self.measured[key, how] = (row, {**there, **{metric.key: metric.value for metric in metrics}})

@@ -16,6 +16,7 @@ from siri.runs.catalog import TAGS
 from siri.runs.run import Run, find_snapshot, load_run
 from siri.runs.step_log import FOLLOWING, METRICS
 from siri.store.files import write_sealed
+from siri.tracking import trial_tags
 from tests.cli.test_cli import run_cli
 from tests.conftest import prepare, settle, tiny
 
@@ -111,7 +112,7 @@ def test_words_choose_runs(words: list[str], seeds: list[int], place: tuple[Home
 
 def test_a_sweep_chooses_its_trials(home: Home) -> None:
     run = settle(tiny("schedule.cycles=1"), home)
-    write_sealed(run.folder / TAGS, {"sweep.id": "paper-laptop-1a2b", "sweep.arm": "stair"})
+    write_sealed(run.folder / TAGS, trial_tags("paper-laptop-1a2b", "stair", 3))
     assert [row["sweep"] for row in run_rows(home, ["sweep=paper"])] == ["paper-laptop-1a2b"]
     assert run_rows(home, ["sweep=shape"]) == []
 

@@ -254,7 +254,7 @@ def test_the_command_line_finds_a_sweep_by_file_and_writes_what_is_asked(
         (["paper", "engine.nam=x"], "engine.nam: unknown setting"),
         (["papr", "--size", "paper"], "sweep=papr: neither a file nor one of branches,"),
         (["papr"], "run=papr: no runs yet in"),
-        (["paper-laptop-12345678"], "study=paper-laptop-12345678: made with overrides, or of another file than paper"),
+        (["paper-laptop-12345678"], "run=paper-laptop-12345678: no runs yet in"),
         (["laptop", "laptop-constant", "--size", "laptop"], "a run, while --size and --picture are for a sweep"),
     ],
 )

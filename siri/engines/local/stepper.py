@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from siri.config import RunConfig
+from siri.engines.local.old_logprobs import OldLogprobs
 from siri.engines.local.policy import AdamSettings, Policy
 from siri.engines.local.sampler import Sampled
 from siri.engines.local.uniforms import Stream
@@ -55,11 +56,16 @@ class LocalStepper:
             optimizer.beta1, optimizer.beta2, optimizer.epsilon, optimizer.weight_decay, optimizer.max_grad_norm
         )
         self.policy = Policy(config.engine, adam)
-        self._prompts: dict[str, Prompt] = {}
+        self._prompts: dict[tuple[object, str], Prompt] = {}
 
     def load(self, folder: Path) -> None:
         """Take the policy from a checkpoint's folder."""
         self.policy.load(folder)
+        self._prompts.clear()
+
+    def load_model(self, folder: Path) -> None:
+        """Take the model alone, to sample with."""
+        self.policy.load_model(folder)
         self._prompts.clear()
 
     def save(self, folder: Path) -> None:
@@ -93,12 +99,14 @@ class LocalStepper:
 
     def _encode(self, problem: Problem) -> Prompt:
         """The problem's prompt; kept, since a problem comes back every epoch and in every evaluation."""
-        if problem.question not in self._prompts:
+        asked = (problem.before, problem.question)
+        if asked not in self._prompts:
             settings, tokenizer = self.config.problems, self.policy.loaded.tokenizer
-            self._prompts[problem.question] = make_prompt(
+            self._prompts[asked] = make_prompt(
                 problem, tokenizer, settings.template, settings.suffix, settings.date, settings.thinking
             )
-        return self._prompts[problem.question]
+            self.policy.loaded.require_readable(self._prompts[asked].ids, problem.id)
+        return self._prompts[asked]
 
     def update(self, batch: RolloutBatch, advantages: Tensor, step: int) -> dict[str, float]:
         """One optimizer step per minibatch; groups without advantage skip the forward pass.
@@ -109,14 +117,26 @@ class LocalStepper:
         rate = self.config.optimizer.learning_rate_at(step)
         totals = UpdateTotals()
         deals = self._deal(batch, step)
-        for rows in deals:
+        lives = [advantages[rows].view(len(rows), -1).ne(0).any(1) for rows in deals]
+        taught = [rows[live] for rows, live in zip(deals, lives, strict=True)]
+        old = self._old_logprobs(batch, [rows for rows in taught if len(rows)])
+        for rows, live in zip(deals, lives, strict=True):
             weights = token_weights(batch.lengths[rows], self.config.method.loss_aggregation)
             totals.tokens += float(batch.lengths[rows].sum())
-            live = advantages[rows].view(len(rows), -1).ne(0).any(1)
             if bool(live.any()):
-                self._accumulate(batch, advantages, rows[live], weights[live], totals)
+                self._accumulate(batch, advantages, rows[live], weights[live], totals, old)
                 totals.norms.append(self.policy.step(rate, step))
-        return totals.metrics(len(deals), rate)
+        return totals.metrics(len(deals), rate) | old.metrics()
+
+    def _old_logprobs(self, batch: RolloutBatch, taught: list[Tensor]) -> OldLogprobs:
+        """What the ratios of these minibatches' rows are taken against; the first one's follow from its own pass."""
+        old = OldLogprobs(batch, self.config.rollout.old_logprobs)
+        if old.whose == "trainer":
+            for rows in taught[1:]:
+                for chosen in self._micro_batches(batch, rows):
+                    with torch.no_grad():
+                        old.measure(rows[chosen], self._score(batch, rows[chosen]))
+        return old
 
     def _deal(self, batch: RolloutBatch, step: int) -> list[Tensor]:
         """The rows of each minibatch; groups stay together."""
@@ -124,21 +144,35 @@ class LocalStepper:
         deals = deal(groups, self.config.method.minibatches, self.config.seed, step)
         return [torch.cat([group * batch.group_size + members for group in dealt]) for dealt in deals]
 
-    def _accumulate(
-        self, batch: RolloutBatch, advantages: Tensor, rows: Tensor, weights: Tensor, totals: UpdateTotals
-    ) -> None:
-        """Add up the gradients of these rows, micro-batch by micro-batch; the sum does not depend on the cut."""
-        kernels = self.policy.kernels
+    def _micro_batches(self, batch: RolloutBatch, rows: Tensor) -> list[list[int]]:
         lengths: list[int] = batch.lengths[rows].tolist()
         asked = [batch.prompts[row] for row in rows.tolist()]
-        for chosen in kernels.micro_batches(asked, lengths, self.config.engine.micro_batch_tokens):
+        return self.policy.kernels.micro_batches(asked, lengths, self.config.engine.micro_batch_tokens)
+
+    def _score(self, batch: RolloutBatch, rows: Tensor) -> Tensor:
+        """The policy's log-probabilities [K, T'] of rows [K], as wide as their longest response."""
+        prompts = [batch.prompts[row] for row in rows.tolist()]
+        responses = [batch.tokens[row, : batch.lengths[row]].tolist() for row in rows.tolist()]
+        with self.policy.arithmetic():
+            return self.policy.kernels.score(prompts, responses, self.config.rollout.temperature).logprobs
+
+    def _accumulate(
+        self,
+        batch: RolloutBatch,
+        advantages: Tensor,
+        rows: Tensor,
+        weights: Tensor,
+        totals: UpdateTotals,
+        old_logprobs: OldLogprobs,
+    ) -> None:
+        """Add up the gradients of these rows, micro-batch by micro-batch; the sum does not depend on the cut."""
+        for chosen in self._micro_batches(batch, rows):
             picked = rows[chosen]
-            prompts = [batch.prompts[row] for row in picked.tolist()]
-            responses = [batch.tokens[row, : batch.lengths[row]].tolist() for row in picked.tolist()]
-            with self.policy.arithmetic():
-                logprobs = kernels.score(prompts, responses, self.config.rollout.temperature).logprobs
+            logprobs = self._score(batch, picked)
+            if not totals.norms:  # no update yet: this is the policy that sampled
+                old_logprobs.measure(picked, logprobs)
             device, width = logprobs.device, logprobs.shape[1]
-            old = batch.logprobs[picked, :width].to(device)
+            old = old_logprobs.values[picked, :width].to(device)
             advantage = advantages[picked].view(len(picked), -1)[:, :width].to(device)
             mask = batch.mask[picked, :width].to(device)
             losses = self.method.loss(logprobs, old, advantage, self.config.method) * mask

@@ -1,7 +1,7 @@
 """A step's problems as rows for verl, and verl's rows as a RolloutBatch."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -36,7 +36,7 @@ def ask(
     questions = method.prompts([problem.question for problem in chosen], budgets)
     asked = []
     for problem, question, budget in zip(chosen, questions, budgets, strict=True):
-        put = Problem(problem.id, question, problem.answer)
+        put = replace(problem, question=question)
         ids, opening = make_prompt(put, tokenizer, settings.template, settings.suffix, settings.date, settings.thinking)
         if len(ids) > config.engine.verl.prompt_tokens:
             raise InputError(

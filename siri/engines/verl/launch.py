@@ -50,6 +50,8 @@ def check_recipe(config: RunConfig) -> None:
         raise InputError(
             f"engine.verl.gpus_per_node={settings.gpus_per_node}: {gpus} GPUs must share a minibatch evenly"
         )
+    if rollout.old_logprobs != "trainer":
+        raise InputError(f"rollout.old_logprobs={rollout.old_logprobs}: verl recomputes them; use trainer")
     if config.optimizer.warmup_steps:
         raise InputError("optimizer.warmup_steps: must be 0 for verl, whose own warm-up takes other values")
     longest = settings.prompt_tokens + config.schedule.highest

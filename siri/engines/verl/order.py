@@ -10,6 +10,7 @@ from typing import Any
 
 from siri.config import RunConfig
 from siri.engine import StagePlan
+from siri.problems.problem import ProblemSet, problems_from_json, problems_to_json
 
 VARIABLE = "SIRI_VERL_ORDER"
 """Environment variable that names the file; verl's Ray processes inherit it."""
@@ -45,6 +46,11 @@ class Order:
         """Made to end the stage after the step at hand."""
         return self.folder / "stop"
 
+    @property
+    def problems(self) -> Path:
+        """The problems to train on: those that the run's keys name, whatever its files hold by now."""
+        return self.folder / "problems.json"
+
     def state(self, step: int) -> Path:
         """Where verl writes, or finds, its state of a step; verl wants this name."""
         return self.folder / f"global_step_{step}"
@@ -53,8 +59,9 @@ class Order:
         """Whether a step is to end with a checkpoint."""
         return step in self.save_at or self.stop.exists()
 
-    def write(self) -> None:
-        """Write the order for the child to read."""
+    def write(self, problems: ProblemSet) -> None:
+        """Write the order, and the problems to train on, for the child to read."""
+        self.problems.write_text(json.dumps(problems_to_json(problems)))
         values = {
             "config": self.config.model_dump(mode="json"),
             "model": str(self.model),
@@ -85,6 +92,11 @@ def read_order(path: Path) -> Order:
         save_at=frozenset(values["save_at"]),
         resume=values["resume"],
     )
+
+
+def read_problems(order: Order) -> ProblemSet:
+    """The problems of an order."""
+    return problems_from_json(json.loads(order.problems.read_text()))
 
 
 @lru_cache(maxsize=1)

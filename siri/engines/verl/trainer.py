@@ -18,9 +18,9 @@ from siri.engine import StepReport
 from siri.engines.local.pretrained import load_config, load_tokenizer, read_eos_ids
 from siri.engines.verl.algorithms import place_advantages
 from siri.engines.verl.batch import Asked, Written, ask, asked_at, places, rollout_batch, rows, share_out
-from siri.engines.verl.order import current_order
+from siri.engines.verl.order import current_order, read_problems
 from siri.methods import METHODS
-from siri.problems import deal, load_splits
+from siri.problems import deal
 from siri.rollouts import RolloutBatch, pad_rows, read_metrics
 from siri.train import STATE_FILE, load_state, pick_responses
 
@@ -56,7 +56,7 @@ class SiriTrainer(PPOTrainerSync):
         self.order = current_order()
         self.recipe = self.order.config
         self.method = METHODS[self.recipe.method.name]
-        self.problems = load_splits(self.recipe.problems).train
+        self.problems = read_problems(self.order)
         self.problem_state = load_state(self.order.model)
         start = self.order.model
         self.eos_ids = read_eos_ids(start, load_config(start), load_tokenizer(start))
