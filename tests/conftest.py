@@ -1,13 +1,18 @@
 """What the core tests share: a tiny scripted run, its driver process, and a batch of rollouts made by hand."""
 
+import os
+import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from hypothesis import settings
 
 from siri.config import RunConfig, load
@@ -17,7 +22,8 @@ from siri.rollouts import RolloutBatch
 from siri.runs import base_model
 from siri.runs.advancing import advance
 from siri.runs.run import Run, create_run
-from tests.upped import TINY_FLOW, Platform, bring_up, plant, siri_command
+from tests import scheduling
+from tests.upped import ROOT, TINY_FLOW, Platform, bring_up, plant, siri_command
 
 settings.register_profile("siri", deadline=None)
 settings.load_profile("siri")
@@ -110,10 +116,87 @@ def make_batch(
     )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start what takes long first."""
+    scheduling.sort(items)
+
+
+@pytest.hookimpl(optionalhook=True)  # not every environment has xdist
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Run by one process what shares a server."""
+    return scheduling.make_scheduler(config, log)
+
+
+OF_PROCESS = ("PYTEST_CURRENT_TEST", "_MLFLOW_TELEMETRY_SESSION_ID")
+"""What pytest and an import of MLflow set."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+
+
+@pytest.fixture(autouse=True)
+def _leaves_nothing_behind() -> Iterator[None]:
+    """A test that leaves the environment or a signal's handler changed fails, and the next one starts as it did."""
+
+    def environment() -> dict[str, str]:
+        return {name: value for name, value in os.environ.items() if name not in OF_PROCESS}
+
+    def handlers() -> dict[signal.Signals, object]:
+        return {number: signal.getsignal(number) for number in SIGNALS}
+
+    before, heard = environment(), handlers()
+    yield
+    after, hears = environment(), handlers()
+    for name in before.keys() | after.keys():
+        if name not in before:
+            del os.environ[name]
+        elif before[name] != after.get(name):
+            os.environ[name] = before[name]
+    for number, handler in heard.items():
+        signal.signal(number, handler)  # type: ignore[arg-type]
+    assert after == before, "the environment is another one than before"
+    assert hears == heard, "signals are handled otherwise than before"
+
+
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
     """An empty work folder."""
     return Home(tmp_path / "home")
+
+
+FIRST_START = """
+import sys
+from pathlib import Path
+from flows.settings import start_server, use_home
+from siri.home import Home
+use_home(Home(Path(sys.argv[1])))
+start_server()
+from mlflow.tracking import MlflowClient
+MlflowClient(tracking_uri=f"sqlite:///{sys.argv[1]}/mlflow.db").search_experiments()
+"""
+
+
+@pytest.fixture(scope="session")
+def furnished(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
+    """Makes a work folder of which Prefect and MLflow have migrated their databases already.
+
+    They do so once for all tests, which takes as long as a tiny run. What concerns a first start takes an empty folder.
+    """
+    shared = tmp_path_factory.getbasetemp().parent if "PYTEST_XDIST_WORKER" in os.environ else None
+    template = (shared or tmp_path_factory.getbasetemp()) / "migrated"
+    with FileLock(f"{template}.lock"):
+        if not (template / "done").exists():
+            command = [sys.executable, "-c", FIRST_START, str(template)]
+            subprocess.run(command, check=True, cwd=ROOT, capture_output=True, timeout=300)
+            (template / "done").touch()
+
+    def furnish(home: Path) -> Path:
+        (home / "prefect").mkdir(parents=True)
+        for path in (template / "prefect").glob("*"):
+            if path.is_file():
+                shutil.copy(path, home / "prefect")
+        shutil.copy(template / "mlflow.db", home)
+        return home
+
+    return furnish
 
 
 @pytest.fixture(scope="session")
