@@ -13,6 +13,7 @@ import psutil
 import pytest
 import yaml
 
+from benchmarks import platform_up
 from siri.config import load
 from siri.evaluation.evaluation import Evaluation
 from siri.home import Home
@@ -94,6 +95,11 @@ def test_a_run_started_with_a_name_bears_both(platform: Platform) -> None:
     run = str(platform.call(f"/deployments/{deployment}/create_flow_run", body)["id"])
     platform.wait(run, "Completed", "Failed", "Crashed")
     assert platform.call(f"/flow_runs/{run}")["name"] == "laptop · for the poster"
+
+
+def test_waiting_under_siri_up_is_measured(platform: Platform) -> None:
+    found = platform_up.measure(platform, seed=78)
+    assert 0 < found["running"] < found["first_step"]
 
 
 def test_a_bad_override_fails_the_run_with_the_line_that_the_command_line_prints(platform: Platform) -> None:

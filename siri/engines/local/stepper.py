@@ -9,9 +9,9 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from siri.config import RunConfig
-from siri.engines.local.forward import micro_batches, score
 from siri.engines.local.policy import AdamSettings, Policy
-from siri.engines.local.sampler import Sampled, sample
+from siri.engines.local.sampler import Sampled
+from siri.engines.local.uniforms import Stream
 from siri.methods import METHODS
 from siri.methods.aggregation import token_weights
 from siri.problems import Problem, ProblemSettings, Prompt, deal, decode_responses, make_prompt
@@ -69,23 +69,22 @@ class LocalStepper:
     def sample(self, problems: Sequence[Problem], budgets: Sequence[int], step: int) -> RolloutBatch:
         """Answer each problem group_size times; the random numbers are the step's own."""
         rollout = self.config.rollout
-        seed = seed_for(self.config.seed, "sample", step)
-        return self.answer(problems, budgets, rollout.group_size, rollout.temperature, seed)
+        stream = Stream(seed_for(self.config.seed, "sample", step), range(len(problems)))
+        return self.answer(problems, budgets, rollout.group_size, rollout.temperature, stream)
 
     def answer(
-        self, problems: Sequence[Problem], budgets: Sequence[int], group_size: int, temperature: float, seed: int
+        self, problems: Sequence[Problem], budgets: Sequence[int], group_size: int, temperature: float, stream: Stream
     ) -> RolloutBatch:
         """Answer each problem `group_size` times within its budget, and grade the answers."""
         loaded = self.policy.loaded
         prompts = [self._encode(problem) for problem in problems]
         with self.policy.arithmetic():
-            sampled = sample(
-                loaded.model,
+            sampled = self.policy.kernels.sample(
                 [prompt.ids for prompt in prompts],
                 budgets,
                 group_size=group_size,
                 temperature=temperature,
-                generator=torch.Generator(loaded.model.device).manual_seed(seed),
+                stream=stream,
                 eos_ids=loaded.eos_ids,
                 pad_id=loaded.pad_id,
                 rows_at_once=self.config.engine.sample_rows,
@@ -104,6 +103,7 @@ class LocalStepper:
     def update(self, batch: RolloutBatch, advantages: Tensor, step: int) -> dict[str, float]:
         """One optimizer step per minibatch; groups without advantage skip the forward pass.
 
+        advantages: [B], or [B, T] where tokens have their own.
         A minibatch in which no group has one takes no step at all: weights and AdamW's moments stay as they are.
         """
         rate = self.config.optimizer.learning_rate_at(step)
@@ -112,7 +112,7 @@ class LocalStepper:
         for rows in deals:
             weights = token_weights(batch.lengths[rows], self.config.method.loss_aggregation)
             totals.tokens += float(batch.lengths[rows].sum())
-            live = advantages[rows] != 0
+            live = advantages[rows].view(len(rows), -1).ne(0).any(1)
             if bool(live.any()):
                 self._accumulate(batch, advantages, rows[live], weights[live], totals)
                 totals.norms.append(self.policy.step(rate, step))
@@ -128,17 +128,18 @@ class LocalStepper:
         self, batch: RolloutBatch, advantages: Tensor, rows: Tensor, weights: Tensor, totals: UpdateTotals
     ) -> None:
         """Add up the gradients of these rows, micro-batch by micro-batch; the sum does not depend on the cut."""
-        lengths = batch.lengths[rows].tolist()
-        texts = [len(batch.prompts[row]) + length for row, length in zip(rows.tolist(), lengths, strict=True)]
-        for chosen in micro_batches(texts, self.config.engine.micro_batch_tokens):
+        kernels = self.policy.kernels
+        lengths: list[int] = batch.lengths[rows].tolist()
+        asked = [batch.prompts[row] for row in rows.tolist()]
+        for chosen in kernels.micro_batches(asked, lengths, self.config.engine.micro_batch_tokens):
             picked = rows[chosen]
             prompts = [batch.prompts[row] for row in picked.tolist()]
             responses = [batch.tokens[row, : batch.lengths[row]].tolist() for row in picked.tolist()]
             with self.policy.arithmetic():
-                logprobs = score(self.policy.loaded.model, prompts, responses, self.config.rollout.temperature).logprobs
+                logprobs = kernels.score(prompts, responses, self.config.rollout.temperature).logprobs
             device, width = logprobs.device, logprobs.shape[1]
             old = batch.logprobs[picked, :width].to(device)
-            advantage = advantages[picked].to(device)[:, None]
+            advantage = advantages[picked].view(len(picked), -1)[:, :width].to(device)
             mask = batch.mask[picked, :width].to(device)
             losses = self.method.loss(logprobs, old, advantage, self.config.method) * mask
             loss = (losses * weights[chosen].to(device)[:, None]).sum()

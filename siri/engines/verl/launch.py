@@ -39,6 +39,10 @@ def check_recipe(config: RunConfig) -> None:
     trusting = [extra for extra in settings.extra if "trust_remote_code" in extra.casefold()]
     if trusting:
         raise InputError(f"engine.verl.extra={trusting[0]}: code from a model folder is never run; leave it out")
+    if config.engine.kernels != "torch":
+        raise InputError(
+            f"engine.kernels={config.engine.kernels}: is for engine.name=local alone; verl needs engine.kernels=torch"
+        )
     gpus = settings.nodes * settings.gpus_per_node
     if rollout.batch_size % method.minibatches:
         raise InputError(f"method.minibatches={method.minibatches}: must divide rollout.batch_size for verl")
