@@ -10,7 +10,8 @@ ALONE = ("tests/platform/test_platform_ends.py", "tests/platform/test_platform_o
 """Files there that start servers of their own."""
 FIRST = (
     "tests/platform", "tests/platform/test_platform_ends.py", "tests/sweeps/test_ablation.py", "tests/flows",
-    "tests/platform/test_platform_of_a_team.py", "tests/sweeps/test_sweep_outcome.py", "tests/sweeps/test_studies.py",
+    "tests/platform/test_platform_of_a_team.py", "tests/sweeps/test_sweep_outcome.py", "tests/test_benchmarks.py",
+    "tests/sweeps/test_studies.py",
 )  # fmt: skip
 """What takes longest, in the order in which it starts; then files with slow tests, then all others."""
 
