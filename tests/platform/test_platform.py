@@ -18,7 +18,6 @@ from siri.config import load
 from siri.evaluation.evaluation import Evaluation
 from siri.home import Home
 from siri.runs.run import create_run
-from tests.conftest import TINY
 from tests.upped import LONG, ROOT, TINY_FLOW, Platform, frozen, siri_command, wait_until
 
 pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -91,7 +90,7 @@ def test_a_run_from_the_api_completes_with_its_artifacts_and_a_link_to_mlflow(pl
 
 def test_a_run_started_with_a_name_bears_both(platform: Platform) -> None:
     deployment = platform.deployment("train-recipe")["id"]
-    body = {"name": "for the poster", "parameters": {"recipe": "laptop", "overrides": [*TINY, "seed=77"]}}
+    body = {"name": "for the poster", "parameters": {"recipe": "laptop", "overrides": [*TINY_FLOW, "seed=77"]}}
     run = str(platform.call(f"/deployments/{deployment}/create_flow_run", body)["id"])
     platform.wait(run, "Completed", "Failed", "Crashed")
     assert platform.call(f"/flow_runs/{run}")["name"] == "laptop · for the poster"
