@@ -23,7 +23,7 @@ from siri.runs import base_model
 from siri.runs.advancing import advance
 from siri.runs.run import Run, create_run
 from tests import scheduling
-from tests.upped import ROOT, TINY_FLOW, Platform, bring_up, plant, siri_command
+from tests.upped import ROOT, TINY_FLOW, Platform, bring_up, plant, processes_of, siri_command, wait_until
 
 settings.register_profile("siri", deadline=None)
 settings.load_profile("siri")
@@ -167,7 +167,9 @@ import sys
 from pathlib import Path
 from flows.settings import start_server, use_home
 from siri.home import Home
+from siri.processes import reaper
 use_home(Home(Path(sys.argv[1])))
+reaper.guard()
 start_server()
 from mlflow.tracking import MlflowClient
 MlflowClient(tracking_uri=f"sqlite:///{sys.argv[1]}/mlflow.db").search_experiments()
@@ -185,7 +187,8 @@ def furnished(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path
     with FileLock(f"{template}.lock"):
         if not (template / "done").exists():
             command = [sys.executable, "-c", FIRST_START, str(template)]
-            subprocess.run(command, check=True, cwd=ROOT, capture_output=True, timeout=300)
+            subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL, timeout=300)
+            wait_until("its server to end", lambda: not processes_of(template))
             (template / "done").touch()
 
     def furnish(home: Path) -> Path:
