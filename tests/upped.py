@@ -47,8 +47,9 @@ HOSTILE = (
 )  # fmt: skip
 """Names of modules that a stranger could leave in a folder that somebody works in."""
 POLL_SECONDS = 0.1
-UP_SECONDS = 400
-RUN_SECONDS = 400
+UP_SECONDS = 1200
+RUN_SECONDS = 1200
+"""Longest waits, of a machine that has ten times as much to do as processors."""
 FINAL = ("Completed", "Failed", "Crashed", "Cancelled")
 
 
@@ -297,6 +298,6 @@ def bring_up(
         if process.poll() is None:
             process.terminate()
         try:
-            process.wait(timeout=60)
+            process.wait(timeout=120)
         except subprocess.TimeoutExpired:
             process.kill()

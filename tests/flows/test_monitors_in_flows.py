@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.flows.test_flows import ROOT, TINY, post, started, wait_for
+from tests.flows.test_flows import ROOT, RUN_SECONDS, TINY, post, started, wait_for
 
 if TYPE_CHECKING:
     from tests.flows.conftest import Server
 
-pytestmark = [pytest.mark.server, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.server, pytest.mark.timeout(2400)]
 
 FULL = [*TINY, "schedule.cycles=1", "guards.disk_free=1e9"]  # no disk is that large: the guard tells at each stage
 
@@ -23,7 +23,7 @@ FULL = [*TINY, "schedule.cycles=1", "guards.disk_free=1e9"]  # no disk is that l
 def siri(home: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "siri.cli", *words, "--home", str(home)]
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=400, env=os.environ | environment, check=False
+        command, capture_output=True, text=True, timeout=RUN_SECONDS, env=os.environ | environment, check=False
     )
 
 
@@ -59,12 +59,12 @@ def test_a_pause_under_a_server_waits_to_be_resumed(tmp_path: Path, server: "Ser
     environment = server.environment(home) | {"PYTHONPATH": str(ROOT)}
     train = [sys.executable, "-m", "siri.cli", "train", "laptop", *FULL, "guards.disk=pause", "--home", str(home)]
     with started(*train, home=home, **environment) as child:
-        wait_for("the pause", lambda: states(api) == ["PAUSED"] or child.poll() is not None, 300)
+        wait_for("the pause", lambda: states(api) == ["PAUSED"] or child.poll() is not None, RUN_SECONDS)
         assert child.poll() is None, "it has to wait"
         assert not list(home.glob("runs/*/store"))
         [flow_run] = post(f"{api}/flow_runs/filter", {"flows": {"name": {"any_": ["train"]}}})
         post(f"{api}/flow_runs/{flow_run['id']}/resume", {})
-        assert child.wait(timeout=180) == 0
+        assert child.wait(timeout=RUN_SECONDS) == 0
     artifacts = post(f"{api}/artifacts/filter", {"flow_runs": {"id": {"any_": [flow_run["id"]]}}})
     wait_for("the events", lambda: "siri.alarm.disk" in events(api))
     assert "alarm-disk" in {artifact["key"] for artifact in artifacts}

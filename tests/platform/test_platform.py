@@ -18,9 +18,9 @@ from siri.config import load
 from siri.evaluation.evaluation import Evaluation
 from siri.home import Home
 from siri.runs.run import create_run
-from tests.upped import LONG, ROOT, TINY_FLOW, Platform, frozen, siri_command, wait_until
+from tests.upped import LONG, ROOT, RUN_SECONDS, TINY_FLOW, Platform, frozen, siri_command, wait_until
 
-pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(2400)]
 
 
 def test_all_parts_are_well_and_a_second_up_finds_the_first(platform: Platform) -> None:
@@ -114,7 +114,7 @@ def test_cancelling_frees_the_processes_and_leaves_a_checkpoint_and_a_closed_rec
     family = [flow, *flow.children(recursive=True)]
     assert any("siri.engines.scripted.child" in " ".join(process.cmdline()) for process in family)
     assert platform.set_state(run, "CANCELLING") == "ACCEPT"
-    _, left = psutil.wait_procs(family, timeout=60)
+    _, left = psutil.wait_procs(family, timeout=300)
     assert not left
     platform.wait(run, "Cancelled")
     manifests = [json.loads(path.read_text()) for path in platform.home.glob("store/entries/*/*/manifest.json")]
@@ -195,7 +195,7 @@ def test_those_that_need_the_gpu_take_turns_and_who_waits_for_a_stage_gives_its_
         turn.stdin.flush()
     spans = []
     for turn in turns:
-        lines = [line.split() for line in turn.communicate(timeout=400)[0].splitlines()]
+        lines = [line.split() for line in turn.communicate(timeout=RUN_SECONDS)[0].splitlines()]
         times = [float(line[1]) for line in lines if line[0] in ("in", "out")]
         spans += [*zip(times[::2], times[1::2], strict=True)]
         assert turn.returncode == 0
@@ -239,7 +239,7 @@ def test_an_evaluation_waits_for_its_turn_at_the_gpu_as_a_stage_does(platform: P
         platform.wait(later, "Completed", "Failed", "Crashed")
         assert Evaluation(plain, "c1-low", "test").find() is not None, "one that needs no GPU has overtaken it"
         assert evaluation.find() is None
-        holder.communicate("out\n", timeout=60)
+        holder.communicate("out\n", timeout=300)
     platform.wait(waiting, "Completed", "Failed", "Crashed")
     assert evaluation.find() is not None
 

@@ -26,7 +26,7 @@ from tests.browser import CHROMIUM, Page, browse
 from tests.platform.test_platform_in_browser import PICTURES, log_in
 from tests.upped import TINY_FLOW, Platform, imported, siri_command, wait_until
 
-pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(2400)]
 
 EVIL = "http://evil.example"
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium")

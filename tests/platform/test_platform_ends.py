@@ -12,7 +12,7 @@ import pytest
 
 from tests.upped import LONG, Platform, ask, bring_up, processes_of, siri_command, wait_until
 
-pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(2400)]
 
 
 def kill_all(up: Platform) -> None:
@@ -25,7 +25,7 @@ def kill_all(up: Platform) -> None:
         process.suspend()
     for process in found:
         process.kill()
-    assert not psutil.wait_procs(found, timeout=60)[1]
+    assert not psutil.wait_procs(found, timeout=300)[1]
 
 
 def check_private(up: Platform, old: str) -> None:
@@ -77,7 +77,7 @@ def test_a_run_goes_on_after_a_power_cut_and_after_down_and_a_killed_supervisor_
         ]
         old = up.auth
         assert siri_command(home, "down").returncode == 0
-        assert up.process.wait(timeout=60) == 0
+        assert up.process.wait(timeout=300) == 0
         assert not processes_of(home)
         trained = len(up.steps(6))
     with bring_up(home, "--private", "--new-password", **SELDOM) as up:
@@ -87,5 +87,5 @@ def test_a_run_goes_on_after_a_power_cut_and_after_down_and_a_killed_supervisor_
         up.set_state(run, "CANCELLING")
         up.wait(run, "Cancelled")
         os.kill(up.process.pid, signal.SIGKILL)
-        wait_until("its guard to end what is left", lambda: not processes_of(home), 60)
+        wait_until("its guard to end what is left", lambda: not processes_of(home), 300)
         assert siri_command(home, "status").returncode == 1

@@ -17,7 +17,7 @@ from tests.platform.test_databases import ask as select
 from tests.sweeps.test_worker import ARMS, write_sweep
 from tests.upped import ROOT, TINY_FLOW, Platform, ask, bring_up, processes_of
 
-pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(2400)]
 
 SECRET = "hunter2-planted-secret"
 PASSWORDS = {
@@ -118,7 +118,7 @@ def test_a_signal_inherited_as_ignored_ends_it_all_the_same_and_the_passwords_ar
     team: Platform, trained: str
 ) -> None:
     team.process.send_signal(signal.SIGTERM)
-    assert team.process.wait(timeout=60) == 0
+    assert team.process.wait(timeout=300) == 0
     assert not processes_of(team.home)
     assert team.steps(1) == list(range(1, 9)), "there is a run whose files could hold them"
     files = [path for path in team.home.parent.rglob("*") if path.is_file()]
