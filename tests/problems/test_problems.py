@@ -397,7 +397,7 @@ PUBLISHED = {
     "verl-format/amc23.parquet": 40,
 }
 needs_benchmarks = pytest.mark.skipif(
-    "SIRI_BENCHMARKS" not in os.environ, reason="SIRI_BENCHMARKS names no folder of published benchmark files"
+    "SIRI_BENCHMARKS" not in os.environ, reason="set SIRI_BENCHMARKS to a folder of published benchmark files"
 )
 
 

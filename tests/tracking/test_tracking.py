@@ -33,6 +33,7 @@ from siri.tracking import content, server, views
 from siri.tracking.record import followed, open_record
 from tests.browser import CHROMIUM, browse
 from tests.platform.test_platform_in_browser import PICTURES
+from tests.upped import free_port, wait_until
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated"),  # MLflow 3.17 on SQLAlchemy 2.1
@@ -493,10 +494,7 @@ def test_a_run_whose_process_was_killed_is_not_left_running(run: Run) -> None:
 
 @pytest.fixture
 def closed_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-    return port
+    return free_port()
 
 
 @pytest.fixture
@@ -522,8 +520,8 @@ def test_a_server_that_is_down_costs_one_warning_and_sync_brings_everything_late
         start = time.monotonic()
         with tracking.following(run):
             train(run, TOTAL)
-            time.sleep(0.2)
-        assert time.monotonic() - start < 60, "MLflow alone would try for minutes"
+            wait_until("the warning", lambda: caplog.messages, 60)
+        assert time.monotonic() - start < 60, "MLflow's own patience is minutes"
         assert tracking.run_link(run) is None
     assert [message.count("siri sync") for message in caplog.messages] == [1]
     assert "secret" not in caplog.text
@@ -594,8 +592,9 @@ def mlflow_server(tmp_path: Path, closed_port: int, migrated: Path) -> Iterator[
         sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(closed_port), "--workers", "1",
         "--backend-store-uri", f"sqlite:///{database}", "--default-artifact-root", str(tmp_path / "artifacts"),
     ]  # fmt: skip
+    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # as `siri up` starts it
     with (tmp_path / "server.log").open("w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, env=environment)
     uri = f"http://127.0.0.1:{closed_port}"
     try:
         wait_for_server(uri, process)
