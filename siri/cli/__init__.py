@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from siri.cli import looking, platform, regrading, snapshots, training, upkeep
+from siri.cli import looking, methods, platform, regrading, snapshots, training, upkeep
 from siri.errors import InputError
 from siri.processes import children
 from siri.terminal import one_line, print_traceback, say
@@ -24,6 +24,7 @@ for command in (
     training.sweep,
     looking.preview,
     looking.show,
+    methods.methods,
     upkeep.sync,
     upkeep.doctor,
     platform.up,

@@ -18,12 +18,12 @@ from siri.config.settings import (
     ForkSettings,
     GuardAction,
     GuardSettings,
-    MethodSettings,
     ModelSettings,
     RunConfig,
     ShapeSettings,
     say_off,
 )
+from siri.methods.settings import MethodSettings
 
 __all__ = [
     "EngineName",

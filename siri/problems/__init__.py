@@ -10,9 +10,17 @@ from siri.errors import InputError
 from siri.problems import laptop
 from siri.problems.files import FileState, file_state, load_problems
 from siri.problems.grading import THINKING, GraderName, Thinking
-from siri.problems.order import deal, problems_of_step
+from siri.problems.order import deal, problems_of_draw, problems_of_step
 from siri.problems.problem import SPLITS, Problem, ProblemSet, Split, Splits, split_of
-from siri.problems.prompts import Prompt, TemplateName, decode_responses, encode_prompt, make_prompt, prompt_link
+from siri.problems.prompts import (
+    Prompt,
+    TemplateName,
+    count_thought,
+    decode_responses,
+    encode_prompt,
+    make_prompt,
+    prompt_link,
+)
 from siri.settings import Settings
 
 __all__ = [
@@ -23,6 +31,7 @@ __all__ = [
     "Prompt",
     "Split",
     "Splits",
+    "count_thought",
     "deal",
     "decode_responses",
     "encode_prompt",
@@ -30,6 +39,7 @@ __all__ = [
     "load_problems",
     "load_splits",
     "make_prompt",
+    "problems_of_draw",
     "problems_of_step",
     "prompt_link",
     "split_of",

@@ -11,10 +11,13 @@ from transformers import PreTrainedTokenizerBase
 from siri.config import RunConfig
 from siri.engines.local.forward import micro_batches, score
 from siri.engines.local.policy import AdamSettings, Policy
+from siri.engines.local.pretrained import LoadedModel, load_pretrained
 from siri.engines.local.sampler import Sampled, sample
 from siri.methods import METHODS
 from siri.methods.aggregation import token_weights
-from siri.problems import Problem, ProblemSettings, Prompt, deal, decode_responses, make_prompt
+from siri.methods.method import Losses, Scored
+from siri.methods.regularisation import is_regularised, regularisation
+from siri.problems import Problem, ProblemSettings, Prompt, count_thought, deal, decode_responses, make_prompt
 from siri.problems.grading import grade_with_answers, grader_version
 from siri.rollouts import RolloutBatch
 from siri.seeding import seed_for
@@ -55,6 +58,7 @@ class LocalStepper:
             optimizer.beta1, optimizer.beta2, optimizer.epsilon, optimizer.weight_decay, optimizer.max_grad_norm
         )
         self.policy = Policy(config.engine, adam)
+        self.reference: LoadedModel | None = None
         self._prompts: dict[str, Prompt] = {}
 
     def load(self, folder: Path) -> None:
@@ -62,14 +66,25 @@ class LocalStepper:
         self.policy.load(folder)
         self._prompts.clear()
 
+    def refer(self, folder: Path) -> None:
+        """Take the policy that the loss refers to from a folder; it is never trained."""
+        self.reference = load_pretrained(folder, torch.device(self.config.engine.device), torch.float32)
+
     def save(self, folder: Path) -> None:
         """Write the policy into an empty folder."""
         self.policy.save(folder)
 
-    def sample(self, problems: Sequence[Problem], budgets: Sequence[int], step: int) -> RolloutBatch:
-        """Answer each problem group_size times; the random numbers are the step's own."""
+    def sample(
+        self,
+        problems: Sequence[Problem],
+        budgets: Sequence[int],
+        step: int,
+        draw: int = 1,
+        prefixes: Sequence[str] = (),
+    ) -> RolloutBatch:
+        """Answer each problem group_size times; the random numbers are the draw's own."""
         rollout = self.config.rollout
-        seed = seed_for(self.config.seed, "sample", step)
+        seed = seed_for(self.config.seed, "sample" if draw == 1 else f"sample of draw {draw}", step)
         return self.answer(problems, budgets, rollout.group_size, rollout.temperature, seed)
 
     def answer(
@@ -92,6 +107,11 @@ class LocalStepper:
             )
         return graded(problems, budgets, prompts, sampled, loaded.tokenizer, self.config.problems)
 
+    def texts(self, batch: RolloutBatch, rows: Sequence[int]) -> list[str]:
+        """The texts of these rows, up to their lengths."""
+        written = [batch.tokens[row, : batch.lengths[row]].tolist() for row in rows]
+        return decode_responses(written, self.policy.loaded.tokenizer, self.config.problems.thinking)
+
     def _encode(self, problem: Problem) -> Prompt:
         """The problem's prompt; kept, since a problem comes back every epoch and in every evaluation."""
         if problem.question not in self._prompts:
@@ -102,21 +122,32 @@ class LocalStepper:
         return self._prompts[problem.question]
 
     def update(self, batch: RolloutBatch, advantages: Tensor, step: int) -> dict[str, float]:
-        """One optimizer step per minibatch; groups without advantage skip the forward pass.
+        """One optimizer step per minibatch; responses that teach nothing skip the forward pass.
 
-        A minibatch in which no group has one takes no step at all: weights and AdamW's moments stay as they are.
+        advantages: [B], or [B, T] where tokens have their own. A minibatch in which nothing teaches takes no step at
+        all: weights and AdamW's moments stay as they are.
         """
         rate = self.config.optimizer.learning_rate_at(step)
         totals = UpdateTotals()
         deals = self._deal(batch, step)
+        taught = self._taught(batch, advantages)
         for rows in deals:
             weights = token_weights(batch.lengths[rows], self.config.method.loss_aggregation)
             totals.tokens += float(batch.lengths[rows].sum())
-            live = advantages[rows] != 0
+            live = taught[rows]
             if bool(live.any()):
-                self._accumulate(batch, advantages, rows[live], weights[live], totals)
+                self._accumulate(batch, advantages, rows[live], weights[live], len(rows), totals)
                 totals.norms.append(self.policy.step(rate, step))
         return totals.metrics(len(deals), rate)
+
+    def _taught(self, batch: RolloutBatch, advantages: Tensor) -> Tensor:
+        """[B] bool: what the loss needs: responses with an advantage, or all of their group, or everything."""
+        taught = advantages.view(len(advantages), -1).ne(0).any(1)
+        if is_regularised(self.config.method):
+            return torch.ones_like(taught)
+        if self.method.scope == "groups":
+            return taught.view(-1, batch.group_size).any(1).repeat_interleave(batch.group_size)
+        return taught
 
     def _deal(self, batch: RolloutBatch, step: int) -> list[Tensor]:
         """The rows of each minibatch; groups stay together."""
@@ -125,33 +156,73 @@ class LocalStepper:
         return [torch.cat([group * batch.group_size + members for group in dealt]) for dealt in deals]
 
     def _accumulate(
-        self, batch: RolloutBatch, advantages: Tensor, rows: Tensor, weights: Tensor, totals: UpdateTotals
+        self,
+        batch: RolloutBatch,
+        advantages: Tensor,
+        rows: Tensor,
+        weights: Tensor,
+        size: int,
+        totals: UpdateTotals,
     ) -> None:
-        """Add up the gradients of these rows, micro-batch by micro-batch; the sum does not depend on the cut."""
+        """Add up the gradients of these rows, micro-batch by micro-batch; the sum does not depend on the cut.
+
+        weights: each row's, per token; size: responses of the minibatch.
+        """
+        for chosen in self._micro_batches(batch, rows):
+            picked = rows[chosen]
+            scored = self._score(batch, advantages, picked)
+            losses = self.method.loss(scored, self.config.method, self.config.method.settings)
+            per_token = weights[chosen].to(scored.mask.device)[:, None]
+            loss = (
+                (losses.values * scored.mask * per_token).sum()
+                if losses.values.ndim > 1
+                else losses.values.sum() / size
+            )
+            if is_regularised(self.config.method):
+                loss = loss + (regularisation(scored, self.config.method) * scored.mask * per_token).sum()
+            loss.backward()  # type: ignore[no-untyped-call]
+            _count(totals, loss.detach(), losses, scored)
+
+    def _micro_batches(self, batch: RolloutBatch, rows: Tensor) -> list[list[int]]:
+        """Places in `rows` that go through the policy together: rows of similar length, or whole groups."""
         lengths = batch.lengths[rows].tolist()
         texts = [len(batch.prompts[row]) + length for row, length in zip(rows.tolist(), lengths, strict=True)]
-        for chosen in micro_batches(texts, self.config.engine.micro_batch_tokens):
-            picked = rows[chosen]
-            prompts = [batch.prompts[row] for row in picked.tolist()]
-            responses = [batch.tokens[row, : batch.lengths[row]].tolist() for row in picked.tolist()]
-            with self.policy.arithmetic():
-                logprobs = score(self.policy.loaded.model, prompts, responses, self.config.rollout.temperature).logprobs
-            device, width = logprobs.device, logprobs.shape[1]
-            old = batch.logprobs[picked, :width].to(device)
-            advantage = advantages[picked].to(device)[:, None]
-            mask = batch.mask[picked, :width].to(device)
-            losses = self.method.loss(logprobs, old, advantage, self.config.method) * mask
-            loss = (losses * weights[chosen].to(device)[:, None]).sum()
-            loss.backward()  # type: ignore[no-untyped-call]
-            self._count(totals, loss.detach(), logprobs.detach() - old, advantage, mask)
+        if self.method.scope == "responses":
+            return micro_batches(texts, self.config.engine.micro_batch_tokens)
+        size = batch.group_size
+        longest = [max(texts[first : first + size]) for first in range(0, len(texts), size)]
+        groups = micro_batches(longest, self.config.engine.micro_batch_tokens // size)
+        return [[group * size + member for group in chosen for member in range(size)] for chosen in groups]
 
-    def _count(self, totals: UpdateTotals, loss: Tensor, log_ratio: Tensor, advantage: Tensor, mask: Tensor) -> None:
-        settings, ratio = self.config.method, log_ratio.exp()
-        clipped = torch.where(advantage > 0, ratio > 1 + settings.clip_high, ratio < 1 - settings.clip_low)
-        totals.loss += float(loss)
-        totals.clipped += float((clipped * mask).sum())
-        totals.kl -= float((log_ratio * mask).sum())
-        totals.trained += float(mask.sum())
+    def _score(self, batch: RolloutBatch, advantages: Tensor, picked: Tensor) -> Scored:
+        """These rows under the policy at hand, and under the reference where there is one."""
+        prompts = [batch.prompts[row] for row in picked.tolist()]
+        responses = [batch.tokens[row, : batch.lengths[row]].tolist() for row in picked.tolist()]
+        temperature, reference = self.config.rollout.temperature, None
+        with self.policy.arithmetic():
+            scores = score(self.policy.loaded.model, prompts, responses, temperature)
+            if self.reference is not None:
+                with torch.no_grad():
+                    reference = score(self.reference.model, prompts, responses, temperature).logprobs
+        device, width = scores.logprobs.device, scores.logprobs.shape[1]
+        mask = batch.mask[picked, :width].to(device)
+        return Scored(
+            logprobs=scores.logprobs,
+            entropies=scores.entropies,
+            old_logprobs=batch.logprobs[picked, :width].to(device),
+            advantages=advantages.view(len(advantages), -1)[picked, :width].to(device) * mask,
+            mask=mask,
+            group_size=batch.group_size,
+            reference=reference,
+        )
+
+
+def _count(totals: UpdateTotals, loss: Tensor, losses: Losses, scored: Scored) -> None:
+    log_ratio, mask = scored.logprobs.detach() - scored.old_logprobs, scored.mask
+    totals.loss += float(loss)
+    totals.clipped += float((losses.clipped * mask).sum())
+    totals.kl -= float((log_ratio * mask).sum())
+    totals.trained += float(mask.sum())
 
 
 def graded(
@@ -170,6 +241,9 @@ def graded(
     finished = sampled.finished.cpu()
     written = [row[:length] for row, length in zip(tokens.tolist(), lengths.tolist(), strict=True)]
     texts = decode_responses(written, tokenizer, settings.thinking)
+    thoughts = [
+        count_thought(row, text, tokenizer, settings.thinking) for row, text in zip(written, texts, strict=True)
+    ]
     answers = [problems[index].answer for index in rows]
     openings = [prompts[index].opening for index in rows]
     read = [opening + text for opening, text in zip(openings, texts, strict=True)]
@@ -190,4 +264,5 @@ def graded(
         answers=tuple(answers),
         openings=tuple(openings),
         grader=grader_version(settings.grader),
+        thoughts=torch.tensor(thoughts),
     )

@@ -5,6 +5,7 @@ from pathlib import Path
 from siri.config import RunConfig
 from siri.engines.verl.order import Order
 from siri.errors import InputError
+from siri.methods import METHODS
 
 AGENTS = Path(__file__).with_name("agents.yaml")
 """Where verl finds the agent loop, at the same place on every node."""
@@ -39,10 +40,15 @@ def check_recipe(config: RunConfig) -> None:
     trusting = [extra for extra in settings.extra if "trust_remote_code" in extra.casefold()]
     if trusting:
         raise InputError(f"engine.verl.extra={trusting[0]}: code from a model folder is never run; leave it out")
+    if method.draws > 1:
+        raise InputError(f"method.draws={method.draws}: verl draws once; with 1, groups that are dropped teach nothing")
+    if METHODS[method.name].reads_reference:
+        raise InputError(f"method.name={method.name}: its loss reads the reference, which verl's losses do not see")
     gpus = settings.nodes * settings.gpus_per_node
     if rollout.batch_size % method.minibatches:
         raise InputError(f"method.minibatches={method.minibatches}: must divide rollout.batch_size for verl")
-    if rollout.batch_size * rollout.group_size // method.minibatches % gpus:
+    shared = rollout.batch_size * (1 if METHODS[method.name].scope == "groups" else rollout.group_size)
+    if shared // method.minibatches % gpus:
         raise InputError(
             f"engine.verl.gpus_per_node={settings.gpus_per_node}: {gpus} GPUs must share a minibatch evenly"
         )
@@ -76,7 +82,7 @@ def _data(config: RunConfig) -> list[str]:
 
 def _model(order: Order) -> list[str]:
     return [
-        f"actor_rollout_ref.model.path={order.model}",
+        f"actor_rollout_ref.model.path={order.reference or order.model}",
         "actor_rollout_ref.model.trust_remote_code=False",
         "actor_rollout_ref.model.use_remove_padding=True",
         "actor_rollout_ref.model.enable_gradient_checkpointing=True",
@@ -96,8 +102,10 @@ def _actor(config: RunConfig) -> list[str]:
         f"{actor}.clip_ratio_low={method.clip_low}",
         f"{actor}.clip_ratio_high={method.clip_high}",
         f"{actor}.loss_agg_mode={method.loss_aggregation}",
-        f"{actor}.use_kl_loss=False",
-        f"{actor}.entropy_coeff=0",
+        f"{actor}.use_kl_loss={method.kl_weight > 0}",
+        f"{actor}.kl_loss_coef={method.kl_weight}",
+        f"{actor}.kl_loss_type=low_var_kl",
+        f"{actor}.entropy_coeff={method.entropy_weight}",
         f"{actor}.optim.lr={optimizer.learning_rate}",
         f"{actor}.optim.lr_scheduler_type=constant",
         f"{actor}.optim.lr_warmup_steps=0",
@@ -128,6 +136,8 @@ def _rollout(config: RunConfig) -> list[str]:
         f"{rollout}.calculate_log_probs=True",
         f"{rollout}.log_prob_use_dynamic_bsz=True",
         f"{rollout}.log_prob_max_token_len_per_gpu={settings.micro_batch_tokens}",
+        "actor_rollout_ref.ref.log_prob_use_dynamic_bsz=True",
+        f"actor_rollout_ref.ref.log_prob_max_token_len_per_gpu={settings.micro_batch_tokens}",
         f"{rollout}.agent.default_agent_loop=siri",
         f"{rollout}.agent.agent_loop_config_path={AGENTS}",
     ]
