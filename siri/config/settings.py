@@ -254,9 +254,9 @@ class RunConfig(Settings):
 
     @model_validator(mode="after")
     def _check_method(self) -> Self:
-        conflict = METHODS[self.method.name].conflict(self.schedule, self.method.settings)
+        conflict = METHODS[self.method.name].conflict(self.schedule, self.rollout.group_size, self.method.settings)
         if conflict:
-            raise ValueError(f"method {self.method.name} under this schedule: {conflict}")
+            raise ValueError(f"method {self.method.name} cannot run so: {conflict}")
         return self
 
     @property

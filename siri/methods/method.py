@@ -106,8 +106,8 @@ class Losses:
     """[R, T] bool: the clip took the gradient of this token away; for `update/ppo_clip`."""
 
 
-def no_conflict(schedule: LengthSchedule, own: Settings) -> str:
-    """It runs under any schedule."""
+def no_conflict(schedule: LengthSchedule, group_size: int, own: Settings) -> str:
+    """It runs under any schedule, with groups of any size."""
     return ""
 
 
@@ -147,8 +147,8 @@ class Method:
     """Whether its loss needs the log-probabilities under the run's base."""
     metrics: Mapping[str, str] = field(default_factory=dict)
     """Name, which begins with `method/`, -> meaning and unit of what its rewards report."""
-    conflict: Callable[[LengthSchedule, Any], str] = no_conflict
-    """(schedule, own settings) -> why the method cannot run under the schedule; empty when it can."""
+    conflict: Callable[[LengthSchedule, int, Any], str] = no_conflict
+    """(schedule, responses per problem, own settings) -> why the method cannot run so; empty when it can."""
     version: int = 1
     """Raised by hand when one of the functions, its name unchanged, gives other values."""
 

@@ -290,11 +290,11 @@ def test_a_config_with_own_settings_survives_json_and_stands_in_the_key() -> Non
 
 
 def test_a_method_that_cannot_run_under_a_schedule_says_why_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    def conflict(schedule: Any, own: Any) -> str:
+    def conflict(schedule: Any, group_size: int, own: Any) -> str:
         return "it must not move" if schedule.shape != "constant" else ""
 
     monkeypatch.setitem(METHODS, "siri", replace(METHODS["siri"], conflict=conflict))
-    with pytest.raises(InputError, match=r"^config: method siri under this schedule: it must not move$"):
+    with pytest.raises(InputError, match=r"^config: method siri cannot run so: it must not move$"):
         load("laptop")
     assert load("laptop", ["schedule.shape=constant"]).method.name == "siri"
 
