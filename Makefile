@@ -20,6 +20,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q -c constraints.txt torch==2.13.0
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	-$(BIN)/python -m siri.engines.local.compiled.cache
 	touch $(STAMP)
 
 demo: install  ## Three cycles of SIRI and the constant-budget baseline on this machine, a table and a report

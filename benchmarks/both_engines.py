@@ -10,9 +10,12 @@ import json
 import os
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import matplotlib
 
@@ -21,6 +24,8 @@ import numpy as np
 from matplotlib import pyplot
 
 from siri.config import RunConfig, load
+from siri.engines.local import stepper
+from siri.engines.local.uniforms import Stream
 from siri.evaluation.evaluation import Evaluation, measure
 from siri.evaluation.statistics import t_interval
 from siri.home import Home
@@ -31,9 +36,9 @@ from siri.runs.step_log import append_line, read_lines
 from tests.verl.support import on_verl, use_cpu
 
 CYCLE = ("schedule.cycles=1", "schedule.cycle_steps=20", "rollout.batch_size=16", "optimizer.warmup_steps=0")
-ENGINES = {"local": (), "verl": on_verl()}
-TWINS = {f"twin {rows}": (f"engine.sample_rows={rows}",) for rows in (64, 48, 32)}
-"""The local engine with fewer rows side by side: the same steps with other random numbers."""
+ENGINES = {"local": ("engine.kernels=torch",), "verl": on_verl()}
+TWINS = {f"twin {rows}": ("engine.kernels=torch", f"engine.sample_rows={rows}") for rows in (64, 48, 31)}
+"""The local engine against itself: runs of their own, whose groups are drawn as if again (`other_draws`)."""
 SNAPSHOTS = ("base", "c1-low", "c1-high")
 TOLD = ("accuracy", "length")
 LOOKS: dict[str, dict[str, Any]] = {
@@ -47,16 +52,24 @@ def config_of(arm: str, seed: int) -> RunConfig:
     return load("laptop", [*CYCLE, f"seed={seed}", *(ENGINES | TWINS)[arm]])
 
 
+@contextmanager
+def other_draws(arm: str) -> Iterator[None]:
+    """Inside, a twin's steps draw random numbers of their own; the other arms' the recipe's."""
+    with patch.object(stepper, "Stream", partial(Stream, draw=[*TWINS].index(arm) + 1 if arm in TWINS else 0)):
+        yield
+
+
 def train(run: Run, arm: str, starts: Path) -> None:
     """Train and measure what is missing; the time from the call to the first step of each stage goes into `starts`."""
     for stage in run.config.schedule.stages:
         began = time.monotonic()
-        for report in advance(run, stage.last):
-            if began:
-                load_average = os.getloadavg()[0]
-                seconds, began = time.monotonic() - began, 0.0
-                append_line(starts, {"arm": arm, "step": report.step, "seconds": seconds, "load": load_average})
-            print(f"  {arm}, seed {run.config.seed}, step {report.step}", flush=True)
+        with other_draws(arm):
+            for report in advance(run, stage.last):
+                if began:
+                    load_average = os.getloadavg()[0]
+                    seconds, began = time.monotonic() - began, 0.0
+                    append_line(starts, {"arm": arm, "step": report.step, "seconds": seconds, "load": load_average})
+                print(f"  {arm}, seed {run.config.seed}, step {report.step}", flush=True)
     for name in SNAPSHOTS:
         list(measure(Evaluation(run, name, "test")))
 

@@ -1,4 +1,4 @@
-"""Siri's local engine against TRL's GRPOTrainer: CPU seconds per step, the two in turns, one thread each.
+"""The local engine, compiled and on torch, against TRL's GRPOTrainer: CPU seconds per step, in turns, on one thread.
 
 `python -m benchmarks.local_engine` prints the table and where siri's time goes. benchmarks/README.md tells how to get
 the peer and how to read it; without the peer siri is measured alone.
@@ -33,8 +33,9 @@ def commands(folder: Path, steps: int) -> dict[str, list[str]]:
     """Who is measured, in turns, and how each is started on a workload; the peer only if it is installed."""
     arguments = [str(folder), "--steps", str(steps)]
     ours = [sys.executable, "-m", "benchmarks.ours_local", *arguments]
-    peer = [str(PEER_PYTHON), str(HERE / "peer_trl.py"), *arguments]
-    return {"siri": ours, "trl": peer} if PEER_PYTHON.exists() else {"siri": ours}
+    engines = {"compiled": [*ours, "--kernels", "compiled"], "torch": [*ours, "--kernels", "torch"]}
+    peer = {"trl": [str(PEER_PYTHON), str(HERE / "peer_trl.py"), *arguments]}
+    return engines | peer if PEER_PYTHON.exists() else engines
 
 
 def run(command: Sequence[str]) -> Result:
@@ -74,14 +75,15 @@ def median(results: Sequence[Result], name: str) -> float:
 
 
 def show_table(results: dict[str, dict[str, list[Result]]]) -> None:
-    """A line per case: CPU seconds per step (generation alone), ratio of medians, the rounds' lowest and highest."""
-    print(f"{'CPU s a step (generation)':<36} {'siri':>15} {'TRL':>15} {'TRL / siri':>10}  rounds")
+    """A line per case: CPU seconds per step (generation alone), then each engine over the compiled kernels."""
+    print(f"{'CPU s a step (generation)':<36} {'compiled':>15}  others, / compiled (rounds)")
     for case, engines in results.items():
-        line = f"{case}  {CASES[case].title:<32} {_seconds(engines['siri'])}"
-        if "trl" in engines:
-            ratio = median(engines["trl"], "total") / median(engines["siri"], "total")
-            rounds = [t["total"] / o["total"] for o, t in zip(engines["siri"], engines["trl"], strict=True)]
-            line += f" {_seconds(engines['trl'])} {ratio:>9.2f}x  {min(rounds):.2f}-{max(rounds):.2f}"
+        line = f"{case}  {CASES[case].title:<32} {_seconds(engines['compiled'])}"
+        for name in (name for name in engines if name != "compiled"):
+            ratio = median(engines[name], "total") / median(engines["compiled"], "total")
+            pairs = zip(engines["compiled"], engines[name], strict=True)
+            rounds = [other["total"] / ours["total"] for ours, other in pairs]
+            line += f"  {name} {_seconds(engines[name])} {ratio:.2f}x ({min(rounds):.2f}-{max(rounds):.2f})"
         print(line)
 
 
@@ -90,15 +92,21 @@ def _seconds(results: Sequence[Result]) -> str:
 
 
 def show_profile(results: dict[str, dict[str, list[Result]]]) -> None:
-    """A column per case: siri's shares of a step, and of the machine's fp32 matmul rate, in the middle round."""
-    columns = [sorted(engines["siri"], key=_total)[(len(engines["siri"]) - 1) // 2] for engines in results.values()]
-    print(f"\n{'where siri spends a step':<36} " + " ".join(f"{case:>7}" for case in results))
-    for name in columns[0]["profile"]:
-        print(f"{name:<36} " + " ".join(f"{column['profile'][name]:>7.1%}" for column in columns))
-    for name in columns[0]["matmul_share"]:
-        shares = " ".join(f"{column['matmul_share'][name]:>7.1%}" for column in columns)
-        print(f"{name + ', of the matmul rate':<36} {shares}")
-    print(f"{'matmul rate, GFLOP/s':<36} " + " ".join(f"{column['matmul_rate'] / 1e9:>7.1f}" for column in columns))
+    """A column per case: shares of a step, and of the machine's fp32 matmul rate, in the middle round."""
+    for kernels in ("compiled", "torch"):
+        columns = [_middle(engines[kernels]) for engines in results.values()]
+        print(f"\n{'where a step goes, ' + kernels:<36} " + " ".join(f"{case:>7}" for case in results))
+        for name in columns[0]["profile"]:
+            print(f"{name:<36} " + " ".join(f"{column['profile'][name]:>7.1%}" for column in columns))
+        for name in columns[0]["matmul_share"]:
+            shares = " ".join(f"{column['matmul_share'][name]:>7.1%}" for column in columns)
+            print(f"{name + ', of the matmul rate':<36} {shares}")
+        rates = " ".join(f"{column['matmul_rate'] / 1e9:>7.1f}" for column in columns)
+        print(f"{'matmul rate, GFLOP/s':<36} {rates}")
+
+
+def _middle(found: Sequence[Result]) -> Result:
+    return sorted(found, key=_total)[(len(found) - 1) // 2]
 
 
 def _total(result: Result) -> float:

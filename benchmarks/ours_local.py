@@ -1,16 +1,17 @@
 """CPU seconds per step of siri's local engine on a workload that benchmarks.local_engine wrote; prints one JSON line.
 
 `python -m benchmarks.ours_local FOLDER --steps 5`. The way of siri.train (sample and grade, advantages, metrics,
-update); only the ends of the responses and the rewards are given. With a step's profile and share of the matmul rate.
+update); only the responses and the rewards are given. With a step's profile and share of the matmul rate.
 """
 
 import argparse
 import json
+import random
 import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from itertools import cycle
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +20,16 @@ import torch
 from siri.asking import step_of
 from siri.config import RunConfig, load
 from siri.engines.local import stepper
-from siri.engines.local.model import Continuation, Decoder
-from siri.engines.local.pretrained import LoadedModel
+from siri.engines.local.model import Decoder
 from siri.engines.local.stepper import LocalStepper
 from siri.methods import METHODS
 from siri.problems import Problem
 from siri.rollouts import RolloutBatch, read_metrics
 
+KERNELS = {"compiled": (), "torch": ("engine.kernels=torch", "engine.sample_rows=128")}
+"""As the recipe has it, and torch's operators with as many rows side by side as suits them."""
 WARMUP = 2
 """Steps before the measured ones."""
-NEVER = -1e4
-"""Logit of a token that may not come; finite, since the sampler multiplies log-probabilities by probabilities."""
 
 
 class Clock:
@@ -54,11 +54,11 @@ class Clock:
 def watch_parts(local: LocalStepper) -> Clock:
     """A clock in the parts of the step that `profile` tells apart."""
     clock = Clock()
-    clock.watch(stepper, "sample", "sampling")
+    clock.watch(local.policy.kernels, "sample", "sampling")
     clock.watch(local, "_encode", "text")
-    clock.watch(local, "_grade", "text")
+    clock.watch(stepper, "graded", "text")
     clock.watch(local, "_accumulate", "gradients")
-    clock.watch(stepper, "score", "forward")
+    clock.watch(local.policy.kernels, "score", "forward")
     clock.watch(local.policy, "step", "optimizer")
     return clock
 
@@ -77,52 +77,21 @@ def profile(steps: Sequence[dict[str, float]]) -> dict[str, float]:
     return {name: seconds / step["total"] for name, seconds in parts.items()}
 
 
-class GivenEnds:
-    """A continuation whose row i ends after lengths[i] tokens and nowhere else: the peer's `GivenLengths`."""
-
-    def __init__(self, continuation: Continuation, lengths: torch.Tensor, budget: int, eos_id: int) -> None:
-        self.continuation, self.lengths, self.budget, self.eos_id = continuation, lengths, budget, eos_id
-        self.position = 0
-
-    def decode(self, tokens: torch.Tensor) -> torch.Tensor:
-        """As the model's, the ends put in."""
-        return self.put_ends(self.continuation.decode(tokens))
-
-    def keep(self, rows: torch.Tensor) -> None:
-        """As the model's."""
-        self.continuation.keep(rows)
-        self.lengths = self.lengths[rows]
-
-    def put_ends(self, logits: torch.Tensor) -> torch.Tensor:
-        """Rows that are due must end now, the others may not; a row that fills the budget is cut by it."""
-        self.position += 1
-        logits[:, self.eos_id] = NEVER
-        if self.position < self.budget:
-            ending = (self.lengths == self.position).nonzero()[:, 0]
-            logits[ending] = NEVER
-            logits[ending, self.eos_id] = 0.0
-        return logits
+def given_responses(workload: dict[str, Any], eos_id: int, vocabulary: int) -> list[list[int]]:
+    """Random responses of the given lengths; what is shorter than the budget ends with the end token."""
+    rng, words = random.Random(1), [token for token in range(vocabulary) if token != eos_id]
+    rows = []
+    for length in workload["lengths"]:
+        ended = length < workload["budget"]
+        rows.append([*rng.choices(words, k=length - ended), *[eos_id] * ended])
+    return rows
 
 
-def give_lengths(loaded: LoadedModel, workload: dict[str, Any]) -> None:
-    """Make the model's continuations end at the given lengths, in every step."""
-    prefill, prompt_ids = loaded.model.prefill, loaded.tokenizer(workload["prompts"])["input_ids"]
-    groups = torch.tensor(workload["lengths"]).view(len(prompt_ids), -1).tolist()
-    lengths: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
-    for prompt, group in zip(prompt_ids, groups, strict=True):
-        lengths[tuple(prompt)] += group
-    next_length = {prompt: cycle(given) for prompt, given in lengths.items()}
-
-    def prefill_given(
-        prompts: Sequence[Sequence[int]], copies: Sequence[int], room: int
-    ) -> tuple[GivenEnds, torch.Tensor]:
-        continuation, logits = prefill(prompts, copies, room)
-        pairs = zip(prompts, copies, strict=True)
-        given = torch.tensor([next(next_length[tuple(prompt)]) for prompt, count in pairs for _ in range(count)])
-        rows = GivenEnds(continuation, given, workload["budget"], loaded.eos_ids[0])
-        return rows, rows.put_ends(logits)
-
-    loaded.model.prefill = prefill_given
+def give_responses(local: LocalStepper, workload: dict[str, Any]) -> None:
+    """Make all samples come out as given responses: every token is computed and drawn as ever, then replaced."""
+    loaded, kernels = local.policy.loaded, local.policy.kernels
+    prefixes = given_responses(workload, loaded.eos_ids[0], loaded.model.shape.vocabulary)
+    kernels.sample = partial(kernels.sample, prefixes=prefixes)
 
 
 def take_step(local: LocalStepper, workload: dict[str, Any], step: int) -> RolloutBatch:
@@ -169,14 +138,14 @@ def count_operations(model: Decoder, batch: RolloutBatch) -> dict[str, float]:
     return {"sampling": read(texts - 1, written) - again, "update": 3 * read(texts - 1, written)}
 
 
-def measure(folder: Path, steps: int) -> dict[str, Any]:
+def measure(folder: Path, steps: int, kernels: str) -> dict[str, Any]:
     """Train; per measured step CPU seconds in all, in sampling and in the other parts; profile and rates."""
     workload = json.loads((folder / "workload.json").read_text())
-    config: RunConfig = load("laptop", workload["overrides"])
+    config: RunConfig = load("laptop", [*workload["overrides"], *KERNELS[kernels]])
     local = LocalStepper(config)
     local.load(folder / "model")
     lengths = torch.tensor(workload["lengths"])
-    give_lengths(local.policy.loaded, workload)
+    give_responses(local, workload)
     clock = watch_parts(local)
     measured = []
     for step in range(1, WARMUP + steps + 1):
@@ -185,7 +154,7 @@ def measure(folder: Path, steps: int) -> dict[str, Any]:
         batch = take_step(local, workload, step)
         measured.append({"total": time.process_time() - began} | clock.seconds)
         assert torch.equal(batch.lengths, lengths), "siri did not write the given lengths"
-    return summarise(local.policy.loaded.model, batch, measured[WARMUP:])
+    return {"engine": kernels} | summarise(local.policy.loaded.model, batch, measured[WARMUP:])
 
 
 def summarise(model: Decoder, batch: RolloutBatch, measured: list[dict[str, float]]) -> dict[str, Any]:
@@ -194,7 +163,6 @@ def summarise(model: Decoder, batch: RolloutBatch, measured: list[dict[str, floa
     operations, rate = count_operations(model, batch), matmul_rate()
     update = middle["total"] - middle["sampling"] - middle["text"]
     return {
-        "engine": "siri",
         "steps": measured,
         "total": middle["total"],
         "generation": middle["sampling"],
@@ -216,9 +184,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--kernels", choices=list(KERNELS), default="compiled")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    print(json.dumps(measure(options.folder, options.steps)))
+    print(json.dumps(measure(options.folder, options.steps, options.kernels)))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from siri.runs import base_model
 BARE = """
 import sys
 from pathlib import Path
-from siri.runs import base_model, run
+from siri.runs import run
 from siri.config import load
 from siri.engine import SampleRequest, StagePlan
 from siri.engines import open_engine

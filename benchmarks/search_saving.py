@@ -34,9 +34,11 @@ SCRIPTED = (
 )
 
 
-def write_search(folder: Path, seed: int) -> str:
-    """search.yaml on another seed."""
+def write_search(folder: Path, seed: int, trials: int | None = None) -> str:
+    """search.yaml on another seed, and with another number of suggestions where one is given."""
     values = yaml.safe_load((ROOT / "sweeps" / "search.yaml").read_text())
+    if trials is not None:
+        values["search"]["trials"] = trials
     path = folder / f"search-{seed}.yaml"
     path.write_text(yaml.safe_dump(values | {"name": f"search-{seed}", "seeds": [seed]}, sort_keys=False))
     return str(path)
@@ -73,6 +75,7 @@ def main() -> None:
     """Print a JSON line per seed, then the shares and the paired difference of hypervolumes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--trials", type=int, help="Suggestions of each search; left out, the file's.")
     parser.add_argument("--engine", choices=["scripted", "local"], default="scripted")
     parser.add_argument("--home", type=Path, help="Keep the homes below this folder, and go on there.")
     options = parser.parse_args()
@@ -81,7 +84,7 @@ def main() -> None:
         place = options.home or Path(folder)
         found = []
         for seed in options.seeds:
-            file = write_search(Path(folder), seed)
+            file = write_search(Path(folder), seed, options.trials)
             pair = [measure(file, Home(place / name), name == "pruned", extra) for name in ("pruned", "whole")]
             found.append(pair)
             print(json.dumps({"seed": seed, "pruned": pair[0], "whole": pair[1]}), flush=True)

@@ -39,7 +39,7 @@ WARM = 2
 def config_of(steps: int, seed: int, *extra: str) -> RunConfig:
     """The laptop recipe at a constant budget on verl, on one CPU."""
     settings = json.dumps([*ON_CPU, *SHARED, *extra])
-    verl = ("engine.name=verl", "engine.verl.gpus_per_node=1", "engine.verl.prompt_tokens=64")
+    verl = ("engine.name=verl", "engine.kernels=torch", "engine.verl.gpus_per_node=1", "engine.verl.prompt_tokens=64")
     size = (f"schedule.cycle_steps={steps}", f"checkpoint_every={10 * steps}", f"seed={seed}")
     return load("laptop", [*CYCLE, *verl, *size, f"engine.verl.extra={settings}"])
 

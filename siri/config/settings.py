@@ -123,8 +123,9 @@ class EngineSettings(Settings):
     """Where it computes; verl on a CPU is for tests of the engine."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Number format of the arithmetic; weights and optimizer are float32 whatever it says."""
-    kernels: Literal["torch"] = "torch"
-    """What computes attention and the rest of the forward pass: torch's own operators."""
+    kernels: Literal["torch", "compiled"] = "torch"
+    """What computes the local engine's samples and gradients: torch's operators, or `compiled`, numba's code for
+    small Llama-shaped models in float32 on one thread of a CPU."""
     threads: Annotated[int, Field(ge=1)] = 1
     """CPU threads of the local engine; never taken from the machine, since 1 and 2 threads give other bits."""
     micro_batch_tokens: Annotated[int, Field(ge=1)] = 4096

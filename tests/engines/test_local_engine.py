@@ -90,6 +90,15 @@ class TestLocalEngine(EngineCase):
         return load("laptop", TINY)
 
 
+class TestLocalEngineOnTorch(EngineCase):
+    """The same with torch's operators, which the recipe does not name."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def config(cls) -> RunConfig:
+        return load("laptop", [*TINY, "engine.kernels=torch"])
+
+
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory: pytest.TempPathFactory) -> run.Run:
     """The tiny run, made without a break."""
@@ -258,7 +267,9 @@ def test_a_users_model_and_problems_train(straight: run.Run, tmp_path: Path) -> 
 
 
 def test_an_evaluation_batch_has_random_numbers_of_its_own(straight: run.Run) -> None:
-    engine = LocalEngine(load("laptop", [*TINY, "engine.sample_rows=8"]), straight.problems.train)
+    engine = LocalEngine(
+        load("laptop", [*TINY, "engine.kernels=torch", "engine.sample_rows=8"]), straight.problems.train
+    )
     base = straight.snapshot("base")
     assert base is not None
     same = (straight.problems.dev.problems[0],) * 4
@@ -269,6 +280,33 @@ def test_an_evaluation_batch_has_random_numbers_of_its_own(straight: run.Run) ->
     assert [batch.texts for batch in engine.sample(base.folder, request)] == [batch.texts for batch in batches]
 
 
+@pytest.mark.parametrize("kernels", ["torch", "compiled"])
+def test_an_evaluation_s_texts_do_not_depend_on_its_batches(straight: run.Run, kernels: str) -> None:
+    base = straight.snapshot("base")
+    assert base is not None
+    request = SampleRequest(straight.problems.dev.problems[:6], samples=4, budget=24, temperature=1.0, seed=0)
+    texts = []
+    for rows in (4, 8, 100):
+        config = load("laptop", [*TINY, f"engine.sample_rows={rows}", f"engine.kernels={kernels}"])
+        engine = LocalEngine(config, straight.problems.train)
+        texts.append([text for batch in engine.sample(base.folder, request) for text in batch.texts])
+    assert texts[0] == texts[1] == texts[2]
+
+
+def test_advantages_of_tokens_and_of_responses_make_the_same_step(straight: run.Run) -> None:
+    base = straight.snapshot("base")
+    assert base is not None
+    found = []
+    for by_token in (False, True):
+        stepper = LocalStepper(load("laptop", TINY))
+        stepper.load(base.folder)
+        batch = stepper.sample(problems_of_step(straight.problems.train.problems, 0, 1, 4), [24] * 4, 1)
+        advantages = torch.linspace(-1, 1, len(batch.texts))
+        stepper.update(batch, advantages[:, None] * batch.mask if by_token else advantages, 1)
+        found.append([parameter.detach().clone() for parameter in stepper.policy.parameters().values()])
+    assert all(map(torch.equal, *found))
+
+
 def test_splits_are_the_same_for_every_reader() -> None:
     settings = load("laptop", TINY).problems
     assert load_splits(settings).train.digest == load_splits(settings.model_copy()).train.digest
@@ -276,7 +314,14 @@ def test_splits_are_the_same_for_every_reader() -> None:
 
 def test_small_updates_are_not_rounded_away_in_bfloat16(straight: run.Run) -> None:
     config = load(
-        "laptop", [*TINY, "engine.dtype=bfloat16", "optimizer.learning_rate=1e-6", "optimizer.warmup_steps=0"]
+        "laptop",
+        [
+            *TINY,
+            "engine.dtype=bfloat16",
+            "engine.kernels=torch",
+            "optimizer.learning_rate=1e-6",
+            "optimizer.warmup_steps=0",
+        ],
     )
     base = straight.snapshot("base")
     assert base is not None
@@ -292,7 +337,7 @@ def test_small_updates_are_not_rounded_away_in_bfloat16(straight: run.Run) -> No
 
 
 def test_bfloat16_is_another_arithmetic_and_says_so_in_the_keys(straight: run.Run) -> None:
-    config = load("laptop", [*TINY, "engine.dtype=bfloat16"])
+    config = load("laptop", [*TINY, "engine.dtype=bfloat16", "engine.kernels=torch"])
     with closing(LocalEngine(config, straight.problems.train)) as engine:
         assert engine.numerics()["dtype"] == "bfloat16 over float32"
 

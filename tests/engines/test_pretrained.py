@@ -38,6 +38,7 @@ from siri.engines.local.pretrained import (
     state_tensors,
 )
 from siri.engines.local.sampler import Sampled, sample
+from siri.engines.local.uniforms import Stream
 from siri.errors import InputError
 from tests.engines.test_local_model import GROUPED, LAPTOP, decoder, texts
 
@@ -136,7 +137,7 @@ def draw(loaded: LoadedModel, temperature: float) -> tuple[list[list[int]], Samp
         [30, 12, 40, 7],
         group_size=3,
         temperature=temperature,
-        generator=torch.Generator().manual_seed(0),
+        stream=Stream(0, range(4)),
         eos_ids=loaded.eos_ids,
         pad_id=loaded.pad_id,
         rows_at_once=8,
@@ -182,14 +183,13 @@ def test_a_spent_row_may_wait_beside_longer_ones_at_the_end_of_a_wrapped_context
     write_folder(tmp_path, gpt2())
     loaded = load(tmp_path)
     prompts, budgets = texts(61, [60, 2, 3, 4, 5, 6]), [4, 62, 50, 50, 50, 50]
-    generator = torch.Generator().manual_seed(0)
     sampled = sample(
         loaded.model,
         prompts,
         budgets,
         group_size=1,
         temperature=1.0,
-        generator=generator,
+        stream=Stream(0, range(6)),
         eos_ids=(),
         pad_id=0,
         rows_at_once=6,

@@ -2,12 +2,14 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from siri.engines.local.forward import score
 from siri.engines.local.model import Decoder, ModelShape
 from siri.engines.local.sampler import Sampled, blank, choose, sample, survivors, trimmed
+from siri.engines.local.uniforms import Stream, uniforms
 from siri.errors import InputError
 from tests.engines.test_local_model import GROUPED, LAPTOP, decoder, texts
 
@@ -22,7 +24,7 @@ def draw(model: Decoder, seed: int = 0, **changes: Any) -> Sampled:
         "budgets": BUDGETS,
         "group_size": 4,
         "temperature": 1.0,
-        "generator": torch.Generator().manual_seed(seed),
+        "stream": Stream(seed, range(6)),
         "eos_ids": [EOS],
         "pad_id": PAD,
         "rows_at_once": 16,
@@ -118,10 +120,54 @@ def test_equal_seeds_give_equal_bits_and_other_seeds_other_text(model: Decoder) 
     assert not torch.equal(draw(model, seed=7).tokens[:, :1], draw(model, seed=8).tokens[:, :1])
 
 
-def test_a_generator_goes_on_where_the_last_call_left_it(model: Decoder) -> None:
-    generator = torch.Generator().manual_seed(0)
-    first, second = draw(model, generator=generator), draw(model, generator=generator)
+def test_a_group_drawn_again_takes_other_numbers(model: Decoder) -> None:
+    first, second = draw(model), draw(model, stream=Stream(0, range(6), draw=1))
     assert not torch.equal(first.tokens[:, :1], second.tokens[:, :1])
+
+
+def test_groups_keep_their_numbers_however_a_batch_is_split(model: Decoder) -> None:
+    whole = responses(draw(model))
+    part = draw(model, prompts=PROMPTS[2:5], budgets=BUDGETS[2:5], stream=Stream(0, [2, 3, 4]))
+    assert responses(part) == whole[8:20]
+    single = {"group_size": 1, "prompts": [PROMPTS[4]] * 2, "budgets": [BUDGETS[4]] * 2}
+    rows = draw(model, stream=Stream(0, [4, 4], first_samples=[3, 1]), **single)
+    assert responses(rows) == [whole[19], whole[17]]
+
+
+@pytest.mark.parametrize("rows_at_once", [1, 5, 24])
+def test_tokens_do_not_depend_on_how_many_rows_go_together(model: Decoder, rows_at_once: int) -> None:
+    assert responses(draw(model, rows_at_once=rows_at_once)) == responses(draw(model))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.0])
+def test_a_response_begins_with_its_prefix_and_tells_what_the_policy_thinks_of_it(
+    model: Decoder, temperature: float
+) -> None:
+    prefixes = [[7, 8, 9][: row % 4] if BUDGETS[row // 4] > 2 else [] for row in range(24)]
+    sampled = draw(model, prefixes=prefixes, temperature=temperature)
+    for response, prefix in zip(responses(sampled), prefixes, strict=True):
+        assert response[: len(prefix)] == prefix
+    if temperature:
+        with torch.no_grad():
+            scores = score(model, [PROMPTS[row // 4] for row in range(24)], responses(sampled), temperature)
+        torch.testing.assert_close(sampled.logprobs, scores.logprobs, atol=1e-5, rtol=0)
+
+
+def test_an_end_token_in_a_prefix_ends_the_response(model: Decoder) -> None:
+    sampled = draw(model, prompts=[[1]], budgets=[9], stream=Stream(0, [0]), prefixes=[[5, EOS, 7]] * 4)
+    assert responses(sampled) == [[5, EOS]] * 4
+    assert bool(sampled.finished.all())
+
+
+def test_uniforms_are_even_independent_and_never_0_or_1() -> None:
+    table = uniforms(Stream(3, range(50)).rows(8), 0, 200)
+    assert 0 < table.min() < table.max() < 1
+    assert abs(table.mean() - 0.5) < 0.005
+    assert abs(table.var() - 1 / 12) < 0.002
+    for one, other in ((table[:, 1:], table[:, :-1]), (table[1:], table[:-1]), (table[8:], table[:-8])):
+        assert abs(np.corrcoef(one.ravel(), other.ravel())[0, 1]) < 0.02
+    assert len(np.unique(table)) == table.size
+    assert (uniforms(Stream(3, range(50)).rows(8), 64, 10) == table[:, 64:74]).all()
 
 
 def test_sampling_asks_nothing_of_the_global_generator(model: Decoder) -> None:
@@ -132,7 +178,7 @@ def test_sampling_asks_nothing_of_the_global_generator(model: Decoder) -> None:
 
 def test_tokens_come_as_often_as_their_probabilities_say() -> None:
     logits = torch.tensor([[2.0, 0.0, 1.0, -3.0, -float("inf")]]).expand(200_000, 5)
-    tokens, logprobs, _ = choose(logits, 0.6, torch.Generator().manual_seed(0))
+    tokens, logprobs, _ = choose(logits, 0.6, torch.linspace(0, 1, 200_002, dtype=torch.float64)[1:-1])
     expected = torch.softmax(logits[0] / 0.6, -1)
     shares = torch.bincount(tokens, minlength=5) / len(tokens)
     torch.testing.assert_close(shares, expected, atol=5e-3, rtol=0)
@@ -172,10 +218,22 @@ def test_few_rows_move_when_finished_ones_are_dropped() -> None:
 
 def test_prompt_and_budget_beyond_the_context_are_an_input_error(model: Decoder) -> None:
     with pytest.raises(InputError, match="context"):
-        draw(model, prompts=[[1] * 100], budgets=[29])
+        draw(model, prompts=[[1] * 100], budgets=[29], stream=Stream(0, [0]))
 
 
-@pytest.mark.parametrize("changes", [{"budgets": [1]}, {"budgets": [0] * 6}, {"group_size": 0}, {"prompts": []}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"budgets": [1]},
+        {"budgets": [0] * 6},
+        {"group_size": 0},
+        {"prompts": []},
+        {"prompts": [[]] * 6},
+        {"stream": Stream(0, [0])},
+        {"prefixes": [[1]]},
+        {"prefixes": [[1] * 9] * 24},
+    ],
+)
 def test_senseless_requests_are_refused(model: Decoder, changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="sample needs"):
         draw(model, **changes)

@@ -102,6 +102,10 @@ def test_raw_settings_come_last_and_so_have_the_last_word() -> None:
         ("engine.verl.gpus_per_node=7", "^engine.verl.gpus_per_node=7: 7 GPUs must share a minibatch evenly$"),
         ("optimizer.warmup_steps=5", "^optimizer.warmup_steps: must be 0 for verl"),
         ("engine.micro_batch_tokens=16384", "^engine.micro_batch_tokens=16384: must hold a whole text.*17408 tokens"),
+        (
+            "engine.kernels=compiled",
+            "^engine.kernels=compiled: is for engine.name=local alone; verl needs engine.kernels=torch$",
+        ),
     ],
 )
 def test_what_verl_would_refuse_late_is_refused_at_once(override: str, said: str) -> None:

@@ -11,6 +11,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from siri.engines.local.stepper import LocalStepper
+from siri.engines.local.uniforms import Stream
 from siri.engines.verl import batch
 from siri.errors import InputError
 from siri.evaluation.evaluation import Evaluation
@@ -160,7 +161,7 @@ def test_every_engine_asks_with_the_date(dated: Path, monkeypatch: pytest.Monkey
     assert expected.ids == [12, 12, 12, 4, 5]
     stepper = LocalStepper(config)
     stepper.load(dated)
-    assert stepper.answer([QUESTION], [4], 2, 1.0, 0).prompts[0] == (12, 12, 12, 4, 5)
+    assert stepper.answer([QUESTION], [4], 2, 1.0, Stream(0, [0])).prompts[0] == (12, 12, 12, 4, 5)
     asked = batch.ask(config, ProblemSet("one", (QUESTION,) * 4), stepper.policy.loaded.tokenizer, {}, 1)
     assert {tuple(one.prompt_ids) for one in asked} == {(12, 12, 12, 4, 5)}
 
@@ -173,6 +174,7 @@ def test_a_dated_template_is_refused_before_anything_is_trained(
     fitting = ["engine.micro_batch_tokens=4096", "engine.verl.gpus_per_node=1", "optimizer.warmup_steps=0"]
     if engine == "verl":
         pytest.importorskip("verl")
+        fitting.append("engine.kernels=torch")
     with pytest.raises(InputError, match="prints the date"):
         run.check(tiny(f"engine.name={engine}", *settings_of(dated, *fitting)))
 

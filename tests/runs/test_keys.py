@@ -20,7 +20,7 @@ from siri.runs.base_model import base_name
 from siri.seeding import seed_for
 from tests.conftest import tiny
 
-BASIS = ("engine.name=local", "model.warmup.steps=3")
+BASIS = ("engine.name=local", "engine.kernels=torch", "model.warmup.steps=3")
 
 IN_KEY = {
     "seed": ["seed=7"],
@@ -73,6 +73,7 @@ IN_KEY = {
     "engine.name": ["engine.name=scripted"],
     "engine.device": ["engine.device=cuda"],
     "engine.dtype": ["engine.dtype=bfloat16"],
+    "engine.kernels": ["engine.kernels=compiled"],
     "engine.threads": ["engine.threads=2"],
     "engine.micro_batch_tokens": ["engine.micro_batch_tokens=777"],
     "engine.sample_rows": ["engine.sample_rows=64"],
@@ -83,7 +84,7 @@ IN_KEY = {
 }
 """Setting -> a change of it that must change the keys: another value makes another policy."""
 
-ONE_VALUE = ("rollout.old_logprobs", "engine.kernels")
+ONE_VALUE = ("rollout.old_logprobs",)
 """Settings that have one value yet, which stands in the key: a second one needs no new form of it."""
 
 OUT_OF_KEY = {

@@ -29,6 +29,7 @@ from tests.engines.test_pretrained import gpt2, llama, write_folder
 from tests.odd import ODD
 
 TINY = (
+    "engine.kernels=torch",  # which every model is computed by
     "engine.name=local",
     "problems.source=FILE",
     "problems.template=plain",

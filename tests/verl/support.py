@@ -25,6 +25,7 @@ ON_CPU = (
 )
 TORCH = ("actor_rollout_ref.rollout.name=torch",)
 TINY = (
+    "engine.kernels=torch",  # verl's environment has no numba
     "problems.train_size=64",
     "problems.dev_size=16",
     "problems.test_size=16",
@@ -50,7 +51,8 @@ def tiny(*overrides: str) -> RunConfig:
 def on_verl(rollout: Sequence[str] = TORCH) -> tuple[str, ...]:
     """The overrides that put a laptop recipe on verl, on one CPU; `rollout` are verl's settings of what samples."""
     extra = "engine.verl.extra=[" + ", ".join(f"'{setting}'" for setting in (*ON_CPU, *rollout)) + "]"
-    return "engine.name=verl", "engine.verl.gpus_per_node=1", "engine.verl.prompt_tokens=64", extra
+    verl = ("engine.name=verl", "engine.kernels=torch")
+    return *verl, "engine.verl.gpus_per_node=1", "engine.verl.prompt_tokens=64", extra
 
 
 def tiny_verl(*overrides: str, rollout: Sequence[str] = TORCH) -> RunConfig:

@@ -15,6 +15,7 @@ from verl.workers.rollout.replica import RolloutReplica, TokenOutput
 
 from siri.engines.local.pretrained import load_pretrained, load_tensors
 from siri.engines.local.sampler import sample
+from siri.engines.local.uniforms import Stream
 from siri.engines.verl.order import current_order
 from siri.problems import encode_prompt, load_splits, problems_of_step
 from siri.seeding import seed_for
@@ -57,7 +58,7 @@ class TorchServer:
             budgets,
             group_size=1,
             temperature=asked[0][1]["temperature"],
-            generator=torch.Generator().manual_seed(seed_for(self.config.seed, "sample", self.step + 1)),
+            stream=self._stream(len(asked)),
             eos_ids=self.loaded.eos_ids,
             pad_id=self.loaded.pad_id,
             rows_at_once=len(asked),
@@ -72,6 +73,13 @@ class TorchServer:
                     extra_fields={"global_steps": self.step},
                 )
             )
+
+    def _stream(self, count: int) -> Stream:
+        """The random numbers that the local engine draws for the group at each place; rows stand in its order."""
+        size = self.config.rollout.group_size
+        seed = seed_for(self.config.seed, "sample", self.step + 1)
+        rows = range(count)
+        return Stream(seed, [row // size for row in rows], first_samples=[row % size for row in rows])
 
     def _in_order(self, asked: list[Request]) -> list[Request]:
         """The requests in the order in which the local engine answers a step's problems, equal ones as they came."""

@@ -11,8 +11,10 @@ import torch
 
 from siri.config import RunConfig
 from siri.engine import SampleRequest, StagePlan, StepReport
+from siri.engines.local import kernels
 from siri.engines.local.pretrained import export_loaded, load_pretrained
 from siri.engines.local.stepper import LocalStepper
+from siri.engines.local.uniforms import Stream
 from siri.engines.model_folder import require_data
 from siri.errors import InputError
 from siri.problems import ProblemSet, laptop
@@ -20,8 +22,10 @@ from siri.rollouts import RolloutBatch
 from siri.seeding import seed_for
 from siri.train import train
 
-NUMERICS = 2
+NUMERICS = 3
 """Raised by hand when equal input gives other bits."""
+REFILLS = {"torch": 1, "compiled": 8}
+"""How many times `sample_rows` an evaluation's batch holds: the compiled kernels start rows as others finish."""
 DTYPES = {"float32": "float32", "bfloat16": "bfloat16 over float32"}
 """What `engine.dtype` means here: the arithmetic; weights and optimizer are always float32."""
 
@@ -32,6 +36,8 @@ class LocalEngine:
     def __init__(self, config: RunConfig, problems: ProblemSet) -> None:
         if config.engine.device == "cuda" and not torch.cuda.is_available():
             raise InputError("engine.device=cuda: torch sees no GPU here; use engine.device=cpu")
+        if config.engine.kernels == "compiled":
+            kernels.require_compiled(config.engine)
         torch.set_num_threads(config.engine.threads)
         _check_context(config)
         _check_words(config, problems)
@@ -51,18 +57,23 @@ class LocalEngine:
         return ""
 
     def sample(self, model: Path, request: SampleRequest) -> Iterator[RolloutBatch]:
-        """Answer in batches of about `engine.sample_rows` responses; each batch has random numbers of its own."""
+        """Answer in batches of some `engine.sample_rows` responses; a problem's random numbers are its own."""
         stepper = LocalStepper(self.config)
         stepper.load(model)
-        count = max(1, self.config.engine.sample_rows // request.samples)
-        for number, first in enumerate(range(0, len(request.problems), count)):
+        seed = seed_for(request.seed, "evaluate")
+        count = max(1, REFILLS[self.config.engine.kernels] * self.config.engine.sample_rows // request.samples)
+        for first in range(0, len(request.problems), count):
             problems = request.problems[first : first + count]
-            seed = seed_for(request.seed, "evaluate", number)
-            yield stepper.answer(problems, [request.budget] * len(problems), request.samples, request.temperature, seed)
+            budgets = [request.budget] * len(problems)
+            stream = Stream(seed, range(first, first + len(problems)))
+            yield stepper.answer(problems, budgets, request.samples, request.temperature, stream)
 
     def make_base(self, folder: Path) -> None:
         """Take the Hugging Face folder that `model.base` names over into the store's format."""
-        export_loaded(load_pretrained(Path(self.config.model.base), "cpu", torch.float32), folder)
+        loaded = load_pretrained(Path(self.config.model.base), "cpu", torch.float32)
+        if self.config.engine.kernels == "compiled":
+            kernels.require_suited(loaded)
+        export_loaded(loaded, folder)
 
     def close(self) -> None:
         """Nothing outlives the process."""
@@ -81,7 +92,7 @@ def numerics_of(config: RunConfig) -> dict[str, Any]:
         "torch": str(torch.__version__).partition("+")[0],
         "device": settings.device,
         "dtype": DTYPES[settings.dtype],
-        "kernels": settings.kernels,
+        **kernels.numerics(settings),
         "threads": settings.threads,
         "micro_batch_tokens": settings.micro_batch_tokens,
         "sample_rows": settings.sample_rows,

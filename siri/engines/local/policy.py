@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from siri.config import EngineSettings
+from siri.engines.local.kernels import Kernels, open_kernels
 from siri.engines.local.pretrained import LoadedModel, export_loaded, load_pretrained
 from siri.errors import InputError
 
@@ -32,6 +33,7 @@ class Policy:
     """What is trained. It is empty until `load`."""
 
     loaded: LoadedModel
+    kernels: Kernels
     optimizer: torch.optim.AdamW
 
     def __init__(self, engine: EngineSettings, adam: AdamSettings) -> None:
@@ -44,6 +46,7 @@ class Policy:
         Weights are float32 whatever `engine.dtype` says: at RL's learning rates bfloat16 would round updates away.
         """
         self.loaded = load_pretrained(folder, torch.device(self.engine.device), torch.float32)
+        self.kernels = open_kernels(self.engine, self.loaded)
         parameters = list(self.parameters().values())
         matrices = [parameter for parameter in parameters if parameter.ndim > 1]
         vectors = [parameter for parameter in parameters if parameter.ndim <= 1]

@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from siri.engines.local.model import Continuation, LanguageModel
+from siri.engines.local.uniforms import Stream, Words, uniforms
 
+FREE = -1
+"""Instead of a token that is given: this one is drawn."""
+PLACES = 64
+"""Tokens for which uniforms are made in one go."""
 COMPACT_BELOW = 0.8
 """Finished rows are dropped when fewer than this share of the rows being decoded are still written."""
 
@@ -37,29 +44,61 @@ def sample(
     *,
     group_size: int,
     temperature: float,
-    generator: torch.Generator,
+    stream: Stream,
     eos_ids: Sequence[int],
     pad_id: int,
     rows_at_once: int,
+    prefixes: Sequence[Sequence[int]] = (),
 ) -> Sampled:
     """Continue each prompt `group_size` times until an end token or until its budget (> 0, one per prompt) is spent.
 
     Temperature 0 takes the likeliest token. Without `eos_ids` every response fills its budget. At most `rows_at_once`
-    rows are decoded together, prompts of equal length beside each other; equal arguments and generator state give equal
-    bits on one CPU and thread count. `generator` must live on the model's device; the result does.
+    rows are decoded together, prompts of equal length beside each other; equal arguments give equal bits on one CPU and
+    thread count, and tokens depend on `rows_at_once` by rounding alone. `prefixes`, one per row, are what responses
+    must begin with; their tokens are told like any other. The result is on the model's device.
     """
-    if not prompts or len(prompts) != len(budgets) or min(budgets) < 1 or group_size < 1 or rows_at_once < 1:
-        raise ValueError("sample needs prompts, one budget > 0 for each, and group_size and rows_at_once > 0")
+    check_request(prompts, budgets, group_size, rows_at_once, stream, prefixes)
     order = sorted(range(len(prompts)), key=lambda prompt: (len(prompts[prompt]), prompt))
     rows = [prompt * group_size + member for prompt in order for member in range(group_size)]
     sampled = blank(torch.tensor(budgets, device=model.device).repeat_interleave(group_size), pad_id)
     ends = torch.tensor(list(eos_ids), dtype=torch.long, device=model.device)
+    forced, forced_lengths = prefix_table(prefixes, len(rows))
+    forced[np.arange(forced.shape[1]) >= forced_lengths[:, None]] = FREE
     with torch.inference_mode():
         for first in range(0, len(rows), rows_at_once):
             batch = rows[first : first + rows_at_once]
             running = start(model, batch, prompts, budgets, group_size)
-            run(running, sampled, temperature, generator, ends)
+            run(running, sampled, temperature, stream.rows(group_size), ends, torch.from_numpy(forced).to(ends.device))
     return trimmed(sampled, ends, pad_id)
+
+
+def check_request(
+    prompts: Sequence[Sequence[int]],
+    budgets: Sequence[int],
+    group_size: int,
+    rows_at_once: int,
+    stream: Stream,
+    prefixes: Sequence[Sequence[int]],
+) -> None:
+    """Raise ValueError for a request that no sampler can answer."""
+    if not prompts or len(prompts) != len(budgets) or min(budgets) < 1 or group_size < 1 or rows_at_once < 1:
+        raise ValueError("sample needs prompts, one budget > 0 for each, and group_size and rows_at_once > 0")
+    if not all(prompts):
+        raise ValueError("sample needs prompts of at least one token")
+    if len(stream.places) != len(prompts) or len(stream.first_samples) not in (0, len(prompts)):
+        raise ValueError("sample needs the place of each prompt's problem in the stream")
+    limits = [budget for budget in budgets for _ in range(group_size)]
+    if prefixes and (len(prefixes) != len(limits) or any(map(int.__gt__, map(len, prefixes), limits))):
+        raise ValueError("sample needs one prefix per row, none longer than its budget")
+
+
+def prefix_table(prefixes: Sequence[Sequence[int]], rows: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Prefixes [rows, longest], 0 beyond their ends, and their lengths [rows]; none at all are empty ones."""
+    lengths = np.array([len(prefix) for prefix in prefixes] or [0] * rows, np.int64)
+    table = np.zeros((rows, int(lengths.max())), np.int64)
+    for row, prefix in enumerate(prefixes):
+        table[row, : len(prefix)] = prefix
+    return table, lengths
 
 
 class Running:
@@ -71,6 +110,14 @@ class Running:
         self.rows = rows
         self.budgets = budgets
         self.writing = torch.ones_like(rows, dtype=torch.bool)
+        self.uniforms = torch.empty(len(rows), 0, dtype=torch.float64)
+
+    def draw(self, words: Words, place: int) -> Tensor:
+        """[B] a uniform for each row's token at `place`."""
+        if place % PLACES == 0:
+            made = uniforms(words[self.rows.cpu().numpy()], place, PLACES)
+            self.uniforms = torch.from_numpy(made).to(self.rows.device)
+        return self.uniforms[:, place % PLACES]
 
     def advance(self, tokens: Tensor, count: int) -> None:
         """Feed the tokens [B] just written; rows that no longer write, all but `count`, go once they are too many."""
@@ -78,6 +125,7 @@ class Running:
             kept = survivors(self.writing, count)
             self.continuation.keep(kept)
             self.rows, self.budgets, self.writing = self.rows[kept], self.budgets[kept], self.writing[kept]
+            self.uniforms = self.uniforms[kept]
             tokens = tokens[kept]
         self.logits = self.continuation.decode(tokens)
 
@@ -95,14 +143,16 @@ def start(
     return Running(continuation, logits, torch.tensor(list(rows), device=logits.device), row_budgets)
 
 
-def run(running: Running, sampled: Sampled, temperature: float, generator: torch.Generator, ends: Tensor) -> None:
-    """Decode rows to their ends and write them into `sampled`.
+def run(running: Running, sampled: Sampled, temperature: float, words: Words, ends: Tensor, forced: Tensor) -> None:
+    """Decode rows to their ends and write them into `sampled`; `forced` [all rows, longest] is FREE where none is.
 
     A row that has ended is decoded on until it is dropped; what it writes after its end is wiped by `trimmed`.
     """
     written = 0
     while True:
-        tokens, logprobs, entropies = choose(running.logits, temperature, generator)
+        given = forced[running.rows, written] if written < forced.shape[1] else None
+        uniform = running.draw(words, written)
+        tokens, logprobs, entropies = choose(running.logits, temperature, uniform, given)
         sampled.tokens[:, written].index_copy_(0, running.rows, tokens)
         sampled.logprobs[:, written].index_copy_(0, running.rows, logprobs)
         sampled.entropies[:, written].index_copy_(0, running.rows, entropies)
@@ -114,19 +164,26 @@ def run(running: Running, sampled: Sampled, temperature: float, generator: torch
         running.advance(tokens, count)
 
 
-def choose(logits: Tensor, temperature: float, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+def choose(
+    logits: Tensor, temperature: float, uniform: Tensor, given: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """One token per row of logits [B, V], its log-probability and the entropy of what it was drawn from, each [B].
 
-    Drawn by an exponential race: the first of V exponential clocks with rates p rings at token i with probability p[i].
+    The token at which the running sum of the probabilities exceeds `uniform` [B] float64; `given` [B] is taken instead
+    where it is not FREE.
     """
     if temperature == 0:
         tokens = logits.argmax(-1)
+        tokens = tokens if given is None else torch.where(given == FREE, tokens, given)
         return tokens, torch.zeros_like(tokens, dtype=torch.float32), torch.zeros_like(tokens, dtype=torch.float32)
     logprobs = torch.log_softmax(logits.float() / temperature, dim=-1)
     probabilities = logprobs.exp()
-    # exponential_ takes five times as long as uniform_ and log_ on a CPU. A uniform 0 becomes a clock that never rings.
-    clocks = torch.empty_like(probabilities).uniform_(generator=generator).log_().neg_()
-    tokens = (probabilities / clocks).argmax(-1)
+    # In float64, so that in a large vocabulary too the sum knows the rare tokens.
+    running = probabilities.cumsum(-1, dtype=torch.float64)
+    whole = running[:, -1:]
+    share = torch.minimum(uniform[:, None] * whole, whole.nextafter(torch.zeros_like(whole)))
+    tokens = torch.searchsorted(running, share, right=True)[:, 0].clamp_(max=logits.shape[-1] - 1)
+    tokens = tokens if given is None else torch.where(given == FREE, tokens, given)
     entropies = -(probabilities * logprobs).sum(-1)
     return tokens, logprobs.gather(1, tokens[:, None])[:, 0], entropies
 

@@ -9,10 +9,12 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from siri.config import RunConfig
-from siri.engines.local.forward import micro_batches, score
+from siri.engines.local.forward import micro_batches
+from siri.engines.local.kernels import Kernels, open_kernels
 from siri.engines.local.policy import AdamSettings, Policy
-from siri.engines.local.pretrained import LoadedModel, load_pretrained
-from siri.engines.local.sampler import Sampled, sample
+from siri.engines.local.pretrained import load_pretrained
+from siri.engines.local.sampler import Sampled
+from siri.engines.local.uniforms import Stream
 from siri.methods import METHODS
 from siri.methods.aggregation import token_weights
 from siri.methods.method import Losses, Scored
@@ -58,7 +60,7 @@ class LocalStepper:
             optimizer.beta1, optimizer.beta2, optimizer.epsilon, optimizer.weight_decay, optimizer.max_grad_norm
         )
         self.policy = Policy(config.engine, adam)
-        self.reference: LoadedModel | None = None
+        self.reference: Kernels | None = None
         self._prompts: dict[str, Prompt] = {}
 
     def load(self, folder: Path) -> None:
@@ -68,7 +70,8 @@ class LocalStepper:
 
     def refer(self, folder: Path) -> None:
         """Take the policy that the loss refers to from a folder; it is never trained."""
-        self.reference = load_pretrained(folder, torch.device(self.config.engine.device), torch.float32)
+        loaded = load_pretrained(folder, torch.device(self.config.engine.device), torch.float32)
+        self.reference = open_kernels(self.config.engine, loaded)
 
     def save(self, folder: Path) -> None:
         """Write the policy into an empty folder."""
@@ -84,26 +87,36 @@ class LocalStepper:
     ) -> RolloutBatch:
         """Answer each problem group_size times; the random numbers are the draw's own."""
         rollout = self.config.rollout
-        seed = seed_for(self.config.seed, "sample" if draw == 1 else f"sample of draw {draw}", step)
-        return self.answer(problems, budgets, rollout.group_size, rollout.temperature, seed)
+        stream = Stream(seed_for(self.config.seed, "sample", step), range(len(problems)), draw - 1)
+        return self.answer(problems, budgets, rollout.group_size, rollout.temperature, stream, prefixes)
 
     def answer(
-        self, problems: Sequence[Problem], budgets: Sequence[int], group_size: int, temperature: float, seed: int
+        self,
+        problems: Sequence[Problem],
+        budgets: Sequence[int],
+        group_size: int,
+        temperature: float,
+        stream: Stream,
+        prefixes: Sequence[str] = (),
     ) -> RolloutBatch:
-        """Answer each problem `group_size` times within its budget, and grade the answers."""
+        """Answer each problem `group_size` times within its budget, and grade the answers.
+
+        prefixes: what all responses to a problem begin with; none at all are empty ones.
+        """
         loaded = self.policy.loaded
         prompts = [self._encode(problem) for problem in problems]
+        openings = [loaded.tokenizer(prefix, add_special_tokens=False)["input_ids"] for prefix in prefixes]
         with self.policy.arithmetic():
-            sampled = sample(
-                loaded.model,
+            sampled = self.policy.kernels.sample(
                 [prompt.ids for prompt in prompts],
                 budgets,
                 group_size=group_size,
                 temperature=temperature,
-                generator=torch.Generator(loaded.model.device).manual_seed(seed),
+                stream=stream,
                 eos_ids=loaded.eos_ids,
                 pad_id=loaded.pad_id,
                 rows_at_once=self.config.engine.sample_rows,
+                prefixes=[opening for opening in openings for _ in range(group_size)],
             )
         return graded(problems, budgets, prompts, sampled, loaded.tokenizer, self.config.problems)
 
@@ -185,13 +198,14 @@ class LocalStepper:
 
     def _micro_batches(self, batch: RolloutBatch, rows: Tensor) -> list[list[int]]:
         """Places in `rows` that go through the policy together: rows of similar length, or whole groups."""
-        lengths = batch.lengths[rows].tolist()
-        texts = [len(batch.prompts[row]) + length for row, length in zip(rows.tolist(), lengths, strict=True)]
+        lengths: list[int] = batch.lengths[rows].tolist()
+        prompts, most = [batch.prompts[row] for row in rows.tolist()], self.config.engine.micro_batch_tokens
         if self.method.scope == "responses":
-            return micro_batches(texts, self.config.engine.micro_batch_tokens)
+            return self.policy.kernels.micro_batches(prompts, lengths, most)
         size = batch.group_size
+        texts = [len(prompt) + length for prompt, length in zip(prompts, lengths, strict=True)]
         longest = [max(texts[first : first + size]) for first in range(0, len(texts), size)]
-        groups = micro_batches(longest, self.config.engine.micro_batch_tokens // size)
+        groups = micro_batches(longest, most // size)
         return [[group * size + member for group in chosen for member in range(size)] for chosen in groups]
 
     def _score(self, batch: RolloutBatch, advantages: Tensor, picked: Tensor) -> Scored:
@@ -200,10 +214,10 @@ class LocalStepper:
         responses = [batch.tokens[row, : batch.lengths[row]].tolist() for row in picked.tolist()]
         temperature, reference = self.config.rollout.temperature, None
         with self.policy.arithmetic():
-            scores = score(self.policy.loaded.model, prompts, responses, temperature)
+            scores = self.policy.kernels.score(prompts, responses, temperature)
             if self.reference is not None:
                 with torch.no_grad():
-                    reference = score(self.reference.model, prompts, responses, temperature).logprobs
+                    reference = self.reference.score(prompts, responses, temperature).logprobs
         device, width = scores.logprobs.device, scores.logprobs.shape[1]
         mask = batch.mask[picked, :width].to(device)
         return Scored(

@@ -9,7 +9,6 @@ import torch
 
 from siri.config import RunConfig
 from siri.engine import StagePlan, StepReport
-from siri.engines.local.forward import micro_batches, score
 from siri.engines.local.model import Decoder, ModelShape, initialise
 from siri.engines.local.policy import AdamSettings, Policy
 from siri.engines.local.pretrained import export
@@ -104,8 +103,10 @@ def _imitate(policy: Policy, batch: list[Trace], micro_batch_tokens: int) -> flo
     """Add up the gradients of the mean cross-entropy per response token; returns it."""
     total = sum(len(response) for _, response in batch)
     loss_sum = 0.0
-    for rows in micro_batches([len(prompt) + len(response) for prompt, response in batch], micro_batch_tokens):
-        scores = score(policy.loaded.model, [batch[row][0] for row in rows], [batch[row][1] for row in rows], 1.0)
+    kernels = policy.kernels
+    prompts, lengths = [prompt for prompt, _ in batch], [len(response) for _, response in batch]
+    for rows in kernels.micro_batches(prompts, lengths, micro_batch_tokens):
+        scores = kernels.score([batch[row][0] for row in rows], [batch[row][1] for row in rows], 1.0)
         loss = -scores.logprobs.sum() / total
         loss.backward()  # type: ignore[no-untyped-call]
         loss_sum += float(loss.detach())

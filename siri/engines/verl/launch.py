@@ -40,6 +40,10 @@ def check_recipe(config: RunConfig) -> None:
     trusting = [extra for extra in settings.extra if "trust_remote_code" in extra.casefold()]
     if trusting:
         raise InputError(f"engine.verl.extra={trusting[0]}: code from a model folder is never run; leave it out")
+    if config.engine.kernels != "torch":
+        raise InputError(
+            f"engine.kernels={config.engine.kernels}: is for engine.name=local alone; verl needs engine.kernels=torch"
+        )
     if method.draws > 1:
         raise InputError(f"method.draws={method.draws}: verl draws once; with 1, groups that are dropped teach nothing")
     if METHODS[method.name].reads_reference:

@@ -1,6 +1,6 @@
 """What people wait for under `siri up`: until it is well, until a run's first step, until a cancelled one is gone.
 
-`python -m benchmarks.platform [--times 3]` prints a line of JSON per round; medians are yours to take.
+`python -m benchmarks.platform_up [--times 3]` prints a line of JSON per round; medians are yours to take.
 """
 
 import argparse
