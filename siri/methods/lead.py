@@ -66,8 +66,9 @@ def whitened_advantages(rewards: Tensor, batch: RolloutBatch, step: Step[LeadSet
 
 
 def _normalised(groups: Tensor) -> Tensor:
-    """[P, G] (R − mean) / (std + 1e-6), with the sample standard deviation."""
-    return (groups - groups.mean(1, keepdim=True)) / (groups.std(1, keepdim=True) + 1e-6)
+    """[P, G] (R − mean) / (std + 1e-6), with the sample standard deviation; 0 where all are equal, without rounding."""
+    normal = (groups - groups.mean(1, keepdim=True)) / (groups.std(1, keepdim=True) + 1e-6)
+    return normal.where(groups.amax(1, keepdim=True) > groups.amin(1, keepdim=True), 0.0)
 
 
 def _target_weight(right: Tensor, closeness: Tensor) -> float:

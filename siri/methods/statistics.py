@@ -25,9 +25,10 @@ def whitened(values: Tensor, lengths: Tensor) -> Tensor:
     """[B] values at mean 0 and variance 1 over all tokens, each response's value standing at each of its tokens.
 
     (v − mean) / sqrt(variance + 1e-8), variance with n − 1 in the denominator: verl's `masked_whiten`.
+    Equal values give 0, where dividing what rounding leaves of them would give something.
     """
     weights = lengths.to(values.dtype)
     count = weights.sum()
     mean = (weights * values).sum() / count
     variance = (weights * (values - mean) ** 2).sum() / (count - 1).clamp(min=1)
-    return (values - mean) / (variance + 1e-8).sqrt()
+    return ((values - mean) / (variance + 1e-8).sqrt()).where(values.amax() > values.amin(), 0.0)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from siri.config import RunConfig
+from siri.config import MethodSettings, RunConfig
 from siri.engines.verl.order import Order
 from siri.errors import InputError
 from siri.methods import METHODS
@@ -21,6 +21,7 @@ def overrides(order: Order) -> list[str]:
         *_data(config),
         *_model(order),
         *_actor(config),
+        *_reference(config),
         *_rollout(config),
         *_trainer(order),
         *config.engine.verl.extra,
@@ -106,10 +107,7 @@ def _actor(config: RunConfig) -> list[str]:
         f"{actor}.clip_ratio_low={method.clip_low}",
         f"{actor}.clip_ratio_high={method.clip_high}",
         f"{actor}.loss_agg_mode={method.loss_aggregation}",
-        f"{actor}.use_kl_loss={method.kl_weight > 0}",
-        f"{actor}.kl_loss_coef={method.kl_weight}",
-        f"{actor}.kl_loss_type=low_var_kl",
-        f"{actor}.entropy_coeff={method.entropy_weight}",
+        *_regularisation(method),
         f"{actor}.optim.lr={optimizer.learning_rate}",
         f"{actor}.optim.lr_scheduler_type=constant",
         f"{actor}.optim.lr_warmup_steps=0",
@@ -121,6 +119,30 @@ def _actor(config: RunConfig) -> list[str]:
         f"+{actor}.fsdp_config.mixed_precision.param_dtype={PRECISION[settings.dtype]}",
         f"{actor}.checkpoint.save_contents=[model,optimizer,extra,hf_model]",
         f"{actor}.checkpoint.load_contents=[model,optimizer,extra]",
+    ]
+
+
+def _regularisation(method: MethodSettings) -> list[str]:
+    """verl's own terms, by the same formulas as siri.methods.regularisation."""
+    actor = "actor_rollout_ref.actor"
+    if not method.kl_weight:
+        return [f"{actor}.use_kl_loss=False", f"{actor}.entropy_coeff={method.entropy_weight:g}"]
+    return [
+        f"{actor}.use_kl_loss=True",
+        f"{actor}.kl_loss_coef={method.kl_weight}",
+        f"{actor}.kl_loss_type=low_var_kl",
+        f"{actor}.entropy_coeff={method.entropy_weight:g}",
+    ]
+
+
+def _reference(config: RunConfig) -> list[str]:
+    """How the base scores a step's responses, where the loss refers to it."""
+    if not config.method.kl_weight:
+        return []
+    reference = "actor_rollout_ref.ref"
+    return [
+        f"{reference}.log_prob_use_dynamic_bsz=True",
+        f"{reference}.log_prob_max_token_len_per_gpu={config.engine.micro_batch_tokens}",
     ]
 
 
@@ -140,8 +162,6 @@ def _rollout(config: RunConfig) -> list[str]:
         f"{rollout}.calculate_log_probs=True",
         f"{rollout}.log_prob_use_dynamic_bsz=True",
         f"{rollout}.log_prob_max_token_len_per_gpu={settings.micro_batch_tokens}",
-        "actor_rollout_ref.ref.log_prob_use_dynamic_bsz=True",
-        f"actor_rollout_ref.ref.log_prob_max_token_len_per_gpu={settings.micro_batch_tokens}",
         f"{rollout}.agent.default_agent_loop=siri",
         f"{rollout}.agent.agent_loop_config_path={AGENTS}",
     ]
