@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from siri.rollouts import RolloutBatch
 
 
+UNLIKELY, TINY = -1e30, 1e-30
+"""Finite, so that a group that teaches nothing has a loss of 0 and a gradient, of 0 too."""
+
+
 class DrpoSettings(Settings):
     """Settings of `drpo`."""
 
@@ -46,18 +50,19 @@ def length_weights(rewards: Tensor, batch: RolloutBatch, step: Step[DrpoSettings
 def contrast_loss(scored: Scored, settings: MethodSettings, own: DrpoSettings) -> Losses:
     """[R] each group's −Σ₊ w(s − τ·log Σ₋ exp(s/τ)) / Σ₊ w + β·max(KL − δ, 0)·KL, the first KL without gradient.
 
-    s is a response's mean log-probability, KL the group's mean per token of exp(d) − d − 1, d = log π − log π_old.
+    s is a response's mean log-probability, KL the group's mean per token of exp(d) − d − 1, d = log π − log π_old. 0 for groups of one kind.
     """
     mask, lengths = scored.mask, scored.mask.sum(1)
     scores = ((scored.logprobs * mask).sum(1) / lengths).view(-1, scored.group_size)
     signs = ((scored.advantages * mask).sum(1) / lengths).view_as(scores)
     weights = signs.clamp(min=0)
-    wrong = (scores / own.tau).masked_fill(signs >= 0, float("-inf")).logsumexp(1, keepdim=True) * own.tau
-    contrast = (weights * (scores - wrong)).sum(1) / weights.sum(1)
+    wrong = (scores / own.tau).masked_fill(signs >= 0, UNLIKELY).logsumexp(1, keepdim=True) * own.tau
+    contrast = (weights * (scores - wrong)).sum(1) / weights.sum(1).clamp(min=TINY)
     log_ratio = (scored.logprobs - scored.old_logprobs) * mask
     away = (log_ratio.exp() - log_ratio - 1).sum(1).view_as(scores).sum(1) / lengths.view_as(scores).sum(1)
     penalty = own.kl_strength * (away.detach() - own.kl_limit).clamp(min=0) * away
-    values = (penalty - contrast)[:, None].expand_as(scores).flatten()
+    teaches = signs.ne(0).any(1)
+    values = ((penalty - contrast) * teaches)[:, None].expand_as(scores).flatten()
     over = (away > own.kl_limit)[:, None].expand_as(scores).flatten()
     return Losses(values, over[:, None].expand_as(mask))
 

@@ -16,6 +16,8 @@ from tests.methods.made_authors import authors
 from tests.methods.test_seam import Sampling
 
 Groups = list[list[int]]
+WIDE = ("schedule.max_budget=90", "schedule.min_budget=89", "problems.train_size=600")
+"""Room for every answer of the scripted policy, and problems enough."""
 
 
 def slow_whitened(values: list[float], lengths: list[int]) -> list[float]:
@@ -67,9 +69,7 @@ def test_advantages_are_the_authors() -> None:
 
 
 def test_idle_groups_are_drawn_again_and_no_step_holds_one() -> None:
-    config = tiny(
-        "method.name=dler", "rollout.batch_size=12", "seed=1", "schedule.max_budget=90", "problems.train_size=600"
-    )
+    config = tiny("method.name=dler", "rollout.batch_size=12", "seed=1", *WIDE)
     sampling = Sampling(config)
     found = gather(config, load_splits(config.problems).train, {}, 3, sampling, sampling.stepper.texts)
     assert len(sampling.draws) > 1

@@ -126,6 +126,20 @@ def test_a_whole_group_goes_through_the_policy_where_any_of_it_teaches() -> None
     assert taught.tolist() == [True] * 4 + [False] * 4
 
 
+def test_a_group_of_one_kind_beside_others_has_neither_loss_nor_gradient() -> None:
+    """Where every response goes through the policy, such groups stand among those that teach."""
+    rights, lengths = [[1, 1, 1, 1], [1, 0, 1, 0], [0, 0, 0, 0]], [[5, 9, 2, 20]] * 3
+    batch = groups_of(rights, lengths)
+    scored = scored_of(batch, advantages_of(rights, lengths))
+    losses = DRPO.loss(scored, step_of("drpo").shared, DrpoSettings())
+    losses.values.sum().backward()
+    gradient = scored.logprobs.grad
+    assert gradient is not None
+    assert bool(gradient.isfinite().all())
+    assert losses.values.detach().view(3, 4).ne(0).any(1).tolist() == [False, True, False]
+    assert gradient.view(3, 4, -1).ne(0).flatten(1).any(1).tolist() == [False, True, False]
+
+
 def test_shorter_right_answers_weigh_more_and_wrong_ones_do_not_feel_their_length() -> None:
     weights = advantages_of([[1, 1, 0, 0]], [[4, 20, 4, 20]]).tolist()
     assert weights[0] > weights[1] > 0
