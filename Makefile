@@ -32,9 +32,10 @@ test: install  ## All tests: fast ones in parallel, then those that start server
 	$(BIN)/pytest -q -n 2 -m 'not server'
 	$(BIN)/pytest -q -m server
 
-nightly: install chaos test-vllm  ## What takes hours: chaos, every crash point, every damaged file under every command, vLLM
+nightly: install chaos test-vllm  ## What takes hours: chaos, every crash point, every damaged file under every command, methods, vLLM
 	$(BIN)/python -m tests.crash_points
 	$(BIN)/python -m tests.damage_matrix
+	$(BIN)/python -m tests.methods_train
 
 $(VERL_STAMP): constraints-verl.txt
 	$(PYTHON) -m venv $(VERL)

@@ -50,7 +50,8 @@ def length_weights(rewards: Tensor, batch: RolloutBatch, step: Step[DrpoSettings
 def contrast_loss(scored: Scored, settings: MethodSettings, own: DrpoSettings) -> Losses:
     """[R] each group's −Σ₊ w(s − τ·log Σ₋ exp(s/τ)) / Σ₊ w + β·max(KL − δ, 0)·KL, the first KL without gradient.
 
-    s is a response's mean log-probability, KL the group's mean per token of exp(d) − d − 1, d = log π − log π_old. 0 for groups of one kind.
+    s is a response's mean log-probability, KL the group's mean per token of exp(d) − d − 1, d = log π − log π_old.
+    Groups of one kind have 0.
     """
     mask, lengths = scored.mask, scored.mask.sum(1)
     scores = ((scored.logprobs * mask).sum(1) / lengths).view(-1, scored.group_size)
