@@ -34,9 +34,10 @@ demo: install  ## Three cycles of SIRI and the constant-budget baseline on this 
 test: install  ## All tests, three at a time
 	$(BIN)/pytest -q -n 3
 
-nightly: install chaos test-vllm  ## What takes hours: chaos, every crash point, every damaged file under every command, vLLM
+nightly: install chaos test-vllm  ## What takes hours: chaos, every crash point, every damaged file under every command, methods, vLLM
 	$(BIN)/python -m tests.crash_points
 	$(BIN)/python -m tests.damage_matrix
+	$(BIN)/python -m tests.methods_train
 
 $(VERL_STAMP): constraints-verl.txt
 	$(PYTHON) -m venv $(VERL)

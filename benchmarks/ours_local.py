@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from siri.asking import step_of
 from siri.config import RunConfig, load
 from siri.engines.local import stepper
 from siri.engines.local.model import Decoder
@@ -99,7 +100,7 @@ def take_step(local: LocalStepper, workload: dict[str, Any], step: int) -> Rollo
     problems = [Problem(f"{row}", *pair) for row, pair in enumerate(workload["problems"])]
     batch = local.sample(problems, [workload["budget"]] * len(problems), step)
     rewards = torch.tensor(workload["rewards"])
-    advantages = METHODS[config.method.name].advantages(rewards, batch, config.method)
+    advantages = METHODS[config.method.name].advantages(rewards, batch, step_of(config, step))
     read_metrics(batch, rewards)
     local.update(batch, advantages, step)
     return batch

@@ -113,6 +113,7 @@ def make_batch(
         finished=torch.tensor([True] * size if finished is None else finished),
         texts=tuple(f"text {row}" for row in range(size)),
         verdicts=("correct",) * size if verdicts is None else tuple(verdicts),
+        thoughts=counts,
     )
 
 

@@ -18,12 +18,12 @@ from siri.config.settings import (
     ForkSettings,
     GuardAction,
     GuardSettings,
-    MethodSettings,
     ModelSettings,
     RolloutSettings,
     RunConfig,
     ShapeSettings,
 )
+from siri.methods.settings import MethodSettings
 
 __all__ = [
     "EngineName",

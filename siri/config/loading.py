@@ -175,10 +175,13 @@ def _closest(field: str, model: type[BaseModel]) -> str:
 
 
 def field_paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Dotted paths of all settings of a model, groups left out: `schedule.shape`, `seed`, …"""
+    """Dotted paths of all settings of a model, groups left out: `schedule.shape`, `seed`, …
+
+    A method's own settings are one path, `method.settings`: which they are depends on the method.
+    """
     for name, field in model.model_fields.items():
         kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
+        if isinstance(kind, type) and issubclass(kind, BaseModel) and kind.model_fields:
             yield from field_paths(kind, f"{prefix}{name}.")
         else:
             yield prefix + name

@@ -4,31 +4,13 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from siri.methods import METHODS
+from siri.methods.settings import MethodSettings
 from siri.problems import ProblemSettings
 from siri.schedule import LengthSchedule
 from siri.settings import Settings
 
 EngineName = Literal["local", "scripted", "scripted-process", "verl"]
-
-
-class MethodSettings(Settings):
-    """The method of a run and the settings that the paper leaves to the user."""
-
-    name: Literal["grpo", "siri"] = "siri"
-    """Which method: `grpo`, or `siri`, which is grpo under a moving budget."""
-    clip_low: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    """PPO's lower clip: a ratio below 1 − clip_low no longer teaches."""
-    clip_high: Annotated[float, Field(ge=0)] = 0.28
-    """PPO's upper clip, decoupled from the lower one (DAPO, arXiv 2503.14476)."""
-    advantage_scale: Literal["std", "none"] = "std"
-    """Divide a group's advantages by its sample standard deviation, or leave them (Dr. GRPO, arXiv 2503.20783)."""
-    loss_aggregation: Literal["token-mean", "seq-mean-token-sum", "seq-mean-token-mean"] = "seq-mean-token-mean"
-    """How the loss per token becomes one number, over the whole minibatch (names as in verl).
-
-    `seq-mean-token-mean` is what the paper prints (section 3.2): each response's tokens are averaged first.
-    """
-    minibatches: Annotated[int, Field(ge=1)] = 1
-    """Optimizer updates per step; the step's problems are dealt out among them."""
 
 
 class RolloutSettings(Settings):
@@ -286,7 +268,14 @@ class RunConfig(Settings):
             return values
         return {**values, "rollout": {**rollout, "old_logprobs": "trainer"}}
 
+    @model_validator(mode="after")
+    def _check_method(self) -> Self:
+        conflict = METHODS[self.method.name].conflict(self.schedule, self.rollout.group_size, self.method.settings)
+        if conflict:
+            raise ValueError(f"method {self.method.name} cannot run so: {conflict}")
+        return self
+
     @property
     def forecast_tokens(self) -> int:
         """Upper bound of the response tokens that the whole run samples."""
-        return sum(self.schedule.budgets) * self.rollout.batch_size * self.rollout.group_size
+        return sum(self.schedule.budgets) * self.rollout.batch_size * self.rollout.group_size * self.method.draws

@@ -1,8 +1,16 @@
 """Where problems come from: the laptop task, problem files, the hub; their splits, their prompts, their order."""
 
-from siri.problems.order import deal, problems_of_step
+from siri.problems.order import deal, problems_of_draw, problems_of_step
 from siri.problems.problem import LeftOut, Problem, ProblemSet, Split, Splits, split_of
-from siri.problems.prompts import Prompt, TemplateName, decode_responses, encode_prompt, make_prompt, prompt_link
+from siri.problems.prompts import (
+    Prompt,
+    TemplateName,
+    count_thought,
+    decode_responses,
+    encode_prompt,
+    make_prompt,
+    prompt_link,
+)
 from siri.problems.settings import FieldSettings, ProblemSettings
 from siri.problems.sources import load_problems
 from siri.problems.splits import BENCHMARKS, load_benchmark, load_splits
@@ -18,6 +26,7 @@ __all__ = [
     "Split",
     "Splits",
     "TemplateName",
+    "count_thought",
     "deal",
     "decode_responses",
     "encode_prompt",
@@ -25,6 +34,7 @@ __all__ = [
     "load_problems",
     "load_splits",
     "make_prompt",
+    "problems_of_draw",
     "problems_of_step",
     "prompt_link",
     "split_of",

@@ -1,5 +1,6 @@
 """The one way from a problem to token ids; every engine calls it, so all of them train on the same prompts."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
@@ -78,6 +79,24 @@ def decode_responses(
         return list(tokenizer.batch_decode(rows, skip_special_tokens=True))
     kept = [[token for token in row if token not in dropped] for row in rows]
     return list(tokenizer.batch_decode(kept, skip_special_tokens=False))
+
+
+def count_thought(
+    tokens: Sequence[int], text: str, tokenizer: "PreTrainedTokenizerBase", thinking: Thinking = THINKING
+) -> int:
+    """Tokens of a response (its text as `decode_responses` has it) up to the mark that closes its thought, included.
+
+    All of them where it closes none. A mark may be several tokens, or a part of one.
+    """
+    if thinking.closes not in text:
+        return len(tokens)
+    mark = tokenizer.convert_tokens_to_ids(thinking.closes)
+    if isinstance(mark, int) and mark in tokens:
+        return list(tokens).index(mark) + 1
+    counts = range(1, len(tokens) + 1)
+    return 1 + bisect_left(
+        counts, True, key=lambda count: thinking.closes in decode_responses([tokens[:count]], tokenizer, thinking)[0]
+    )
 
 
 def encode_prompt(

@@ -38,6 +38,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--help"], 0),
         (["snapshots", "--help"], 0),
         (["train", "--help"], 0),
+        (["methods"], 0),
+        (["methods", "grpo", "--json"], 0),
         (["snapshots", "list", "--home", "HOME"], 0),
         (["snapshots", "list", "--json", "--home", "HOME"], 0),
         (["runs", "--home", "HOME"], 0),

@@ -36,6 +36,10 @@ IN_KEY = {
     "method.advantage_scale": ["method.advantage_scale=none"],
     "method.loss_aggregation": ["method.loss_aggregation=seq-mean-token-sum"],
     "method.minibatches": ["method.minibatches=4"],
+    "method.settings": ["method.name=kimi", "method.settings.weight=0.5"],
+    "method.kl_weight": ["method.kl_weight=0.001"],
+    "method.entropy_weight": ["method.entropy_weight=0.001"],
+    "method.draws": ["method.draws=3"],
     "rollout.batch_size": ["rollout.batch_size=8"],
     "rollout.group_size": ["rollout.group_size=8"],
     "rollout.temperature": ["rollout.temperature=0.9"],
@@ -271,7 +275,7 @@ def test_a_link_holds_a_place_for_all_that_makes_a_step() -> None:
         "budget", "learning_rate", "optimizer", "method", "rollout", "draws", "reference", "seed", "problems", "prompt",
         "grader", "numerics",
     }  # fmt: skip
-    assert link["method"].keys() == {"functions", "version", "shared", "settings"}
+    assert link["method"].keys() == {"functions", "scope", "version", "shared", "settings"}
     assert link["prompt"].keys() == {"rules", "template", "suffix", "arguments", "date", "thinking"}
 
 
