@@ -147,7 +147,9 @@ def test_a_hangup_that_nohup_has_ignored_stays_ignored() -> None:
     def ignore() -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
-    code = "import signal; from siri.processes.stopping import stop_gently; stop_gently(); print(repr(signal.getsignal(1)))"
+    code = (
+        "import signal; from siri.processes import stopping; stopping.stop_gently(); print(repr(signal.getsignal(1)))"
+    )
     command = [sys.executable, "-c", code]
     said = subprocess.run(command, preexec_fn=ignore, capture_output=True, text=True, timeout=60, check=True)
     assert "SIG_IGN" in said.stdout

@@ -81,7 +81,8 @@ def test_with_passwords_a_run_trains_and_tells_mlflow(team: Platform, trained: s
 def test_a_run_is_in_prefects_and_in_mlflows_database(team: Platform, trained: str, databases: dict[str, str]) -> None:
     prefect, mlflow, _ = (databases[name] for name in VARIABLES)
     assert trained in select(prefect, "SELECT id FROM flow_run WHERE state_type = 'COMPLETED'")
-    assert select(mlflow, "SELECT status FROM runs") == ["FINISHED"]
+    of_runs = "FROM runs JOIN experiments USING (experiment_id) WHERE experiments.name = 'siri'"
+    assert select(mlflow, f"SELECT runs.status {of_runs}") == ["FINISHED"]
     steps = select(mlflow, "SELECT step FROM metrics WHERE key = 'rollout/budget' ORDER BY step")
     assert steps == [str(step) for step in range(1, 9)]
     assert not [*team.home.rglob("mlflow.db"), *team.home.rglob("prefect.db")]
