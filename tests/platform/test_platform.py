@@ -72,7 +72,7 @@ def test_deploying_again_keeps_what_users_have_made_of_schedules(platform: Platf
     after = {schedule["slug"]: schedule["active"] for schedule in platform.deployment("maintain")["schedules"]}
     assert after == {"ten-minutes": False, "nightly": True}
     assert siri_command(platform.home, "deploy").returncode == 0
-    assert len(platform.call("/automations/filter", {})) == 2, "one watch over heartbeats, one trigger of maintain"
+    assert len(platform.call("/automations/filter", {})) == 3, "one watch over heartbeats, two triggers of maintain"
     limits = platform.call("/v2/concurrency_limits/filter", {})
     assert [(limit["name"], limit["limit"]) for limit in limits if limit["name"] == "gpu"] == [("gpu", 1)]
 
