@@ -18,6 +18,7 @@ from hypothesis import settings
 from siri.config import RunConfig, load
 from siri.home import Home
 from siri.problems.grading import Verdict
+from siri.processes.devices import WITHOUT_CUDA
 from siri.rollouts import RolloutBatch
 from siri.runs import base_model
 from siri.runs.advancing import advance
@@ -130,9 +131,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 OF_PROCESS = (
     "PYTEST_CURRENT_TEST", "_MLFLOW_TELEMETRY_SESSION_ID", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR",
-    "RAY_CLIENT_MODE", "RAY_ENABLE_UV_RUN_RUNTIME_ENV", "LAZY_LEGACY_OP",
+    "RAY_CLIENT_MODE", "RAY_ENABLE_UV_RUN_RUNTIME_ENV", "LAZY_LEGACY_OP", WITHOUT_CUDA,
 )  # fmt: skip
-"""What pytest sets, and MLflow, torch's compiler, Ray and verl as they are first imported."""
+"""What pytest sets, and MLflow, torch's compiler, Ray and verl as they are first imported; the local engine's own."""
 OF_TRACKING = (
     "DO_NOT_TRACK", "MLFLOW_DISABLE_TELEMETRY", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "MLFLOW_HTTP_REQUEST_MAX_RETRIES",
     "MLFLOW_HTTP_REQUEST_TIMEOUT", "MLFLOW_LOGGING_LEVEL", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT",
