@@ -11,7 +11,6 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +90,8 @@ def give_responses(local: LocalStepper, workload: dict[str, Any]) -> None:
     """Make all samples come out as given responses: every token is computed and drawn as ever, then replaced."""
     loaded, kernels = local.policy.loaded, local.policy.kernels
     prefixes = given_responses(workload, loaded.eos_ids[0], loaded.model.shape.vocabulary)
-    kernels.sample = partial(kernels.sample, prefixes=prefixes)
+    draw = kernels.sample
+    kernels.sample = lambda *asked, **settings: draw(*asked, **settings | {"prefixes": prefixes})
 
 
 def take_step(local: LocalStepper, workload: dict[str, Any], step: int) -> RolloutBatch:
