@@ -157,8 +157,8 @@ def test_without_runs_a_line_says_so_and_nothing_is_made(tmp_path: Path, capsys:
 
 def test_help_lists_the_recipes_and_the_sweeps(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli("train", "--help") == 0
-    told = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert "laptop-two-stage, siri-1.5b, siri-7b" in told
+    told = "".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "laptop-two-stage,siri-1.5b,siri-7b" in told, "wherever the lines are broken"
     assert run_cli("sweep", "--list") == 0
     assert "cycle-length" in capsys.readouterr().out
     assert run_cli("sweep") == 2

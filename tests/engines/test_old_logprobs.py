@@ -16,6 +16,7 @@ from siri.engines.local.stepper import LocalStepper
 from siri.engines.verl.launch import check_recipe
 from siri.errors import InputError
 from siri.home import Home
+from siri.methods.method import Losses, Scored
 from siri.problems import load_splits, problems_of_step
 from siri.rollouts import RolloutBatch
 from siri.runs import base_model
@@ -65,9 +66,9 @@ def test_the_trainer_s_are_of_the_policy_before_the_step_in_every_minibatch(base
     stepper = stepper_on(base, "method.minibatches=4", "rollout.old_logprobs=trainer", f"engine.kernels={kernels}")
     batch, seen = sampled(stepper), []
 
-    def record(new: Tensor, old: Tensor, advantage: Tensor, settings: MethodSettings) -> Tensor:
-        seen.append((new.detach().clone(), old.clone()))
-        return -new * advantage
+    def record(scored: Scored, shared: MethodSettings, own: object) -> Losses:
+        seen.append((scored.logprobs.detach().clone(), scored.old_logprobs.clone()))
+        return Losses(-scored.logprobs * scored.advantages, torch.zeros_like(scored.mask, dtype=torch.bool))
 
     stepper.method = replace(stepper.method, loss=record)
     stepper.update(replace(batch, logprobs=torch.full_like(batch.logprobs, -9.0)), advantages(batch), 1)

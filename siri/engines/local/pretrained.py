@@ -31,7 +31,7 @@ from siri.engines.local.model import AttentionBias, Block, Decoder, ModelShape
 from siri.engines.local.network import PretrainedModel, check_agreement, context_of, load_network
 from siri.engines.model_folder import copy_beside, require_data, weight_files
 from siri.errors import InputError
-from siri.reading import expand
+from siri.reading import expand, read_object
 
 T = TypeVar("T")
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -141,6 +141,7 @@ def load_config(folder: Path) -> PreTrainedConfig:
 def read_config(folder: Path) -> PreTrainedConfig:
     """A folder's config.json. Raises InputError naming `model.base` when it cannot be used."""
     require_data(folder)
+    read_object(folder / "config.json", f"model.base={folder}: config.json")
     return _attempt(folder, "config", lambda: load_config(folder))
 
 
