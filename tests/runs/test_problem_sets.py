@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,8 @@ from siri.errors import InputError
 from siri.evaluation.evaluation import Evaluation, measure
 from siri.home import Home
 from siri.methods import METHODS
-from siri.problems import load_splits
+from siri.methods.method import Step, Wording
+from siri.problems import Problem, load_splits
 from siri.runs import base_model
 from siri.runs.advancing import advance
 from siri.runs.problem_sets import check_sets, describe_left_out, load_sets
@@ -107,9 +109,10 @@ def test_benchmarks_are_measured_and_named_apart(tmp_path: Path) -> None:
 def test_a_method_s_prompt_is_measured_under_the_largest_and_the_smallest_budget(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def wordy(questions: Sequence[str], budgets: Sequence[int]) -> list[str]:
+    def wordy(problems: Sequence[Problem], budgets: Sequence[int], step: Step[Any]) -> list[Wording]:
         """The smaller the budget, the longer the prompt."""
-        return [f"{text}{' so' * (24 - budget) * 10}" for text, budget in zip(questions, budgets, strict=True)]
+        asked = zip(problems, budgets, strict=True)
+        return [Wording(f"{problem.question}{' so' * (24 - budget) * 10}") for problem, budget in asked]
 
     monkeypatch.setitem(METHODS, "siri", replace(METHODS["siri"], prompts=wordy))
     config = load("laptop", [*LOCAL, "model.shape.context=150", "schedule.max_budget=24", "schedule.min_budget=12"])

@@ -78,7 +78,9 @@ def test_a_thinned_snapshot_has_its_model_and_lines_and_a_manifest_that_is_true(
 def test_a_thinning_that_was_killed_behind_its_manifest_leaves_a_whole_entry(run: Run, tmp_path: Path) -> None:
     shutil.copytree(entry_of(run, "c1-low").folder, tmp_path / "copy")
     thinned = thin(run, entry_of(run, "c1-low"))
-    for name in STATE:
+    there = [name for name in STATE if (tmp_path / "copy" / name).exists()]
+    assert "optimizer.safetensors" in there
+    for name in there:
         shutil.copyfile(tmp_path / "copy" / name, thinned.folder / name)
     verify(entry_of(run, "c1-low"))
     run.store.thin(thinned.manifest.key)
