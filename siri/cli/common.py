@@ -106,10 +106,13 @@ def print_table(title: str, rows: list[dict[str, Any]]) -> None:
         say("  ".join(cell.rjust(width) if number else cell.ljust(width) for cell, width, number in padded).rstrip())
 
 
-def print_cautioned(title: str, rows: list[dict[str, Any]], run: str) -> None:
-    """Print rows, and below them, once, each `caution` of theirs with the runs, whose names stand in column `run`."""
-    cautions = {(row.pop("caution"), row[run]) for row in rows}
-    print_table(title, rows)
+def print_cautioned(title: str, rows: list[dict[str, Any]], run: str, hidden: str) -> None:
+    """Print rows, and below them, once, each `caution` of theirs with the runs, whose names stand in column `run`.
+
+    Without the column `hidden`, for which 80 columns have no room.
+    """
+    cautions = {(row["caution"], row[run]) for row in rows}
+    print_table(title, [{name: row[name] for name in row if name not in ("caution", hidden)} for row in rows])
     for caution in sorted({caution for caution, _ in cautions if caution}):
         say(f"caution: {caution}: {', '.join(sorted(name for said, name in cautions if said == caution))}")
 

@@ -33,7 +33,7 @@ def runs(
     if as_json:
         print(json.dumps(rows, indent=1))
     elif rows:
-        print_cautioned("runs", rows, "name")
+        print_cautioned("runs", rows, "name", hidden="id")
     else:
         say(f"no runs {'like that' if words else 'yet'} in {place.root}")
 

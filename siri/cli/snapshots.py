@@ -21,7 +21,7 @@ def list_snapshots(home: HomeOption = None, as_json: Json = False) -> None:
     if as_json:
         print(json.dumps(rows, indent=1))
     elif rows:
-        print_cautioned("snapshots", rows, "run")
+        print_cautioned("snapshots", rows, "run", hidden="weights_sha256")
     else:
         say(f"no snapshots yet in {place.root}")
 
