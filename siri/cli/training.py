@@ -55,6 +55,7 @@ def train(
     """
     from siri import config
     from siri.cli.preview import describe_room
+    from siri.home import check_writable
     from siri.runs import problem_sets, run
 
     overrides = [*(overrides or []), *fork_overrides(start, carry, home)]
@@ -64,6 +65,7 @@ def train(
         print_launch(settings)
         return
     place = open_home(home)
+    check_writable(place)
     say(f"starting {settings.recipe}: {len(stages)} stages, {stages[-1].last:,} steps, in {place.root}")
     run.check(settings)
     for line in problem_sets.describe_origins(settings):

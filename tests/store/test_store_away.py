@@ -36,7 +36,8 @@ class Frozen:
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port = self.listener.getsockname()[1]
         self.accepted: list[socket.socket] = []
-        Thread(target=self._accept, daemon=True).start()
+        self.thread = Thread(target=self._accept, daemon=True)
+        self.thread.start()
 
     def _accept(self) -> None:
         while True:
@@ -46,6 +47,8 @@ class Frozen:
                 return
 
     def close(self) -> None:
+        self.listener.shutdown(socket.SHUT_RDWR)  # ends the thread's wait
+        self.thread.join()
         for connection in (*self.accepted, self.listener):
             connection.close()
 
