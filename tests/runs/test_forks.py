@@ -6,6 +6,7 @@ import os
 from contextlib import closing
 from dataclasses import replace
 from threading import Event
+from unittest import mock
 
 import pytest
 
