@@ -21,7 +21,7 @@ from siri.errors import InputError
 from siri.methods import METHODS
 from siri.methods.aggregation import token_weights
 from siri.methods.method import Scored
-from siri.problems import load_splits, problems_of_step
+from siri.problems import ProblemSet, load_splits, problems_of_step
 from siri.rollouts import RolloutBatch
 from tests.conftest import tiny
 from tests.verl.support import tiny_verl
@@ -157,5 +157,5 @@ def test_further_draws_are_refused_with_the_way_out() -> None:
 
 def test_an_order_says_where_the_reference_lies(tmp_path: Any) -> None:
     order = Order(tiny_verl(), tmp_path, tmp_path, 3, 6, frozenset([6]), True, tmp_path / "base")
-    order.write()
+    order.write(ProblemSet("none", ()))
     assert read_order(order.path) == order
