@@ -11,12 +11,12 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from siri.asking import step_of
 from siri.config import RunConfig, load
 from siri.engines.local import stepper
 from siri.engines.local.model import Decoder
@@ -90,7 +90,8 @@ def give_responses(local: LocalStepper, workload: dict[str, Any]) -> None:
     """Make all samples come out as given responses: every token is computed and drawn as ever, then replaced."""
     loaded, kernels = local.policy.loaded, local.policy.kernels
     prefixes = given_responses(workload, loaded.eos_ids[0], loaded.model.shape.vocabulary)
-    kernels.sample = partial(kernels.sample, prefixes=prefixes)
+    draw = kernels.sample
+    kernels.sample = lambda *asked, **settings: draw(*asked, **settings | {"prefixes": prefixes})
 
 
 def take_step(local: LocalStepper, workload: dict[str, Any], step: int) -> RolloutBatch:
@@ -99,7 +100,7 @@ def take_step(local: LocalStepper, workload: dict[str, Any], step: int) -> Rollo
     problems = [Problem(f"{row}", *pair) for row, pair in enumerate(workload["problems"])]
     batch = local.sample(problems, [workload["budget"]] * len(problems), step)
     rewards = torch.tensor(workload["rewards"])
-    advantages = METHODS[config.method.name].advantages(rewards, batch, config.method)
+    advantages = METHODS[config.method.name].advantages(rewards, batch, step_of(config, step))
     read_metrics(batch, rewards)
     local.update(batch, advantages, step)
     return batch

@@ -12,8 +12,8 @@ from siri.engines import untrained
 from siri.errors import InputError
 from siri.evaluation.behavior import WORDS
 from siri.evaluation.evaluation import Evaluation, find_evaluation
-from siri.evaluation.report import EvalReport, compare
-from siri.evaluation.statistics import Interval, accuracy_cr
+from siri.evaluation.report import compare
+from siri.evaluation.statistics import Interval
 from siri.problems import ProblemSet
 from siri.runs import step_log
 from siri.runs.metrics_log import run_metrics
@@ -129,7 +129,7 @@ def _row(evaluation: Evaluation, label: str) -> Row:
         "step": run.step_of(name),
         **_spread("accuracy", report.accuracy),
         **_spread("length", report.length),
-        "accuracy_cr": _accuracy_cr(evaluation, report),
+        "accuracy_cr": evaluation.accuracy_cr(),
         "truncated": report.truncated,
         "entropy": report.entropy,
         "unparsed": report.unparsed,
@@ -152,15 +152,6 @@ def _spread(name: str, interval: Interval) -> dict[str, float]:
     return {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 
-def _accuracy_cr(evaluation: Evaluation, report: EvalReport) -> float:
-    base = Evaluation(evaluation.run, BASE, evaluation.benchmark)
-    if base.find() is None or base.report().accuracy.mean == 0:
-        return float("nan")
-    reference = base.report()
-    ours = [report.accuracy.mean], [report.length.mean]
-    return accuracy_cr(*ours, [reference.accuracy.mean], [reference.length.mean])
-
-
 def interval_of(row: Any, name: str) -> Interval:
     """The interval that a row of a table here holds under a name."""
     return Interval(float(row[name]), float(row[f"{name}_low"]), float(row[f"{name}_high"]))
@@ -172,7 +163,7 @@ def paired(ours: Evaluation, theirs: Evaluation, column: str) -> Interval:
     Raises InputError when the two were not measured alike: other problems, budget, samples or temperature.
     """
     for name, value in ours.settings.items():
-        if name != "numerics" and value != theirs.settings[name]:
+        if name not in ("numerics", "sampled_with") and value != theirs.settings[name]:
             raise InputError(
                 f"{theirs.run.name}: measured under {name}={theirs.settings[name]}, {ours.run.name} under {value}; "
                 "a paired difference needs the same"

@@ -18,12 +18,14 @@ from rich.table import Table
 from rich.text import Text
 
 from dashboards import data, figures, wording
-from dashboards.findings import Evidence, find_all
+from dashboards.findings import Evidence, find_all, sentences
 from siri.config import to_yaml
 from siri.errors import InputError
 from siri.evaluation.behavior import WORDS
 from siri.evaluation.evaluation import Evaluation
+from siri.evaluation.naming import benchmark_name
 from siri.evaluation.report import EvalReport
+from siri.runs.problem_sets import describe_left_out, describe_overlap
 from siri.runs.run import Run
 from siri.store.entries import write_atomically
 
@@ -65,7 +67,8 @@ def _content(run: Run, baselines: tuple[Run, ...], asked: str | None) -> dict[st
     runs, evidence = [run, *baselines], Evidence(run, baselines, benchmark)
     table = data.snapshot_table(runs, benchmark)
     called = data.labels(runs)
-    report = Evaluation(run, data.evaluated(run, benchmark)[-1], benchmark).report()
+    evaluation = Evaluation(run, data.evaluated(run, benchmark)[-1], benchmark)
+    report = evaluation.report()
     return {
         "run": run,
         "label": called[run.id],
@@ -79,6 +82,7 @@ def _content(run: Run, baselines: tuple[Run, ...], asked: str | None) -> dict[st
         "table": _rows(table),
         "many": max(report.pass_at),
         "tiles": _tiles(table, evidence, run),
+        "sentences": sentences(evidence),
         "comparisons": {label: _rows(found) for label, found in evidence.comparisons.items()},
         "scales": {label: _scales(found) for label, found in evidence.comparisons.items()},
         "figures": _figures(table, runs, benchmark),
@@ -86,7 +90,7 @@ def _content(run: Run, baselines: tuple[Run, ...], asked: str | None) -> dict[st
         "problem": data.one_problem(run, benchmark),
         "responses": dict(data.training_responses(run)),
         "config": to_yaml(run.config),
-        "facts": _facts(run, report),
+        "facts": _facts(evaluation, report),
         "date": datetime.now(UTC).date().isoformat(),
         **assets(),
     }
@@ -131,7 +135,8 @@ def whisker(row: pd.Series, name: str, scale: float) -> Markup:
 def _figures(table: pd.DataFrame, runs: list[Run], benchmark: str) -> dict[str, Markup]:
     called = data.labels(runs)
     run = runs[0]
-    evaluations = {name: data.snapshot_table(runs, name) for name in run.config.evaluation.benchmarks}
+    names = run.config.evaluation.benchmarks
+    evaluations = {benchmark_name(run, name): data.snapshot_table(runs, name) for name in names}
     drawn = figures.figures(
         table,
         run.name,
@@ -142,8 +147,9 @@ def _figures(table: pd.DataFrame, runs: list[Run], benchmark: str) -> dict[str, 
     return {name: Markup(figures.figure_json(figure)) for name, figure in drawn.items()}
 
 
-def _facts(run: Run, report: EvalReport) -> dict[str, str]:
+def _facts(evaluation: Evaluation, report: EvalReport) -> dict[str, str]:
     """What decides the numbers, for whoever wants to make them again."""
+    run = evaluation.run
     train, rollout = run.sets["train"], run.config.rollout
     return {
         "run": f"{run.id} ({run.name})",
@@ -151,13 +157,19 @@ def _facts(run: Run, report: EvalReport) -> dict[str, str]:
         "seeds": f"RL {run.config.seed}, base {run.config.model.base_seed}, evaluation {run.config.evaluation.seed}",
         "base": f"{run.config.model.base}, key {run.base}",
         "engine": ", ".join(f"{name} {value}" for name, value in run.numerics.items()),
-        "trained on": f"{train['name']}, {train['rows']} problems, digest {train['digest'][:16]}",
+        "trained on": f"{train['name']}, {train['rows']} problems, digest {train['digest'][:16]}"
+        f"{_remarks(describe_left_out(train.get('left_out', {})), describe_overlap(train.get('overlap', {})))}",
         "graded by": " ".join(run.grader),
         "evaluated on": f"{report.benchmark}, {report.problems} problems × {report.samples} samples, "
-        f"temperature {report.temperature}, budget {report.budget}",
+        f"temperature {report.temperature}, budget {report.budget}"
+        f"{_remarks(describe_left_out(evaluation.left_out))}",
         "report made with": f"siri-rl {version('siri-rl')}, Python {platform.python_version()}, "
         f"plotly {version('plotly')}",
     }
+
+
+def _remarks(*remarks: str) -> str:
+    return "".join(f"; {remark}" for remark in remarks if remark)
 
 
 def assets() -> dict[str, Markup]:
@@ -206,6 +218,11 @@ def print_table(run: Run, baselines: Sequence[Run], asked: str | None = None) ->
         table.add_row(*_cells(row, repeated=row["label"] == before))
         before = row["label"]
     return table
+
+
+def compared_in_words(run: Run, baselines: Sequence[Run], asked: str | None = None) -> list[str]:
+    """What the table's differences come to, a sentence for each baseline that has a step in common with the run."""
+    return sentences(Evidence(run, tuple(baselines), data.find_benchmark(run, asked)))
 
 
 def _cells(row: pd.Series, repeated: bool) -> list[Text]:

@@ -43,8 +43,12 @@ def token_interval(interval: Interval) -> str:
 
 def difference(interval: Interval, scale: float = 1, digits: int = 1) -> str:
     """+10.3 (+5.1 to +15.2); `scale` 100 makes percentage points of fractions."""
-    mean, low, high = (signed(scale * value, digits) for value in (interval.mean, interval.low, interval.high))
-    return f"{mean} ({low} to {high})"
+    return f"{signed(scale * interval.mean, digits)} ({span(interval, scale, digits)})"
+
+
+def span(interval: Interval, scale: float = 1, digits: int = 1) -> str:
+    """+5.1 to +15.2."""
+    return f"{signed(scale * interval.low, digits)} to {signed(scale * interval.high, digits)}"
 
 
 def plus_minus(interval: Interval, scale: float = 1, digits: int = 1) -> str:

@@ -16,8 +16,12 @@ from prefect.exceptions import ObjectNotFound
 from prefect.workers.process import ProcessWorker
 
 from flows.gpu import make_gpu_limit
+from siri import tracking
 from siri.errors import InputError
+from siri.home import find_home
+from siri.platform import running
 from siri.processes import children
+from siri.redaction import redact
 from siri.terminal import say
 
 FILE = Path(__file__).parent.parent / "prefect.yaml"
@@ -120,11 +124,21 @@ def start_maintenance() -> None:
         client.create_flow_run_from_deployment(maintain.id)
 
 
+def show_views() -> None:
+    """Make MLflow's experiments with their views, and note where `siri up` finds their links."""
+    home = find_home()
+    try:
+        running.write_views(home, tracking.make_views(home))
+    except OSError as error:
+        raise InputError(f"MLFLOW_TRACKING_URI={redact(home.tracking_uri)}: {error}") from None
+
+
 def main() -> None:
     """`python -m flows.deploy`: what `siri up` runs once its server answers."""
     try:
         deploy()
         start_maintenance()
+        show_views()
     except InputError as error:
         say(f"siri: {error}", sys.stderr)
         sys.exit(2)

@@ -1,4 +1,4 @@
-"""Turns at the GPUs of a server: whoever computes on one holds a slot of Prefect's `gpu` limit."""
+"""Turns at the GPUs of a server: who computes on one holds a slot of Prefect's `gpu` limit, and a GPU of its own."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,25 +11,19 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 
 from siri.config import RunConfig
-from siri.engines import kind_of
+from siri.engines import computes_here, needs_gpu, needs_gpu_to_measure
 from siri.errors import InputError, StoppedError
+from siri.home import find_home
+from siri.processes.devices import LEASE
 from siri.processes.stopping import STOP
 from siri.store.entries import BusyError, without_waiting
+
+__all__ = ["GPU", "in_turn", "make_gpu_limit", "needs_gpu", "needs_gpu_to_measure", "turn"]
 
 GPU = "gpu"
 """The concurrency limit; raise it where there are more GPUs."""
 POLL_SECONDS = 5.0
 """Between two looks whether this process has been asked to stop, or another one's stage is made."""
-
-
-def needs_gpu(config: RunConfig) -> bool:
-    """Whether a run trains on a GPU."""
-    return config.engine.device == "cuda" or kind_of(config).always_on_gpus
-
-
-def needs_gpu_to_measure(config: RunConfig) -> bool:
-    """Whether its evaluations compute on one."""
-    return needs_gpu(config) or config.evaluation.sampler == "vllm"
 
 
 def in_turn(config: RunConfig, body: Callable[[], None], needs: Callable[[RunConfig], bool] = needs_gpu) -> None:
@@ -51,13 +45,16 @@ def in_turn(config: RunConfig, body: Callable[[], None], needs: Callable[[RunCon
 def turn(config: RunConfig, needs: Callable[[RunConfig], bool] = needs_gpu) -> Iterator[None]:
     """Hold a slot of the GPU limit, if the config needs one and a server orders turns; no lease is waited for in it.
 
-    Raises BusyError for what another process is making, InputError when the server has no limit, StoppedError when
-    asked to stop while waiting.
+    A GPU of this process's own comes first, so that nobody holds a slot without one. Raises BusyError for what another
+    process is making, InputError when the server has no limit, StoppedError when asked to stop while waiting.
     """
     if not _is_ordered(config, needs):
         yield
         return
     with ExitStack() as held:
+        while computes_here(config) and not _take_device(held):
+            if STOP.wait(POLL_SECONDS):
+                raise StoppedError("its wait for a GPU")
         while not _take_slot(held):
             if STOP.is_set():
                 raise StoppedError("its wait for a GPU")
@@ -67,6 +64,13 @@ def turn(config: RunConfig, needs: Callable[[RunConfig], bool] = needs_gpu) -> I
 
 def _is_ordered(config: RunConfig, needs: Callable[[RunConfig], bool]) -> bool:
     return needs(config) and bool(PREFECT_API_URL.value())
+
+
+def _take_device(held: ExitStack) -> bool:
+    found = LEASE.take(find_home())
+    if found:
+        held.callback(LEASE.give_back)
+    return found
 
 
 def _take_slot(held: ExitStack) -> bool:

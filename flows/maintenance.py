@@ -17,9 +17,9 @@ from prefect.client.schemas.filters import (
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import ObjectNotFound
-from prefect.states import AwaitingRetry, Cancelled, Crashed, Failed
+from prefect.states import AwaitingRetry, Cancelled, Crashed, Failed, Suspended
 from prefect.types._datetime import now
 from pydantic import Field
 
@@ -46,7 +46,7 @@ RECENT = timedelta(days=7)
 
 @flow(name="maintain", flow_run_name="maintain")
 def maintain(restarts: Annotated[int, Field(ge=0)] = 3) -> list[str]:
-    """Take up crashed runs from their last checkpoints, set MLflow's and Optuna's states right, end orphans.
+    """Take up crashed runs, lift the deadlines of paused ones, set MLflow's and Optuna's states right, end orphans.
 
     Args:
         restarts: How often a crashed run is taken up again without a new checkpoint; 0: never.
@@ -64,6 +64,8 @@ def maintain(restarts: Annotated[int, Field(ge=0)] = 3) -> list[str]:
 def _maintain(home: Home, restarts: int) -> list[str]:
     done = [f"process {name}: nobody guarded it, ended" for name in reaper.end_orphans(home.root)]
     with get_client(sync_client=True) as client:
+        for run in _runs(client, StateType.PAUSED):
+            done += _lift_deadline(client, run)
         for run in _runs(client, StateType.PENDING):
             done += _crash_pending(client, run)
         done += _end_lost(client, home)
@@ -86,6 +88,17 @@ def _runs(client: SyncPrefectClient, state: StateType) -> list[FlowRun]:
     )
 
 
+def _lift_deadline(client: SyncPrefectClient, run: FlowRun) -> list[str]:
+    """Let a paused run wait for as long as it takes: a resume after the deadline of Prefect's page would fail it."""
+    state = run.state
+    if state is None or state.state_details.pause_timeout is None:
+        return []
+    details = state.state_details.model_copy(update={"pause_timeout": None, "transition_id": None})
+    waiting = State(type=state.type, name=state.name, message=state.message, state_details=details)
+    client.set_flow_run_state(run.id, waiting, force=True)  # between two pauses no other transition is allowed
+    return [f"{run.name}: {state.name}, and now without a deadline"]
+
+
 def _crash_pending(client: SyncPrefectClient, run: FlowRun) -> list[str]:
     if run.state is None or now() - run.state.timestamp < PENDING:
         return []
@@ -103,20 +116,25 @@ def _end_lost(client: SyncPrefectClient, home: Home) -> list[str]:
 
 
 def _find_open(client: SyncPrefectClient, sign: Sign) -> FlowRun | None:
-    """The run of a sign, if the server still takes it for going on."""
+    """The run of a sign, if the server still takes it for going on, or for waiting in its process."""
     try:
         run = client.read_flow_run(UUID(sign.run))
     except ObjectNotFound:
         return None
-    going_on = run.state is not None and run.state.type in (StateType.RUNNING, StateType.CANCELLING)
-    return run if going_on and run.run_count == sign.attempt else None
+    if run.state is None or run.run_count != sign.attempt:
+        return None
+    waiting = run.state.is_paused() and not run.state.state_details.pause_reschedule
+    return run if waiting or run.state.type in (StateType.RUNNING, StateType.CANCELLING) else None
 
 
 def _end(client: SyncPrefectClient, home: Home, sign: Sign) -> list[str]:
     run, message = _find_open(client, sign), f"its process on {sign.machine} was killed, or the machine went down"
     if run is not None and run.state is not None:
-        ended = Cancelled if run.state.is_cancelling() else Crashed
-        client.set_flow_run_state(run.id, ended(message=message))
+        if run.state.is_paused():  # nobody is left to go on when it is resumed, so a resume is to start a new process
+            client.set_flow_run_state(run.id, Suspended(message=message), force=True)
+        else:
+            ended = Cancelled if run.state.is_cancelling() else Crashed
+            client.set_flow_run_state(run.id, ended(message=message))
     flow_lock.forget(home, sign)
     return [f"{run.name}: {message}"] if run is not None else []
 

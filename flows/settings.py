@@ -1,24 +1,27 @@
 """Prefect's settings for flows that run in this process: a home of their own, patience at the start, no telemetry."""
 
-import contextlib
 import os
 import secrets
-import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from siri.errors import InputError
 from siri.home import Home, find_home
 from siri.platform import parts, private, running
+from siri.platform.last_words import check_database
 from siri.processes import children
 from siri.processes.probe import ask
 from siri.terminal import say
 
 ANSWER_SECONDS = 10.0
 """Longest wait for the user's own server."""
+QUIET_SECONDS = 3.0
+"""A wait that takes longer is told."""
 NO_ORIGIN = "http://127.0.0.1:0"
 """Whose pages may ask a server that has none: nobody's."""
 EMPTY = "empty"
@@ -83,15 +86,34 @@ def start_server() -> None:
         _require_answer(address)
         return
     _set_password()
+    from flows.server import bring
+
     folder: Path = PREFECT_HOME.value()
+    if not os.environ.get(DATABASE):
+        check_database("prefect", folder / "prefect.db")
     (folder / EMPTY).mkdir(parents=True, exist_ok=True)
     migrated = folder / f"migrated-{prefect.__version__}"
     if migrated.exists():
-        _start(folder / EMPTY)
+        bring(folder / EMPTY)
         return
-    with FileLock(folder / "first-start.lock"):  # two servers that migrate one database spoil each other's work
-        _start(folder / EMPTY)
+    with _first_start(folder):
+        bring(folder / EMPTY)
         migrated.touch()
+
+
+@contextmanager
+def _first_start(folder: Path) -> Iterator[None]:
+    """Held by one process at a time: two servers that migrate one database spoil each other's work."""
+    lock = FileLock(folder / "first-start.lock")
+    try:
+        lock.acquire(timeout=QUIET_SECONDS)
+    except Timeout:
+        say("waiting: another process makes Prefect's database", sys.stderr)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _require_answer(address: str) -> None:
@@ -123,15 +145,3 @@ def _set_password() -> None:
     if os.environ.get(DATABASE):
         os.environ[DATABASE] = parts.absolute(os.environ[DATABASE])
     refresh_global_settings_context()  # Prefect, imported before it was known that there is no server
-
-
-def _start(empty: Path) -> None:
-    """In a folder without modules: the server's migrations look for them where it is started."""
-    from prefect.server.api.server import SubprocessASGIServer
-
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # children inherit it
-    try:
-        with contextlib.chdir(empty):
-            SubprocessASGIServer().start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

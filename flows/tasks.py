@@ -16,12 +16,11 @@ from siri import progress
 from siri.config import RunConfig
 from siri.engine import StepReport
 from siri.errors import StoppedError
-from siri.evaluation.evaluation import Evaluation, measure
+from siri.evaluation.evaluation import Evaluation, measure, missing
 from siri.home import find_home
 from siri.monitoring.monitored_run import advance_watched
 from siri.processes import stopping
 from siri.runs import base_model
-from siri.runs.retention import is_passed
 from siri.runs.run import Run, create_run, load_run
 from siri.terminal import say
 
@@ -96,11 +95,8 @@ def evaluate_snapshot(run_id: str, config: RunConfig, snapshot: str, benchmark: 
 
 def evaluate_all(run: Run, snapshots: Iterable[str], benchmarks: Iterable[str]) -> None:
     """Measure snapshots on benchmarks, one task each; what is done already, or removed since, costs no task."""
-    there = [name for name in snapshots if not is_passed(run, name)]
-    wanted = [Evaluation(run, snapshot, benchmark) for snapshot in there for benchmark in benchmarks]
-    for evaluation in wanted:
-        if evaluation.find() is None:
-            evaluate_snapshot(run.id, run.config, evaluation.snapshot, evaluation.benchmark)
+    for evaluation in missing(run, snapshots, benchmarks):
+        evaluate_snapshot(run.id, run.config, evaluation.snapshot, evaluation.benchmark)
 
 
 @contextmanager

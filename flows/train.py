@@ -15,6 +15,7 @@ from siri import tracking
 from siri.config import RunConfig, load, recipe_names
 from siri.engines import untrained
 from siri.evaluation.evaluation import Evaluation
+from siri.evaluation.naming import benchmark_name
 from siri.home import find_home
 from siri.runs.retention import is_passed
 from siri.runs.run import Run, create_run
@@ -41,7 +42,7 @@ def _train(config: RunConfig, until: str) -> str:
     stages = [stage for stage in config.schedule.stages_until(until or None) if stage.last > config.fork.step]
     make_base(config)
     run = create_run(config, find_home())
-    with tracking.following(run):
+    with tracking.following(run, stages[-1].last):
         evaluate_all(run, ["base"], config.evaluation.benchmarks)
         for stage in stages:
             if is_passed(run, stage.name) and stage != stages[-1]:
@@ -95,7 +96,7 @@ def snapshot_rows(run: Run) -> list[dict[str, str | int | float]]:
                 {
                     "snapshot": name,
                     "step": step,
-                    "benchmark": benchmark,
+                    "benchmark": benchmark_name(run, benchmark),
                     "accuracy": round(report.accuracy.mean, 4),
                     "tokens": round(report.length.mean, 1),
                     "key": run.keys[step][:12],

@@ -28,6 +28,9 @@ class StagePlan:
     """Set from outside, it ends the stage after the step at hand, or after the next one if that step's report is out
     without a checkpoint already: the last report always comes with one."""
 
+    reference: Path | None = None
+    """Folder of the run's base, where the method's loss refers to it."""
+
     def saves(self, step: int) -> bool:
         """Whether the report of a step must come with a checkpoint."""
         return step in self.save_at or self.stop.is_set()

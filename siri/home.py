@@ -1,12 +1,16 @@
 """The work folder: where the store, the runs, MLflow's and Prefect's databases lie."""
 
 import os
+import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from siri.errors import InputError
 from siri.reading import expand
+
+UNFIT = re.compile(r"[?\x00-\x1f\x7f]")
+"""What no address of a database can hold in its path: behind a `?` are options, whatever it is written as."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,11 @@ class Home:
         return self.root / "reports"
 
     @property
+    def artifacts(self) -> Path:
+        """What MLflow keeps as files; its server of `siri up` serves this folder."""
+        return self.root / "mlartifacts"
+
+    @property
     def tracking_uri(self) -> str:
         """Where MLflow records go: MLFLOW_TRACKING_URI if set, else SQLite in the work folder."""
         return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.root.resolve() / 'mlflow.db'}"
@@ -49,7 +58,7 @@ class Home:
 def find_home(folder: str | Path | None = None) -> Home:
     """The work folder: the one given, else SIRI_HOME, else `.siri` in the current folder.
 
-    Raises InputError for a place that is a file or cannot be looked at.
+    Raises InputError for a place that is a file or cannot be looked at, and for one that no database can lie in.
     """
     root = expand(folder or os.environ.get("SIRI_HOME") or ".siri", "home")
     there = next((place for place in (root, *root.parents) if os.path.exists(place)), root)
@@ -61,6 +70,9 @@ def find_home(folder: str | Path | None = None) -> Home:
         pass  # whoever writes there makes it
     except OSError as error:
         raise InputError(f"home={root}: {error.strerror}; name another one with --home or SIRI_HOME") from None
+    unfit = UNFIT.search(str(root.resolve()))
+    if unfit:
+        raise InputError(f"home={str(root)!r}: its path holds {unfit[0]!r}, behind which databases would look elsewhere; name another one with --home or SIRI_HOME")  # fmt: skip # noqa: E501
     return Home(root)
 
 

@@ -1,7 +1,8 @@
 """A batch of rollouts and the numbers read off it; shapes: B responses (problems × group_size), T response tokens."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,6 +44,11 @@ class RolloutBatch:
     """[B] the marks of a thought with which each prompt ended."""
     grader: str = ""
     """Version of the grader (see siri.problems.grading.grader_version)."""
+    thoughts: Tensor | None = None
+    """[B] int64 tokens of each response up to the mark that closes its thought, the mark included; the whole length
+    where none closes; None where nobody looked."""
+    written: Tensor | None = None
+    """[B] int64 lengths before a method cut responses; None where none has."""
 
     @property
     def mask(self) -> Tensor:
@@ -59,8 +65,12 @@ class RolloutBatch:
 
 def read_metrics(batch: RolloutBatch, rewards: Tensor) -> dict[str, float]:
     """The `rollout/…` and `reward/…` metrics of a batch (see siri.metrics for meanings and units)."""
+    return read_rollouts(batch) | read_rewards(rewards, batch.group_size)
+
+
+def read_rollouts(batch: RolloutBatch) -> dict[str, float]:
+    """The `rollout/…` metrics that are read off responses."""
     lengths = batch.lengths.float()
-    groups = rewards.view(-1, batch.group_size)
     share = {name: batch.verdicts.count(name) / len(batch.verdicts) for name in ("unparsed", "timeout")}
     return {
         "rollout/budget": batch.budgets.float().mean().item(),
@@ -72,6 +82,13 @@ def read_metrics(batch: RolloutBatch, rewards: Tensor) -> dict[str, float]:
         "rollout/unparsed": share["unparsed"],
         "rollout/timeout": share["timeout"],
         "rollout/tokens": lengths.sum().item(),
+    }
+
+
+def read_rewards(rewards: Tensor, group_size: int) -> dict[str, float]:
+    """The `reward/…` metrics of [B] rewards."""
+    groups = rewards.view(-1, group_size)
+    return {
         "reward/mean": rewards.mean().item(),
         "reward/varied_groups": (groups.amax(1) > groups.amin(1)).float().mean().item(),
     }
@@ -87,3 +104,58 @@ def pad_rows(rows: Sequence[Sequence[float]], width: int) -> Tensor:
     for index, row in enumerate(rows):
         padded[index, : len(row)] = torch.tensor(row)
     return padded
+
+
+def cut_responses(batch: RolloutBatch, lengths: Tensor) -> RolloutBatch:
+    """The batch with responses cut to `lengths` [B], each at least 1; texts and verdicts are left for who grades.
+
+    A cut response has not ended by itself.
+    """
+    if bool((lengths < 1).any() or (lengths > batch.lengths).any()):
+        raise ValueError("a response can be cut to between one token and its length")
+    beyond = torch.arange(batch.tokens.shape[1]) >= lengths[:, None]
+    return replace(
+        batch,
+        tokens=batch.tokens.masked_fill(beyond & (torch.arange(beyond.shape[1]) < batch.lengths[:, None]), 0),
+        logprobs=batch.logprobs.masked_fill(beyond, 0.0),
+        entropies=batch.entropies.masked_fill(beyond, 0.0),
+        lengths=lengths,
+        finished=batch.finished & (lengths == batch.lengths),
+        thoughts=None if batch.thoughts is None else batch.thoughts.minimum(lengths),
+        written=batch.lengths,
+    )
+
+
+def take_groups(batch: RolloutBatch, groups: Sequence[int]) -> RolloutBatch:
+    """The groups at these places, in this order."""
+    size = batch.group_size
+    rows = [group * size + member for group in groups for member in range(size)]
+    index = torch.tensor(rows, dtype=torch.long)
+
+    def taken(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value[index]
+        return tuple(value[row] for row in rows) if isinstance(value, tuple) and value else value
+
+    return replace(batch, **{field.name: taken(getattr(batch, field.name)) for field in fields(batch)})
+
+
+def join_batches(batches: Sequence[RolloutBatch]) -> RolloutBatch:
+    """Batches of one group size one after the other, as wide as the widest."""
+    if len(batches) == 1:
+        return batches[0]
+    width = max(batch.tokens.shape[1] for batch in batches)
+    # Batches of which some were cut: the others were written as long as they are.
+    cut = any(batch.written is not None for batch in batches)
+    parts = [replace(b, written=b.lengths) if cut and b.written is None else b for b in batches]
+
+    def joined(values: list[Any]) -> Any:
+        if isinstance(values[0], Tensor):
+            padded = [
+                torch.nn.functional.pad(value, (0, width - value.shape[1])) if value.ndim > 1 else value
+                for value in values
+            ]
+            return torch.cat(padded)
+        return tuple(item for value in values for item in value) if isinstance(values[0], tuple) else values[0]
+
+    return replace(parts[0], **{f.name: joined([getattr(part, f.name) for part in parts]) for f in fields(parts[0])})

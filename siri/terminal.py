@@ -1,11 +1,14 @@
 """What reaches a terminal is text alone: models, files and servers must not move the cursor or set the title."""
 
 import logging
+import os
 import re
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from siri.redaction import redact
 
@@ -38,6 +41,75 @@ def one_line(text: str) -> str:
 def say(text: object, file: TextIO | None = None) -> None:
     """Print a line, or several, of what is nobody's secret and no control sequence, at once."""
     print(printable(redact(str(text))), file=file or sys.stdout, flush=True)
+
+
+class Lasting:
+    """A text stream whose reader may go, and whose encoding may be narrow: no writing to it ever fails.
+
+    What a terminal cannot show becomes a question mark. After the first write that failed, all goes to /dev/null.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self.lost: OSError | None = None
+        """Why nobody reads it any more."""
+        with suppress(AttributeError):  # a test's
+            stream.reconfigure(errors="replace")  # type: ignore[attr-defined]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        """Write, or drop it."""
+        with self._kept():
+            self.stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush what is buffered, or drop it."""
+        with self._kept():
+            self.stream.flush()
+
+    @contextmanager
+    def _kept(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.lost = self.lost or error
+            void = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(void, self.stream.fileno())  # what is buffered can be flushed now, at the exit too
+            os.close(void)
+
+
+@contextmanager
+def lasting_output() -> Iterator[None]:
+    """In this block printing never fails, whatever stdout and stderr are; at its end it is said what was not read."""
+    _open_missing()
+    before = sys.stdout, sys.stderr
+    out, err = Lasting(sys.stdout), Lasting(sys.stderr)
+    sys.stdout, sys.stderr = cast(TextIO, out), cast(TextIO, err)
+    try:
+        yield
+    finally:
+        out.flush()
+        if out.lost is not None:
+            say(f"siri: stdout was lost ({out.lost.strerror}); what was printed after that is gone", sys.stderr)
+        err.flush()
+        sys.stdout, sys.stderr = before
+
+
+def _open_missing() -> None:
+    """Give closed standard streams /dev/null: a file that is opened later would get their numbers, and their lines."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            void = os.open(os.devnull, os.O_RDWR)
+            if void != number:
+                os.dup2(void, number)
+                os.close(void)
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 - as long as the process
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
 
 
 class Safe(logging.Filter):

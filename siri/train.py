@@ -3,26 +3,47 @@
 import json
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from siri.asking import Asked, gather
 from siri.config import RunConfig
 from siri.engine import Response, StagePlan, StepReport
-from siri.methods import METHODS
 from siri.methods.method import State
-from siri.problems import Problem, ProblemSet, problems_of_step
-from siri.rollouts import RolloutBatch, read_metrics
+from siri.problems import Problem, ProblemSet
+from siri.rollouts import RolloutBatch
 
 STATE_FILE = "method.json"
+STATE_TENSORS = "method.safetensors"
 
 
 class Stepper(Protocol):
     """What the loop needs of whatever holds the policy."""
 
-    def sample(self, problems: Sequence[Problem], budgets: Sequence[int], step: int) -> RolloutBatch:
-        """Answer each problem group_size times within its budget, graded."""
+    def sample(
+        self,
+        problems: Sequence[Problem],
+        budgets: Sequence[int],
+        step: int,
+        draw: int = 1,
+        prefixes: Sequence[str] = (),
+    ) -> RolloutBatch:
+        """Answer each problem group_size times within its budget, graded; the random numbers are the draw's own.
+
+        `prefixes`: what the responses to each problem must begin with; none at all are empty ones.
+        """
+        ...
+
+    def texts(self, batch: RolloutBatch, rows: Sequence[int]) -> list[str]:
+        """The texts of these rows of a batch, up to their lengths."""
+        ...
+
+    def refer(self, folder: Path) -> None:
+        """Take the policy that the loss refers to from a folder."""
         ...
 
     def update(self, batch: RolloutBatch, advantages: Tensor, step: int) -> dict[str, float]:
@@ -40,26 +61,28 @@ class Stepper(Protocol):
 
 def train(stepper: Stepper, config: RunConfig, problems: ProblemSet, plan: StagePlan) -> Iterator[StepReport]:
     """Train the plan's steps with GRPO as the config's method changes it (arXiv 2509.25176, section 3)."""
-    method = METHODS[config.method.name]
     stepper.load(plan.start)
+    if plan.reference is not None:
+        stepper.refer(plan.reference)
     state = load_state(plan.start)
     for step in plan.steps:
         began = time.perf_counter()
-        chosen = problems_of_step(problems.problems, config.seed, step, config.rollout.batch_size)
-        budgets = method.budgets(config.schedule(step), [problem.id for problem in chosen], state)
-        questions = method.prompts([problem.question for problem in chosen], budgets)
-        asked = [Problem(p.id, question, p.answer) for p, question in zip(chosen, questions, strict=True)]
-        batch = stepper.sample(asked, budgets, step)
+        gathered = gather(config, problems, state, step, partial(_sample, stepper, step), stepper.texts)
+        batch, state = gathered.batch, gathered.state
         sampled = time.perf_counter()
 
-        rewards, state = method.rewards(batch, state)
-        advantages = method.advantages(rewards, batch, config.method)
-        metrics = read_metrics(batch, rewards) | stepper.update(batch, advantages, step)
+        metrics = {**gathered.metrics, **stepper.update(batch, gathered.advantages, step)}
         metrics |= {"time/sample": sampled - began, "time/update": time.perf_counter() - sampled}
         checkpoint = save_checkpoint(stepper, state, plan.scratch, step) if plan.saves(step) else None
-        yield StepReport(step, time.time(), metrics, pick_responses(batch, rewards), checkpoint)
+        yield StepReport(step, time.time(), metrics, pick_responses(batch, gathered.rewards), checkpoint)
         if plan.stop.is_set() and checkpoint is not None:  # a stop that came too late for one takes one step more
             return
+
+
+def _sample(stepper: Stepper, step: int, asked: Sequence[Asked], draw: int) -> RolloutBatch:
+    prefixes = [one.prefix for one in asked]
+    given = prefixes if any(prefixes) else ()
+    return stepper.sample([one.problem for one in asked], [one.budget for one in asked], step, draw, given)
 
 
 def save_checkpoint(stepper: Stepper, state: State, scratch: Path, step: int) -> Path:
@@ -67,14 +90,24 @@ def save_checkpoint(stepper: Stepper, state: State, scratch: Path, step: int) ->
     folder = scratch / f"step-{step}"
     folder.mkdir(parents=True)
     stepper.save(folder)
-    (folder / STATE_FILE).write_text(json.dumps(state, sort_keys=True))
+    save_state(folder, state)
     return folder
 
 
+def save_state(folder: Path, state: State) -> None:
+    """Write a method's state into a checkpoint's folder: tensors as safetensors, the rest as JSON."""
+    tensors = {name: value.contiguous() for name, value in state.items() if isinstance(value, Tensor)}
+    rest = {name: value for name, value in state.items() if name not in tensors}
+    (folder / STATE_FILE).write_text(json.dumps(rest, sort_keys=True, allow_nan=False))
+    if tensors:
+        save_file(tensors, folder / STATE_TENSORS)
+
+
 def load_state(folder: Path) -> State:
-    """The method's per-problem state of a checkpoint; a base has none yet."""
-    path = folder / STATE_FILE
-    return json.loads(path.read_text()) if path.exists() else {}
+    """The method's state of a checkpoint; a base has none yet."""
+    path, tensors = folder / STATE_FILE, folder / STATE_TENSORS
+    state: State = json.loads(path.read_text()) if path.exists() else {}
+    return state | (load_file(tensors) if tensors.exists() else {})
 
 
 def pick_responses(batch: RolloutBatch, rewards: Tensor, count: int = 4) -> tuple[Response, ...]:

@@ -6,9 +6,9 @@ from typing import Any
 from siri.config import RunConfig
 from siri.engines import is_installed, numerics
 from siri.home import Home
-from siri.problems import load_splits
 from siri.runs import base_model, keys
 from siri.runs.forecast import Measured, measure_store
+from siri.runs.problem_sets import benchmarks_of, load_sets
 from siri.store.replicated import open_store
 
 
@@ -34,7 +34,7 @@ class Origins:
 
     def find(self, config: RunConfig) -> Origin:
         """The origin of a config. Raises InputError for a model or problems that are not there."""
-        kind = (config.model, config.engine, config.problems)
+        kind = (config.model, config.engine, config.problems, *_what_drops(config))
         if kind not in self._found:
             known = is_installed(config)  # a plan is made all the same
             self._found[kind] = _resolve(config, self._home) if known else _imagine(config)
@@ -48,8 +48,14 @@ class Origins:
         return self._measured[kind]
 
 
+def _what_drops(config: RunConfig) -> tuple[Any, ...]:
+    """What else decides which problems are trained on, where some are left out."""
+    long = (config.schedule, config.method, config.evaluation.budget) if config.problems.long_prompts == "drop" else ()
+    return (*long, *(benchmarks_of(config) if config.problems.overlap == "drop" else ()))
+
+
 def _resolve(config: RunConfig, home: Home) -> Origin:
-    problems = load_splits(config.problems).train
+    problems = load_sets(config).train
     name = base_model.base_name(config)
     found = base_model.find_base(open_store(home), name) if home.store.exists() else None
     return Origin(found.manifest.key if found else name, problems.digest, numerics(config))

@@ -1,5 +1,6 @@
 """What workers work on: one phase of a sweep at a size, with its study, its trials and its rule for stopping early."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,8 +15,8 @@ from siri.home import Home
 from sweeps import studies
 from sweeps.planner import plan_trials
 from sweeps.spaces import Suggestion, suggest
-from sweeps.spec import Search, SizeName, Sweep, Trial, load_sweep
-from sweeps.studies import Row, Study, Subject
+from sweeps.spec import Search, SizeName, Sweep, Trial, load_sweep, sweep_names
+from sweeps.studies import Origin, Row, Study, Subject
 
 Phase = Literal["arms", "search", "final"]
 Pruning = Literal["none", "halving", "interval"]
@@ -108,7 +109,12 @@ class Job:
             made_of = {self.search.space: [self.search.model_dump(mode="json"), self._size, list(self.extra)]}
         else:
             made_of = {trial.arm: self._describe(trial) for trial in self.trials}
-        return Subject(self.sweep.name, size, made_of)
+        return Subject(self.sweep.name, size, made_of, self._origin)
+
+    @property
+    def _origin(self) -> Origin:
+        file = self.file if self.file in sweep_names() else os.path.abspath(self.file)
+        return Origin(file, self.size, self.extra)
 
     @property
     def _size(self) -> dict[str, Any]:

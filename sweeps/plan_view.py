@@ -11,9 +11,26 @@ from rich.text import Text
 from rich.tree import Tree
 
 from sweeps.planner import Plan, Unit
+from sweeps.spec import SizeName, load_sweep, sweep_names
 
 ARMS_SHOWN = 6
 """Most arms that a branch of the tree names."""
+
+
+def shipped_sweeps(size: SizeName) -> list[dict[str, Any]]:
+    """A row per sweep that ships with SIRI: name, kind, arms, seeds, recipe at a size, what it is about."""
+    sweeps = [load_sweep(name) for name in sweep_names()]
+    return [
+        {
+            "name": sweep.name,
+            "kind": sweep.kind,
+            "arms": len(sweep.arms),
+            "seeds": len(sweep.seeds),
+            "recipe": sweep.size(size).recipe,
+            "about": sweep.about,
+        }
+        for sweep in sweeps
+    ]
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:

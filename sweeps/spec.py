@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal, cast, get_args
 
 from pydantic import Field, ValidationError
 
-from siri.config import RunConfig, find_settings, first_mistake, load, shipped_names
+from siri import shipped
+from siri.config import RunConfig, find_settings, first_mistake, load
 from siri.errors import InputError
 from siri.methods import METHODS
 from siri.runs import keys
@@ -20,8 +21,6 @@ SizeName = Literal["laptop", "paper"]
 Metric = Literal["accuracy", "length"]
 Overrides = tuple[str, ...]
 Seed = Annotated[int, Field(ge=0)]
-SHIPPED = Path(__file__).parent
-"""Where the sweep files lie that ship with SIRI."""
 
 
 class Size(Settings):
@@ -221,7 +220,7 @@ def size_name(text: str) -> SizeName:
 
 def sweep_names() -> list[str]:
     """Names of the sweeps that ship with SIRI, sorted."""
-    return shipped_names(SHIPPED)
+    return shipped.names(shipped.SWEEPS)
 
 
 def load_sweep(name_or_path: str) -> Sweep:
@@ -230,7 +229,7 @@ def load_sweep(name_or_path: str) -> Sweep:
     Raises InputError: unknown name, broken YAML, an unknown setting anywhere, an empty space, equal arms, an arm or a
     snapshot that is not there, a search without an objective.
     """
-    path = find_settings(name_or_path, SHIPPED, "sweep")
+    path = find_settings(name_or_path, shipped.SWEEPS, "sweep")
     return make_sweep({"name": Path(name_or_path).stem} | read_settings(path, f"sweep={name_or_path}"))
 
 

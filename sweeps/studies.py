@@ -3,7 +3,7 @@
 import math
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import optuna
@@ -17,7 +17,7 @@ from siri.home import Home
 from siri.runs.keys import digest
 from sweeps.liveness import STALE_SECONDS as STALE
 from sweeps.liveness import Pulse, Worker, pulse_of, this_worker
-from sweeps.storage import Kept, Lock, open_storage, quiet
+from sweeps.storage import Kept, Lock, is_kept, open_storage, quiet
 
 OBJECTIVES: dict[str, Literal["maximize", "minimize"]] = {"accuracy": "maximize", "length": "minimize"}
 """What a trial is judged by: name -> direction."""
@@ -26,6 +26,7 @@ LAST_SEED = 2**31 - 1
 MOST_DEATHS = 10
 """A trial whose process has died that often with nothing recorded between is failed: it ends whoever takes it up."""
 SUBJECT, ARMS, CLAIM, DEATHS = "siri.subject", "siri.arms", "siri.claim", "siri.deaths"
+ORIGIN = "siri.origin"
 ERROR, RETRY_OF, DECISION = "siri.error", "retry_of", "siri.decision."
 Sampler = Literal["grid", "tpe", "nsga2"]
 State = Literal["waiting", "running", "done", "failed"]
@@ -43,6 +44,16 @@ class LostClaimError(Exception):
 
 
 @dataclass(frozen=True)
+class Origin:
+    """What a study is made from again: by it `siri compare STUDY` needs no more than the name."""
+
+    file: str
+    """Name of a sweep, or the absolute path of its file."""
+    size: str
+    overrides: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Subject:
     """What a study is of; its name holds a digest of it, so that other arms are another study."""
 
@@ -50,6 +61,8 @@ class Subject:
     size: str
     arms: Mapping[str, Any]
     """Name -> what it is made of, as plain values; a search has its space here."""
+    origin: Origin | None = None
+    """What it is made from; equal subjects may be made from different files."""
 
     @property
     def digest(self) -> str:
@@ -154,6 +167,27 @@ def _check_subject(study: optuna.Study, subject: Subject, place: str) -> None:
         study.set_user_attr(SUBJECT, mark)
     if not study.user_attrs.get(ARMS):  # by them a collection of snapshots knows what queued trials need
         study.set_user_attr(ARMS, dict(subject.arms))
+    if subject.origin is not None:
+        origin = asdict(subject.origin) | {"overrides": [*subject.origin.overrides]}
+        if study.user_attrs.get(ORIGIN) != origin:  # its file may have moved
+            study.set_user_attr(ORIGIN, origin)
+
+
+def read_origin(home: Home, name: str) -> Origin | None:
+    """What the study of a name was made from last; None when there is none of that name.
+
+    Raises InputError for one that does not say it.
+    """
+    if not is_kept(home, name):
+        return None
+    with quiet():
+        study = optuna.load_study(study_name=name, storage=open_storage(home, name).storage)
+    match study.user_attrs.get(ORIGIN):
+        case {"file": str(file), "size": str(size), "overrides": [*overrides]} if all(
+            isinstance(text, str) for text in overrides
+        ):
+            return Origin(file, size, tuple(overrides))
+    raise InputError(f"study={name}: does not say which file and overrides it was made from; name these")
 
 
 def enqueue_grid(study: Study, trials: Sequence[tuple[str, int]]) -> int:

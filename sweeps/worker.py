@@ -9,10 +9,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from siri import tracking
+from siri.engines import computes_here
 from siri.errors import AlarmError, InputError, StoppedError
 from siri.evaluation.evaluation import Evaluation, measure
 from siri.home import find_home
 from siri.monitoring.monitored_run import advance_watched
+from siri.processes.devices import LEASE, visible_devices
 from siri.processes.stopping import STOP, Stop, stop_gently
 from siri.redaction import redact
 from siri.runs.base_model import make_base
@@ -123,7 +125,7 @@ def _look(run: Run, snapshot: str, benchmark: str) -> Look:
 def perform(job: Job, study: Study, claim: Claim, run: Run, stop: Stop, links: Mapping[str, str]) -> Row:
     """Run a claimed trial, record what it comes to, and finish it, at its end or where the rule stops it."""
     trial = job.trial(claim.parameters)
-    tracking.tag(run, {"sweep.id": study.name, "sweep.arm": trial.arm, "optuna.trial": str(claim.number), **links})
+    tracking.tag(run, {**tracking.trial_tags(study.name, trial.arm, claim.number), **links})
     studies.record(study, claim, _describe(trial, claim, run) | dict(links))
     trained, spent = _spent(claim)
     began, last, stopped_at = time.monotonic(), None, None
@@ -157,6 +159,7 @@ def _describe(trial: Trial, claim: Claim, run: Run) -> dict[str, Any]:
         "schedule": trial.config.schedule.model_dump(mode="json"),
         "siri.run_id": run.id,
         "siri.run": run.name,
+        **({"gpu": LEASE.name} if LEASE.name else {}),
     }
 
 
@@ -198,7 +201,7 @@ def read_looks(rows: Sequence[Row], benchmark: str) -> list[Reading]:
         Reading(row.attributes["arm"], row.attributes["seed"], look["step"], look["accuracy"], look["length"])
         for row in rows
         for name, look in row.attributes.items()
-        if name.startswith(f"{LOOK}{benchmark}.")
+        if name.startswith(LOOK) and look["benchmark"] == benchmark
     ]
 
 
@@ -256,6 +259,10 @@ def work(job: Job, perform_one: Perform = perform_plainly, stop: Stop = STOP) ->
     read = job.read if job.phase == "search" else None
     while not stop.is_set():
         claim = studies.claim(study, read, busy, job.limit)
+        if claim is not None and not _has_gpu(job, claim):
+            studies.release(study, claim)
+            _wait_for_gpu(job, study, stop)
+            continue
         if claim is not None:
             busy = busy | {claim.number} if not _attempt(job, study, claim, perform_one, stop) else set()
             poll = poll if busy else SHORTEST_POLL
@@ -264,6 +271,19 @@ def work(job: Job, perform_one: Perform = perform_plainly, stop: Stop = STOP) ->
             return
         stop.wait(poll)
         busy, poll = set(), min(2 * poll, LONGEST_POLL)
+
+
+def _has_gpu(job: Job, claim: Claim) -> bool:
+    """Whether this process has a GPU of its own, if a trial needs one; it is kept to the end of the process."""
+    return LEASE.held or not computes_here(job.trial(claim.parameters).config) or LEASE.take(job.home)
+
+
+def _wait_for_gpu(job: Job, study: Study, stop: Stop) -> None:
+    """Until one is free, nothing is left to do, or somebody asks to stop; the trials are others' to claim meanwhile."""
+    say(f"siri: waits for a GPU: other processes have all {len(visible_devices())} of them", sys.stderr)
+    while not studies.is_finished(study, job.limit) and not LEASE.take(job.home):
+        if stop.wait(LONGEST_POLL / 3):
+            return
 
 
 def _attempt(job: Job, study: Study, claim: Claim, perform_one: Perform, stop: Stop) -> bool:

@@ -70,7 +70,7 @@ class Page:
         deadline = time.monotonic() + seconds
         while not (value := self.evaluate(expression)):
             assert time.monotonic() < deadline, f"waited {seconds} s for {expression}; there was: {self.text()[:500]}"
-            time.sleep(0.3)
+            time.sleep(0.1)
         return value
 
     def wait_for_text(self, text: str, seconds: float = 60) -> None:
@@ -125,4 +125,4 @@ def _find_page(profile: Path) -> str:
             if pages:
                 return str(pages[0]["webSocketDebuggerUrl"])
         assert time.monotonic() < deadline, "the browser did not start"
-        time.sleep(0.2)
+        time.sleep(0.1)

@@ -66,7 +66,7 @@ def unleash(up: Platform, kinds: Sequence[str], steps: int, rng: random.Random) 
         _kill(up, run, kind)
         print(f"{time.monotonic() - began:.0f} s, step {len(up.steps(seed))}: killed the {kind}", file=sys.stderr)
     wait_until("the run to end", lambda: _state(up, run) in ("Completed", "Failed", "Cancelled"), 2 * PATIENCE)
-    wait_until("all parts to be well", lambda: up.status()["well"], PATIENCE)
+    wait_until("all parts to be well", up.is_well, PATIENCE)
     synced = siri_command(up.home, "sync")
     assert synced.returncode == 0, synced.stderr
     config = load("laptop", overrides)
@@ -106,7 +106,7 @@ def _find(up: Platform, run: str, kind: str) -> int | None:
         found = [process for process in processes_of(up.home) if _runs(process, "siri.engines.scripted.child")]
         return found[0].pid if found else None
     if kind != "flow":
-        return next((part["pid"] for part in up.status()["parts"] if part["name"].startswith(kind)), None)
+        return next((member.pid for name, member in up.members().items() if name.startswith(kind)), None)
     if _state(up, run) != "Running":
         return None
     pid = up.pid(run)

@@ -23,7 +23,8 @@ def _fields(properties: Mapping[str, Any], definitions: Mapping[str, Any], prefi
         inner = definitions[reference.removeprefix("#/definitions/")] if reference else {}
         text = field.get("description") or inner.get("description", "")
         yield f"{prefix}{name} | {_kind(field)} | {_bounds(field)} | {' '.join(text.split())}"
-        if inner:
+        inner = inner or field
+        if "properties" in inner:
             yield from _fields(inner["properties"], definitions, f"{prefix}{name}.")
 
 

@@ -3,7 +3,6 @@
 import importlib.util
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -11,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from tests.upped import free_port
 
 PASSWORD = "hunter2-of-postgres"
 """Of its user `siri`, who may do everything; nobody gets in without one."""
@@ -25,14 +26,21 @@ def find_binaries() -> Path | None:
     return found[-1].parent if found else None
 
 
+def missing() -> str | None:
+    """What has to be installed before `server` can start; None where nothing is."""
+    if find_binaries() is None:
+        return "no PostgreSQL here: apt-get install postgresql"
+    if importlib.util.find_spec("psycopg") is None:
+        return "no driver here: pip install 'siri-rl[postgres]'"
+    return None
+
+
 @contextmanager
 def server() -> Iterator[str]:
     """URL of an empty database; skips where PostgreSQL or its driver is not installed."""
-    binaries = find_binaries()
-    if binaries is None:
-        pytest.skip("no PostgreSQL here: apt-get install postgresql")
-    if importlib.util.find_spec("psycopg") is None:
-        pytest.skip("no driver here: pip install psycopg[binary]")
+    reason, binaries = missing(), find_binaries()
+    if reason is not None or binaries is None:
+        pytest.skip(str(reason))
     folder = Path(tempfile.mkdtemp(prefix="siri-postgres-"))
     as_user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
     if as_user:
@@ -45,7 +53,7 @@ def server() -> Iterator[str]:
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
 
-    port = _free_port()
+    port = free_port()
     data = str(folder / "data")
     (folder / "password").write_text(PASSWORD)
     login = (f"--pwfile={folder / 'password'}", "--auth=scram-sha-256")
@@ -57,9 +65,3 @@ def server() -> Iterator[str]:
     finally:
         run(str(binaries / "pg_ctl"), "-D", data, "-m", "immediate", "-w", "stop")
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -15,7 +15,6 @@ from siri.config import load
 from siri.home import Home
 from siri.runs import base_model
 from tests.engines.test_local_engine import TINY
-from tests.upped import Platform
 
 HERE = ("local_engine", "ours_local", "workload", "overhead", "platform_up", "replica", "grading", "many_runs")
 SWEEPS = ("search_saving", "sweep_overhead", "trials")
@@ -49,6 +48,7 @@ def printed(
     return capsys.readouterr().out
 
 
+@pytest.mark.timeout(900)  # two processes that start torch and take three steps each
 def test_the_local_engine_is_measured_with_both_kernels(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -113,11 +113,3 @@ def test_a_command_is_timed_on_a_run(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     many_runs.make_run(home, 0)
     assert many_runs.clock(home, "snapshots", "list")["cpu"] > 0
-
-
-@pytest.mark.server
-def test_waiting_under_siri_up_is_measured(platform: Platform) -> None:
-    from benchmarks import platform_up
-
-    found = platform_up.measure(platform, seed=77)
-    assert 0 < found["running"] < found["first_step"]

@@ -86,7 +86,10 @@ def test_segments_can_be_given_as_an_override() -> None:
         ("rollout.temperature=0", "rollout.temperature=0: input should be greater than 0"),
         ("rollout.temperature=.nan", "rollout.temperature='.nan': input should be a valid number, written as in 0.5"),
         ("method.clip_low=1", "method.clip_low=1: input should be less than 1"),
-        ("method.name=ppo", "method.name='ppo': input should be 'grpo' or 'siri'"),
+        ("method.name=ppo", "method.name='ppo': must be one of grpo, siri, "),
+        ("method.settings.weight=1", "method.settings.weight=1: siri has no such setting; it has none of its own"),
+        ("method.settings=1", "method.settings=1: is a group of settings, as in {name: value}"),
+        ("method.draws=0", "method.draws=0: input should be greater than or equal to 1"),
         ("schedule.cycle_steps=7", "schedule.cycle_steps=7: input should be a multiple of 2"),
         ("schedule.min_budget=100", "schedule: min_budget=100 is above max_budget=72"),
         ("schedule.segments=[{budget: 0, steps: 1}]", "schedule.segments.0.budget=0: input should be greater than"),
@@ -186,7 +189,7 @@ def test_no_setting_is_a_yes_or_no_so_refusing_booleans_refuses_nothing_that_is_
 def test_field_paths_name_every_leaf_of_a_written_config() -> None:
     def leaves(values: dict[str, object], prefix: str = "") -> Iterator[str]:
         for name, value in values.items():
-            if isinstance(value, dict):
+            if isinstance(value, dict) and value:
                 yield from leaves(value, f"{prefix}{name}.")
             else:
                 yield prefix + name

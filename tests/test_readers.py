@@ -218,19 +218,20 @@ def test_whatever_a_server_answers_nothing_is_known_of_it_or_something(tmp_path:
     address = f"http://127.0.0.1:{server.server_port}"
     worker = running.Member("worker 1", os.getpid(), 0, None, None)
     up = running.Running(1, address, address, True, (worker,))
-    good = json.dumps([{"name": "1", "status": "ONLINE", "state_id": "x"}]).encode()
+    state = {"state_details": {"pause_timeout": None}}
+    good = json.dumps([{"name": "1", "status": "ONLINE", "state_id": "x", "state": state}]).encode()
 
     @settings(max_examples=60, suppress_health_check=[*HealthCheck])
     @given(damaged(good))
     def check(content: bytes) -> None:
         said[0] = content
         running.health(up, "a:b")
-        running.crashes(address, "a:b")
+        running.unattended(address, "a:b")
 
     try:
         said[0] = good
         assert running.health(up, "a:b") == {"worker 1": True}
-        assert running.crashes(address, "a:b") == {"x"}
+        assert running.unattended(address, "a:b") == {"x"}
         check()
     finally:
         server.shutdown()

@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -11,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,8 +46,10 @@ HOSTILE = (
     "typing", "sitecustomize", "aiosqlite", "torch", "tomllib",
 )  # fmt: skip
 """Names of modules that a stranger could leave in a folder that somebody works in."""
-UP_SECONDS = 400
-RUN_SECONDS = 400
+POLL_SECONDS = 0.1
+UP_SECONDS = 1200
+RUN_SECONDS = 1200
+"""Longest waits, of a machine that has ten times as much to do as processors."""
 FINAL = ("Completed", "Failed", "Crashed", "Cancelled")
 
 
@@ -65,8 +68,19 @@ def wait_until(question: str, answer: Callable[[], Any], seconds: float = RUN_SE
     deadline = time.monotonic() + seconds
     while not (found := answer()):
         assert time.monotonic() < deadline, f"waited {seconds} s for: {question}"
-        time.sleep(0.3)
+        time.sleep(POLL_SECONDS)
     return found
+
+
+@contextmanager
+def frozen(process: psutil.Process) -> Iterator[None]:
+    """Hold a process still for a block, so that a run stands at a step and costs no processor time."""
+    process.suspend()
+    try:
+        yield
+    finally:
+        with suppress(psutil.NoSuchProcess):
+            process.resume()
 
 
 @dataclass
@@ -148,6 +162,17 @@ class Platform:
                 return [json.loads(line)["step"] for line in metrics.read_text().splitlines() if line.endswith("}")]
         return []
 
+    def trainer(self, run: str) -> psutil.Process:
+        """The child of a flow run that trains, once there is one; of `engine.name=scripted-process`."""
+        return wait_until("a trainer", lambda: self._find_trainer(run))  # type: ignore[no-any-return]
+
+    def _find_trainer(self, run: str) -> psutil.Process | None:
+        with suppress(psutil.NoSuchProcess):
+            for process in psutil.Process(self.pid(run)).children(recursive=True):
+                if "siri.engines.scripted.child" in process.cmdline():
+                    return process
+        return None
+
     def mlflow_runs(self) -> list[dict[str, Any]]:
         """All runs that the MLflow server has."""
         api = f"{self.mlflow}/api/2.0/mlflow"
@@ -161,6 +186,16 @@ class Platform:
             if {"key": "seed", "value": str(seed)} in run["data"].get("params", []):
                 return str(run["info"]["status"])
         return None
+
+    def is_well(self) -> bool:
+        """Whether all parts are well, as `siri status` sees it; asked without a process of its own."""
+        found = running.find(Home(self.home))
+        return found is not None and found.ready and all(running.health(found, self.auth).values())
+
+    def members(self) -> dict[str, running.Member]:
+        """The parts as they run, by name."""
+        found = running.find(Home(self.home))
+        return {member.name: member for member in found.members} if found is not None else {}
 
     def status(self) -> dict[str, Any]:
         """What `siri status --json` says."""
@@ -177,7 +212,7 @@ def ask(url: str, body: Any = None, method: str | None = None, auth: str = "") -
     deadline = time.monotonic() + 60
     while True:
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
+            with urllib.request.urlopen(request, timeout=150) as answer:
                 text = answer.read()
             return json.loads(text) if text else None
         except urllib.error.HTTPError as error:
@@ -204,10 +239,15 @@ def imported(folder: Path) -> str:
 
 
 def free_port() -> int:
-    """A port of loopback that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of loopback that nobody uses, of those that the kernel gives nobody: free until it is bound by number."""
+    while True:
+        port = 10240 + secrets.randbelow(20480)  # not of `random`, whose seed hypothesis sets in all processes alike
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 def processes_of(home: Path) -> list[psutil.Process]:
@@ -258,6 +298,6 @@ def bring_up(
         if process.poll() is None:
             process.terminate()
         try:
-            process.wait(timeout=60)
+            process.wait(timeout=120)
         except subprocess.TimeoutExpired:
             process.kill()

@@ -3,31 +3,50 @@
 import errno
 import os
 import sys
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
-from siri.cli import looking, platform, regrading, snapshots, training, upkeep
+from siri import __version__
+from siri.cli import looking, methods, platform, regrading, snapshots, training, upkeep
 from siri.errors import InputError
 from siri.processes import children
 from siri.reading import require_text
-from siri.terminal import one_line, print_traceback, say
+from siri.terminal import lasting_output, one_line, print_traceback, say
 
 app = typer.Typer(
-    help="Reinforcement learning of reasoning models under an oscillating length budget (SIRI, arXiv 2509.25176).",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"siri {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def siri(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Reinforcement learning of reasoning models under an oscillating length budget (SIRI, arXiv 2509.25176)."""
+
+
 for command in (
     training.train,
     training.evaluate,
     regrading.regrade,
+    looking.runs,
     looking.compare,
     training.sweep,
     looking.preview,
     looking.show,
+    methods.methods,
     upkeep.sync,
     upkeep.doctor,
     platform.up,
@@ -75,7 +94,14 @@ def refuse(reason: str) -> NoReturn:
 
 
 def main() -> None:
-    """Run the command line: a user's mistake is one line on stderr and exit code 2."""
+    """Run the command line: a user's mistake is one line on stderr and exit code 2; output decides no exit code."""
+    with lasting_output():
+        _run()
+
+
+def _run() -> None:
+    for name, place in children.missing_certificates().items():
+        say(f"siri: {name}={place}: not there; going on without it", sys.stderr)
     children.protect()
     try:
         _check_words()

@@ -5,10 +5,17 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from siri import shipped
 from siri.errors import InputError
 from siri.terminal import say
 
-Recipe = Annotated[str, typer.Argument(help="Name of a recipe (`laptop`, `siri-1.5b`, …) or a YAML file.")]
+
+def names_in_help(folder: Path) -> str:
+    """The names of what ships in a folder, as Markdown."""
+    return ", ".join(f"`{name}`" for name in shipped.names(folder))
+
+
+Recipe = Annotated[str, typer.Argument(help=f"A YAML file, or the name of a recipe: {names_in_help(shipped.RECIPES)}.")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="Changes to the recipe, as in `schedule.min_budget=24 seed=1`.")
 ]
@@ -16,7 +23,12 @@ HomeOption = Annotated[
     Path | None, typer.Option("--home", help="Work folder. [default: SIRI_HOME, else .siri here]", show_default=False)
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-RunName = Annotated[str, typer.Argument(help="A run's id or name, or a recipe's name: its newest run.")]
+RunName = Annotated[
+    str,
+    typer.Argument(
+        help="A run's id or name, or a recipe's name: its newest run, `laptop@seed=1`: that with this setting."
+    ),
+]
 SnapshotName = Annotated[str, typer.Argument(help="`RUN:NAME`, as in `laptop:c3-low`.")]
 
 
@@ -68,8 +80,8 @@ def table_of(title: str, rows: list[dict[str, Any]]) -> Any:
     if not rows:
         return f"no {title} yet"
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for name, value in rows[0].items():
-        justify: Literal["left", "right"] = "right" if isinstance(value, int) else "left"
+    for name in rows[0]:
+        justify: Literal["left", "right"] = "right" if _is_number(rows, name) else "left"
         table.add_column(name.removesuffix("_sha256"), no_wrap=True, justify=justify)
     for row in rows:
         table.add_row(*(_cell(name, value) for name, value in row.items()))
@@ -88,16 +100,33 @@ def print_table(title: str, rows: list[dict[str, Any]]) -> None:
     cells = [[name.removesuffix("_sha256") for name in rows[0]]]
     cells += [[_cell(name, value).plain for name, value in row.items()] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    right = [isinstance(value, int) for value in rows[0].values()]
+    right = [_is_number(rows, name) for name in rows[0]]
     for line in cells:
         padded = zip(line, widths, right, strict=True)
         say("  ".join(cell.rjust(width) if number else cell.ljust(width) for cell, width, number in padded).rstrip())
 
 
+def print_cautioned(title: str, rows: list[dict[str, Any]], run: str, hidden: str) -> None:
+    """Print rows, and below them, once, each `caution` of theirs with the runs, whose names stand in column `run`.
+
+    Without the column `hidden`, for which 80 columns have no room.
+    """
+    cautions = {(row["caution"], row[run]) for row in rows}
+    print_table(title, [{name: row[name] for name in row if name not in ("caution", hidden)} for row in rows])
+    for caution in sorted({caution for caution, _ in cautions if caution}):
+        say(f"caution: {caution}: {', '.join(sorted(name for said, name in cautions if said == caution))}")
+
+
+def _is_number(rows: list[dict[str, Any]], name: str) -> bool:
+    return any(isinstance(row[name], int | float) for row in rows)
+
+
 def _cell(name: str, value: Any) -> Any:
-    """As text: a string would be read as rich's markup."""
+    """As text: a string would be read as rich's markup. Accuracies are fractions, shown in percent."""
     from rich.text import Text
 
+    if isinstance(value, float):
+        return Text(f"{100 * value:.1f} %" if name == "accuracy" else f"{value:,.1f}")
     if name in ("key", "weights_sha256"):
         return Text(str(value)[:12])
     return Text("–" if value is None else str(value))

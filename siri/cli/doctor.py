@@ -1,6 +1,5 @@
 """What can be wrong with an installation, a work folder and the servers it talks to, and how to fix it."""
 
-import getpass
 import os
 import shutil
 import sys
@@ -14,9 +13,11 @@ from packaging.requirements import Requirement
 
 from siri.errors import InputError
 from siri.home import Home, check_writable
+from siri.platform.last_words import check_database, databases
 from siri.processes.probe import ask
 from siri.redaction import redact
-from siri.store.replicated import open_store
+from siri.store.remote import open_depot
+from siri.store.replicated import STORE_URL, open_store
 
 LEAST_FREE = 2 * 1024**3
 """Bytes below which the disk is worth a warning: a laptop run with its evaluations takes some 50 MB."""
@@ -35,7 +36,7 @@ class Finding:
 
 def diagnose(home: Home) -> list[Finding]:
     """All findings, the installation first."""
-    place = (_check_home(home), _check_store(home), _check_disk(home))
+    place = (_check_home(home), _check_store(home), *_check_databases(home), *_check_shared(), _check_disk(home))
     findings = (*_check_packages(), _check_torch(), *place, *_check_servers(home))
     return [replace(finding, found=redact(finding.found), fix=redact(finding.fix)) for finding in findings]
 
@@ -84,7 +85,7 @@ def _check_home(home: Home) -> Finding:
     try:
         check_writable(home)
     except InputError as error:
-        fix = f"chown or chmod it (you are {getpass.getuser()}), or name another work folder with --home or SIRI_HOME"
+        fix = f"chown or chmod it (you are user {os.geteuid()}), or name another work folder with --home or SIRI_HOME"
         return Finding("home", "wrong", str(error), fix)
     return Finding("home", "ok", f"{home.root.resolve()} can be written")
 
@@ -103,6 +104,30 @@ def _check_store(home: Home) -> Finding:
         fix = "nothing is needed, they are made again; `siri snapshots gc` frees their room"
         return Finding("store", "warn", f"{len(entries)} entries, {len(corrupt)} corrupt ones moved aside", fix)
     return Finding("store", "ok", f"{len(entries)} entries in {home.store}")
+
+
+def _check_databases(home: Home) -> Iterator[Finding]:
+    """Whether the servers of this version could start on the work folder's databases."""
+    for package, file in databases(home).items():
+        try:
+            check_database(package, file)
+        except InputError as error:
+            yield Finding(
+                f"{package}'s database", "wrong", str(error), f"pip install -U {package}, or move {file} away"
+            )
+
+
+def _check_shared() -> Iterator[Finding]:
+    """The store that machines share, if there is one."""
+    url = os.environ.get(STORE_URL)
+    if not url:
+        return
+    try:
+        depot = open_depot(url)
+        yield Finding("shared store", "ok", f"{len(depot.known())} entries in {depot.shown}")
+    except InputError as error:
+        fix = f"see to it that it answers, or unset {STORE_URL}; `siri sync` sends later what it lacks"
+        yield Finding("shared store", "wrong", str(error), fix)
 
 
 def _check_disk(home: Home) -> Finding:

@@ -1,4 +1,4 @@
-"""Commands that read and draw: compare, preview, show."""
+"""Commands that read and draw: runs, compare, preview, show."""
 
 import json
 from pathlib import Path
@@ -6,9 +6,36 @@ from typing import Annotated
 
 import typer
 
-from siri.cli.common import HomeOption, Json, Overrides, Recipe, SnapshotName, open_home, print_rich
+from siri.cli.common import HomeOption, Json, Overrides, Recipe, SnapshotName, open_home, print_cautioned, print_rich
 from siri.errors import InputError
 from siri.terminal import printable, say
+
+
+def runs(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Which: part of a name or the beginning of an id, a setting (`seed=0`, `schedule.shape=stair`), "
+            "`state=training`, `state=finished`, `state=stopped`, `sweep=paper`; of several words all must hold.",
+        ),
+    ] = None,
+    home: HomeOption = None,
+    as_json: Json = False,
+) -> None:
+    """List runs: how far each is, and the accuracy and tokens of its last measured snapshot.
+
+    Examples: `siri runs` · `siri runs laptop seed=0` · `siri runs state=stopped`
+    """
+    from siri.evaluation.headlines import run_rows
+
+    place = open_home(home)
+    rows = run_rows(place, words or [])
+    if as_json:
+        print(json.dumps(rows, indent=1))
+    elif rows:
+        print_cautioned("runs", rows, "name", hidden="id")
+    else:
+        say(f"no runs {'like that' if words else 'yet'} in {place.root}")
 
 
 def compare(
@@ -39,7 +66,8 @@ def compare(
 
     A name is first looked for among the runs, then among the sweeps.
 
-    Examples: `siri compare laptop laptop-constant` · `siri compare paper` · `siri compare paper --csv paper.csv`
+    Examples: `siri compare laptop laptop-constant` · `siri compare laptop@seed=0 laptop@seed=1` ·
+    `siri compare paper --csv paper.csv`
     """
     from siri.cli import results
 
@@ -100,22 +128,32 @@ def show(
     from siri.engines import untrained
     from siri.evaluation.evaluation import Evaluation
     from siri.runs import step_log
+    from siri.runs.problem_sets import describe_left_out
     from siri.runs.run import find_snapshot
 
     found, name = find_snapshot(open_home(home), snapshot)
     run = measured_as(found, overrides or [], benchmark)
     evaluation = Evaluation(run, name, benchmark or run.config.evaluation.final[0])
     rows = evaluation.samples()
+    called = evaluation.report().benchmark
     if problem > len(evaluation.problems):
-        raise InputError(f"problem={problem}: {evaluation.problems.name} has {len(evaluation.problems)} problems")
+        raise InputError(f"problem={problem}: {called} has {len(evaluation.problems)} problems")
     asked = evaluation.problems.problems[problem - 1]
     shown = ["sample", "verdict", "found", "length", "finished", "text", "grader"]
     answers = rows[rows["problem"] == asked.id][shown]
+    counted = {"train": run.sets["train"].get("left_out"), called: evaluation.left_out}
+    left_out = {set_name: counts for set_name, counts in counted.items() if counts}
     unrepeatable = step_log.unrepeatable_steps(run.folder, run.step_of(name))
     caution = untrained(run.config.engine.name)
     if as_json:
-        asked_for = {"question": asked.question, "answer": asked.answer, "caution": caution}
-        described = asked_for | {"unrepeatable_steps": unrepeatable}
+        described = {
+            "question": asked.question,
+            "before": asked.before,
+            "answer": asked.answer,
+            "caution": caution,
+            "left_out": left_out,
+            "unrepeatable_steps": unrepeatable,
+        }
         print(json.dumps(described | {"samples": answers.to_dict(orient="records")}, indent=1, default=str))
         return
     if caution:
@@ -123,7 +161,11 @@ def show(
     if unrepeatable:
         steps = ", ".join(map(str, unrepeatable))
         print(f"not repeatable to the bit: at steps {steps} the grading of a response ran out of time\n")
-    print(printable(f"problem {problem} of {evaluation.problems.name}: {asked.question}\nanswer: {asked.answer}"))
+    for set_name, counts in left_out.items():
+        print(f"{set_name}: {describe_left_out(counts)}\n")
+    for role, content in asked.before:
+        print(printable(f"{role}: {content}"))
+    print(printable(f"problem {problem} of {called}: {asked.question}\nanswer: {asked.answer}"))
     for row in answers.itertuples():
         cut = "" if row.finished else ", cut by the budget"
         answer = f", found {row.found!r}" if row.found else ""

@@ -116,7 +116,8 @@ def status(home: HomeOption = None, as_json: Json = False) -> None:
     else:
         for member in found.members:
             told = "well" if health[member.name] else "not well"
-            say(f"{told:<9} {member.name:<17} {member.page or ''}".rstrip())
+            page = running.views(place).get("runs", member.page) if member.name == "mlflow" else member.page
+            say(f"{told:<9} {member.name:<17} {page or ''}".rstrip())
         if not found.ready:
             say("still starting")
     if not well:

@@ -44,8 +44,7 @@ class Forecast:
 
 def forecast(config: RunConfig) -> Forecast:
     """The steps of a run and the most response tokens that training can sample."""
-    budgets = config.schedule.budgets
-    return Forecast(len(budgets), sum(budgets) * config.rollout.batch_size * config.rollout.group_size)
+    return Forecast(len(config.schedule.budgets), config.forecast_tokens)
 
 
 def preview_json(config: RunConfig, home: Home) -> dict[str, Any]:

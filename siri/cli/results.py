@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from sweeps.phase import Job
 
 
+STUDY = re.compile(r"[^/]{1,200}-(laptop|paper)(-search|-final)?-[0-9a-f]{8}")
+"""What a study is called."""
 EVALUATION = "evaluation."
 """What an override begins with that changes how snapshots are measured, and no run."""
 
@@ -59,24 +61,39 @@ def find_sweep(home: "Home", names: Sequence[str], size: str | None) -> "Job | N
 
     first, *overrides = names
     measured = all(text.startswith(EVALUATION) for text in overrides)
-    if not all("=" in text for text in overrides) or (size is None and measured and is_known(home, first)):
+    if (
+        not all(_is_override(text) for text in overrides)
+        or _is_override(first)
+        or (size is None and measured and is_known(home, first))
+    ):
         return None
     if first in sweep_names() or Path(first).is_file():
         return Job(first, size_name(size or "laptop"), home, extra=tuple(overrides))
-    for sweep in sweep_names():
-        for of_size in ("laptop", "paper"):
-            if first.startswith(f"{sweep}-{of_size}-"):
-                return _of_study(Job(sweep, size_name(of_size), home), first)
+    job = _of_study(home, first)
+    if job is not None:
+        if size is not None or overrides:
+            raise InputError(f"study={first}: keeps its size and its overrides; name it alone")
+        return job
     if size is not None or overrides:
         raise InputError(f"sweep={first}: neither a file nor one of {', '.join(sweep_names())}")
     return None
 
 
-def _of_study(job: "Job", study: str) -> "Job":
-    """A study is found by its sweep; raises InputError when the sweep makes another one of it."""
-    named = [phase.subject.study for phase in job.phases if phase.phase != "final"]
-    if study not in named:
-        raise InputError(f"study={study}: made with overrides, or of another file than {job.file}: name these")
+def _of_study(home: "Home", study: str) -> "Job | None":
+    """The sweep that a study was made from; None when there is no such study.
+
+    Raises InputError when its file has gone, or makes another study by now.
+    """
+    from sweeps.phase import Job
+    from sweeps.spec import size_name
+    from sweeps.studies import read_origin
+
+    origin = read_origin(home, study) if STUDY.fullmatch(study) else None
+    if origin is None:
+        return None
+    job = Job(origin.file, size_name(origin.size), home, extra=origin.overrides)
+    if not any(phase.subject.study == study for phase in job.phases):
+        raise InputError(f"study={study}: its file {origin.file} has changed since, and makes another study now")
     return job
 
 
@@ -93,6 +110,8 @@ def show_runs(runs: "Sequence[Run]", benchmark: str | None, files: Files, as_jso
         print(table.to_json(orient="records", indent=1))
         return
     print_rich(pages.print_table(runs[0], runs[1:], benchmark))
+    for sentence in pages.compared_in_words(runs[0], runs[1:], benchmark):
+        say(sentence)
     print_others(runs, benchmark)
     path = files.report or runs[0].home.reports / _report_name(runs)
     say(f"report: {pages.write_report(runs[0], runs[1:], path, benchmark)}")
@@ -105,9 +124,14 @@ def load_runs(home: "Home", names: Sequence[str], benchmark: str | None) -> "lis
     """
     from siri.runs.run import load_run
 
-    found = [load_run(home, name) for name in names if "=" not in name]
+    found = [load_run(home, name) for name in names if not _is_override(name)]
     runs = [*{run.id: run for run in found}.values()]
-    return [measured_as(run, [name for name in names if "=" in name], benchmark) for run in runs]
+    return [measured_as(run, [name for name in names if _is_override(name)], benchmark) for run in runs]
+
+
+def _is_override(word: str) -> bool:
+    """Whether a word is a setting, `seed=1`, and no run with that setting, `laptop@seed=1`."""
+    return "=" in word and "@" not in word.partition("=")[0]
 
 
 def measured_as(run: "Run", overrides: Sequence[str], benchmark: str | None) -> "Run":

@@ -7,24 +7,21 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from siri.cli.common import HomeOption, Json, SnapshotName, open_home, print_table
+from siri.cli.common import HomeOption, Json, SnapshotName, open_home, print_cautioned, print_table
 from siri.errors import InputError
 from siri.terminal import say
 
 
 def list_snapshots(home: HomeOption = None, as_json: Json = False) -> None:
-    """List the snapshots of all runs that are in the store."""
-    from siri.runs.catalog import snapshot_rows
+    """List the snapshots of all runs that are in the store, with accuracy and tokens on the run's final benchmark."""
+    from siri.evaluation.headlines import snapshot_rows
 
     place = open_home(home)
     rows = snapshot_rows(place)
     if as_json:
         print(json.dumps(rows, indent=1))
     elif rows:
-        cautions = {(row.pop("caution"), row["run"]) for row in rows}
-        print_table("snapshots", rows)
-        for caution in sorted({caution for caution, _ in cautions if caution}):
-            say(f"caution: {caution}: {', '.join(sorted(run for said, run in cautions if said == caution))}")
+        print_cautioned("snapshots", rows, "run", hidden="weights_sha256")
     else:
         say(f"no snapshots yet in {place.root}")
 

@@ -4,24 +4,31 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from siri import shipped
 from siri.cli.common import (
     HomeOption,
     Json,
     Overrides,
     Recipe,
     RunName,
+    names_in_help,
     open_home,
     prepare_flow,
     print_rich,
     print_run,
+    print_table,
 )
 from siri.cli.results import show_outcome
-from siri.errors import StoppedError
+from siri.errors import InputError, StoppedError
 from siri.terminal import say
+
+if TYPE_CHECKING:
+    from siri.config import RunConfig
+    from siri.home import Home
 
 
 def train(
@@ -48,7 +55,8 @@ def train(
     """
     from siri import config
     from siri.cli.preview import describe_room
-    from siri.runs import run
+    from siri.home import check_writable
+    from siri.runs import problem_sets, run
 
     overrides = [*(overrides or []), *fork_overrides(start, carry, home)]
     settings = config.load(recipe, overrides)
@@ -57,23 +65,62 @@ def train(
         print_launch(settings)
         return
     place = open_home(home)
+    check_writable(place)
     say(f"starting {settings.recipe}: {len(stages)} stages, {stages[-1].last:,} steps, in {place.root}")
     run.check(settings)
+    for line in problem_sets.describe_origins(settings):
+        say(f"{settings.recipe}: {line}", sys.stderr)
     if room := describe_room(settings, place):
         say(f"{settings.recipe}: {room}", sys.stderr)
+    run_id = _finished(settings, until, place)
+    if run_id is None:
+        run_id = _train(settings, until, place, same_command(recipe, overrides or [], until, home))
+    print_run(run_id, settings.evaluation)
+    say(f"run {run_id} · a report with pictures: siri compare {run_id}")
+
+
+def _train(settings: "RunConfig", until: str | None, place: "Home", again: str) -> str:
+    """Run the flow in this process; the run's id. `again`: the command that resumes it."""
     prepare_flow(place)
+    from flows.server import full_disk_explained
     from flows.train import train as flow
     from siri.processes import stopping
 
     stopping.stop_gently()
     try:
-        run_id = flow(settings, until or "")
+        with full_disk_explained():
+            return str(flow(settings, until or ""))
     except StoppedError as stopped:
-        again = same_command(recipe, overrides or [], until, home)
         say(f"stopped in {stopped}; its checkpoint is kept. Resume with: {again}", sys.stderr)
         raise typer.Exit(130) from None
-    print_run(run_id, settings.evaluation)
-    say(f"run {run_id} · a report with pictures: siri compare {run_id}")
+
+
+def _finished(settings: "RunConfig", until: str | None, place: "Home") -> str | None:
+    """The id of the run if nothing of it is left to do, which needs no server; None if something is."""
+    from siri import tracking
+    from siri.evaluation.evaluation import missing
+    from siri.runs.catalog import is_known
+    from siri.runs.run import create_run, planned_id
+
+    try:
+        if not is_known(place, planned_id(settings)):
+            return None
+        run = create_run(settings, place)
+    except InputError:  # its base is not there; the flow makes it, or says why not
+        return None
+    stages = [stage for stage in settings.schedule.stages_until(until) if stage.last > settings.fork.step]
+    names = [stage.name for stage in stages]
+    whole = stages[-1].last == settings.schedule.total_steps
+    asked = settings.evaluation
+    if any(run.snapshot(name) is None for name in names) or missing(run, ["base", *names], asked.benchmarks):
+        return None
+    if whole and missing(run, run.snapshot_steps, asked.final):
+        return None
+    for name in names:
+        say(f"{name}: in the store already, nothing to train")
+    if tracking.recorded_as(run) is None:
+        tracking.sync(run)
+    return run.id
 
 
 def same_command(recipe: str, overrides: list[str], until: str | None, home: Path | None) -> str:
@@ -85,7 +132,6 @@ def same_command(recipe: str, overrides: list[str], until: str | None, home: Pat
 
 def fork_overrides(start: str | None, carry: str | None, home: Path | None) -> list[str]:
     """The settings that `--from` and `--carry` stand for. Raises InputError unless both are there, or neither."""
-    from siri.errors import InputError
     from siri.runs.run import find_snapshot
 
     if start is None and carry is None:
@@ -128,15 +174,18 @@ def evaluate(
     opened = found.called_with(measured_as(found, overrides, None).config if overrides else found.config)
     for name in snapshots:
         opened.step_of(name)
-    check_benchmarks(benchmark or [], "--benchmark")
-    check_benchmarks([] if benchmark else opened.config.evaluation.final, "evaluation.final")
+    reading = opened.config.problems.reading
+    check_benchmarks(benchmark or [], "--benchmark", reading)
+    check_benchmarks([] if benchmark else opened.config.evaluation.final, "evaluation.final", reading)
     say(f"starting the evaluation of {opened.name}, in {opened.home.root}")
     prepare_flow(opened.home)
     from flows.evaluation import evaluate as flow
+    from flows.server import full_disk_explained
     from siri.engines import untrained
     from siri.evaluation.evaluation import Evaluation
 
-    flow(opened.id, snapshots, benchmark or [], overrides)
+    with full_disk_explained():
+        flow(opened.id, snapshots, benchmark or [], overrides)
     if caution := untrained(opened.config.engine.name):
         say(f"caution: {caution}")
     there = [name for name in opened.snapshot_steps if opened.snapshot(name) is not None]
@@ -151,8 +200,11 @@ def evaluate(
 
 
 def sweep(
-    sweep: Annotated[str, typer.Argument(help="Name of a sweep (`paper`, `branches`, …) or a YAML file.")],
+    sweep: Annotated[
+        str | None, typer.Argument(help=f"A YAML file, or the name of a sweep: {names_in_help(shipped.SWEEPS)}.")
+    ] = None,
     overrides: Overrides = None,
+    list_all: Annotated[bool, typer.Option("--list", help="List the sweeps that ship, and run nothing.")] = False,
     size: Annotated[str, typer.Option(help="`laptop` or `paper`.")] = "laptop",
     workers: Annotated[int, typer.Option(min=0, help="Processes; 0: other machines' workers do it all.")] = 1,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed trials again.")] = False,
@@ -174,6 +226,11 @@ def sweep(
     from sweeps.planner import plan_sweep
     from sweeps.spec import load_sweep, size_name
 
+    if list_all:
+        print_table("sweeps", plan_view.shipped_sweeps(size_name(size)))
+        return
+    if sweep is None:
+        raise InputError("sweep: name one, or a file; `siri sweep --list` lists those that ship")
     place = open_home(home)
     planned = plan_sweep(load_sweep(sweep), size_name(size), place, overrides or [])
     if plan and as_json:
@@ -194,11 +251,13 @@ def _run_sweep(job: Any, workers: int, retry_failed: bool, more: int) -> None:
     job.open_study()  # storage that cannot be reached is told before a server starts
     prepare_flow(job.home)
     from flows.ablation import ablate
+    from flows.server import full_disk_explained
     from siri.processes import stopping
 
     stopping.stop_gently()
     try:
-        ablate(job.file, job.size, workers, [*job.extra], retry_failed, more)
+        with full_disk_explained():
+            ablate(job.file, job.size, workers, [*job.extra], retry_failed, more)
     except StoppedError as stopped:
         say(f"stopped in {stopped}; checkpoints are kept, the same command resumes", sys.stderr)
         raise typer.Exit(130) from None

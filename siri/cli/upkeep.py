@@ -1,33 +1,56 @@
 """Maintenance commands: sync, doctor."""
 
 import json
-from typing import Annotated
+import sys
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from siri.cli.common import HomeOption, Json, open_home
 from siri.terminal import say
 
+if TYPE_CHECKING:
+    from siri.home import Home
+
 
 def sync(
     runs: Annotated[list[str] | None, typer.Argument(help="Runs or recipes; none: all.")] = None,
     home: HomeOption = None,
 ) -> None:
-    """Upload what MLflow or the shared store lacks. Safe to repeat; use it after an outage."""
+    """Upload what MLflow or the shared store lacks. Safe to repeat; use it after an outage.
+
+    Exits with 1 when one of them could not be brought up to date.
+    """
     from siri import tracking
     from siri.runs.catalog import list_runs
     from siri.runs.run import load_run
-    from siri.store.replicated import share
 
     place = open_home(home)
-    for line in share(place):
-        say(line)
+    complete = _share(place)
     names = runs or [described["id"] for described in list_runs(place)]
     if not names:
         say(f"no runs yet in {place.root}")
     for name in names:
         run = load_run(place, name)
-        say(f"{run.name}: {tracking.sync(run)}")
+        result = tracking.sync(run)
+        say(f"{run.name}: {result}")
+        complete = complete and result.failure is None
+    if not complete:
+        raise typer.Exit(1)
+
+
+def _share(home: "Home") -> bool:
+    """Send what the shared store lacks; whether it has everything now."""
+    from siri.store.outage import UnreachableError
+    from siri.store.replicated import share
+
+    try:
+        for line in share(home):
+            say(line)
+    except UnreachableError as error:
+        say(f"siri: not up to date: {error}", sys.stderr)
+        return False
+    return True
 
 
 def doctor(home: HomeOption = None, as_json: Json = False) -> None:

@@ -7,7 +7,6 @@ from siri.config.loading import (
     load,
     override,
     recipe_names,
-    shipped_names,
     to_yaml,
     validate,
 )
@@ -19,11 +18,12 @@ from siri.config.settings import (
     ForkSettings,
     GuardAction,
     GuardSettings,
-    MethodSettings,
     ModelSettings,
+    RolloutSettings,
     RunConfig,
     ShapeSettings,
 )
+from siri.methods.settings import MethodSettings
 
 __all__ = [
     "EngineName",
@@ -34,6 +34,7 @@ __all__ = [
     "GuardSettings",
     "MethodSettings",
     "ModelSettings",
+    "RolloutSettings",
     "RunConfig",
     "ShapeSettings",
     "absolute_benchmark",
@@ -43,7 +44,6 @@ __all__ = [
     "load",
     "override",
     "recipe_names",
-    "shipped_names",
     "to_yaml",
     "validate",
     "with_absolute_paths",

@@ -10,28 +10,21 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from siri import shipped
 from siri.config.settings import RunConfig
 from siri.errors import InputError
 from siri.reading import require_text
 from siri.yaml12 import dump_yaml, parse_yaml, read_settings
 
-RECIPES = Path(__file__).parent.parent / "recipes"
-"""Where the recipes lie that ship with SIRI."""
-
 
 def recipe_names() -> list[str]:
     """Names of the recipes that ship with SIRI, sorted."""
-    return shipped_names(RECIPES)
-
-
-def shipped_names(folder: Path) -> list[str]:
-    """Names of the YAML files of a folder that ships with SIRI, sorted."""
-    return sorted(path.stem for path in folder.glob("*.yaml"))
+    return shipped.names(shipped.RECIPES)
 
 
 def find_settings(name_or_path: str, folder: Path, what: str) -> Path:
     """The YAML file of a name that ships with SIRI, or else the file of that path. Raises InputError for neither."""
-    names = shipped_names(folder)
+    names = shipped.names(folder)
     if name_or_path in names:
         return folder / f"{name_or_path}.yaml"
     if os.path.lexists(require_text(name_or_path, what)):
@@ -44,7 +37,7 @@ def load(recipe: str, overrides: Sequence[str] = ()) -> RunConfig:
 
     Raises InputError: unknown recipe, broken YAML, unknown key, wrong type or a value out of bounds.
     """
-    values = read_settings(find_settings(recipe, RECIPES, "recipe"), f"recipe={recipe}")
+    values = read_settings(find_settings(recipe, shipped.RECIPES, "recipe"), f"recipe={recipe}")
     values.setdefault("recipe", recipe if recipe in recipe_names() else Path(recipe).stem)
     for override in overrides:
         _apply(values, override)
@@ -182,10 +175,13 @@ def _closest(field: str, model: type[BaseModel]) -> str:
 
 
 def field_paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Dotted paths of all settings of a model, groups left out: `schedule.shape`, `seed`, …"""
+    """Dotted paths of all settings of a model, groups left out: `schedule.shape`, `seed`, …
+
+    A method's own settings are one path, `method.settings`: which they are depends on the method.
+    """
     for name, field in model.model_fields.items():
         kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
+        if isinstance(kind, type) and issubclass(kind, BaseModel) and kind.model_fields:
             yield from field_paths(kind, f"{prefix}{name}.")
         else:
             yield prefix + name

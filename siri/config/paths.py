@@ -1,11 +1,11 @@
 """Paths in a config, made to mean the same from every working directory."""
 
 import os
-from pathlib import Path
 
 from siri.config.settings import EvaluationSettings, RunConfig
 from siri.problems import BENCHMARKS, ProblemSettings
 from siri.problems.files import SUFFIXES
+from siri.problems.sources import parse_source
 from siri.reading import expand
 
 
@@ -40,7 +40,11 @@ def _absolute_problems(settings: ProblemSettings) -> ProblemSettings:
 
 
 def _absolute_file(text: str) -> str:
-    return absolute(text) if Path(text).suffix in SUFFIXES else text
+    """`laptop` is a name whatever lies beside it; another name is a file or a folder where there is one."""
+    place, wanted = parse_source(text)
+    if text == "laptop" or (place.suffix not in SUFFIXES and not os.path.isdir(place)):
+        return text
+    return absolute(str(place)) + (f"#{wanted}" if wanted else "")
 
 
 def _absolute_folder(text: str) -> str:

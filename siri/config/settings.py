@@ -1,34 +1,16 @@
 """The settings of a run, group by group; defaults are the paper's (arXiv 2509.25176)."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from siri.methods import METHODS
+from siri.methods.settings import MethodSettings
 from siri.problems import ProblemSettings
 from siri.schedule import LengthSchedule
 from siri.settings import Settings
 
 EngineName = Literal["local", "scripted", "scripted-process", "verl"]
-
-
-class MethodSettings(Settings):
-    """The method of a run and the settings that the paper leaves to the user."""
-
-    name: Literal["grpo", "siri"] = "siri"
-    """Which method: `grpo`, or `siri`, which is grpo under a moving budget."""
-    clip_low: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    """PPO's lower clip: a ratio below 1 − clip_low no longer teaches."""
-    clip_high: Annotated[float, Field(ge=0)] = 0.28
-    """PPO's upper clip, decoupled from the lower one (DAPO, arXiv 2503.14476)."""
-    advantage_scale: Literal["std", "none"] = "std"
-    """Divide a group's advantages by its sample standard deviation, or leave them (Dr. GRPO, arXiv 2503.20783)."""
-    loss_aggregation: Literal["token-mean", "seq-mean-token-sum", "seq-mean-token-mean"] = "seq-mean-token-mean"
-    """How the loss per token becomes one number, over the whole minibatch (names as in verl).
-
-    `seq-mean-token-mean` is what the paper prints (section 3.2): each response's tokens are averaged first.
-    """
-    minibatches: Annotated[int, Field(ge=1)] = 1
-    """Optimizer updates per step; the step's problems are dealt out among them."""
 
 
 class RolloutSettings(Settings):
@@ -43,8 +25,13 @@ class RolloutSettings(Settings):
     """
     temperature: Annotated[float, Field(gt=0)] = 1.0
     """Sampling temperature of the rollouts."""
-    old_logprobs: Literal["sampler"] = "sampler"
-    """Whose log-probabilities the ratio is taken against: those that the engine's own sampling leaves."""
+    old_logprobs: Literal["sampler", "trainer"] = "sampler"
+    """Whose log-probabilities the ratio is taken against, of the policy before the step.
+
+    `sampler`: those that sampling leaves; `trainer`: its forward pass over the same tokens, before the first update.
+    Left out, it is `trainer` in bfloat16, where the two differ by up to 0.01 before any update, and on verl, which
+    always recomputes them; in float32 they agree to 1e-5, and it is `sampler`.
+    """
 
 
 class OptimizerSettings(Settings):
@@ -125,7 +112,7 @@ class VerlSettings(Settings):
     gpus_per_node: Annotated[int, Field(ge=1)] = 8
     """GPUs on each machine."""
     prompt_tokens: Annotated[int, Field(ge=1)] = 1024
-    """Most tokens of a prompt; a longer one ends the run with a line that says so."""
+    """Most tokens of a prompt; longer ones are refused before anything is trained (see `problems.long_prompts`)."""
     tensor_parallel: Annotated[int, Field(ge=1)] = 1
     """GPUs over which one copy of the sampling model is spread."""
     extra: tuple[str, ...] = ()
@@ -158,7 +145,7 @@ class EvaluationSettings(Settings):
     """How snapshots are measured; never part of a snapshot's key."""
 
     benchmarks: tuple[str, ...] = ("dev",)
-    """Measured at every snapshot: `dev`, `test` (the problem set's own splits) or paths of problem files."""
+    """Measured at every snapshot: `dev`, `test` (the problems' own splits), files or data sets as `problems.test`."""
     final: Annotated[tuple[str, ...], Field(min_length=1)] = ("test",)
     """Measured once training is done; the tables of the report show these, so there is at least one."""
     samples: Annotated[int, Field(ge=1)] = 32
@@ -189,6 +176,8 @@ class GuardSettings(Settings):
     """The grader runs out of time on more than timeout_share of a step's responses."""
     nonfinite: GuardAction = "stop"
     """A metric is not a number, or infinite: what follows is lost."""
+    mismatch: GuardAction = "warn"
+    """The log-probabilities of sampler and trainer drift apart, by the slope of their mean difference."""
     versions: GuardAction = "warn"
     """The engine or a library is another one than at the run's first stage."""
     disk: GuardAction = "warn"
@@ -203,6 +192,10 @@ class GuardSettings(Settings):
     """For entropy: the share of the first steps' entropy."""
     timeout_share: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """For timeouts: the share of a step's responses."""
+    mismatch_steps: Annotated[int, Field(ge=3)] = 20
+    """For mismatch: steps over which the slope is taken."""
+    mismatch_rise: Annotated[float, Field(gt=0)] = 0.005
+    """For mismatch: nats by which the slope rises over those steps."""
     disk_free: Annotated[float, Field(ge=0)] = 2.0
     """For disk: gigabytes (10⁹ bytes)."""
 
@@ -223,6 +216,11 @@ class ForkSettings(Settings):
     """Key of the snapshot to start from; `siri train RECIPE --from RUN:c1-low --carry weights` sets it."""
     step: Annotated[int, Field(ge=0)] = 0
     """The step that the snapshot stands at; the run goes on behind it."""
+
+
+def _given(group: Any) -> Any:
+    """A group as the settings that somebody has given, where it is a group."""
+    return {name: getattr(group, name) for name in group.model_fields_set} if isinstance(group, Settings) else group
 
 
 class RunConfig(Settings):
@@ -257,7 +255,27 @@ class RunConfig(Settings):
     checkpoint_every: Annotated[int, Field(ge=1)] = 10
     """Steps between rolling checkpoints: what a crash can cost."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _choose_old_logprobs(cls, values: Any) -> Any:
+        """What rollout.old_logprobs is where nobody says it follows from the engine (see there)."""
+        if not isinstance(values, dict):
+            return values
+        engine, rollout = _given(values.get("engine", {})), _given(values.get("rollout", {}))
+        if not isinstance(engine, dict) or not isinstance(rollout, dict) or "old_logprobs" in rollout:
+            return values
+        if engine.get("name", "verl") != "verl" and engine.get("dtype") != "bfloat16":
+            return values
+        return {**values, "rollout": {**rollout, "old_logprobs": "trainer"}}
+
+    @model_validator(mode="after")
+    def _check_method(self) -> Self:
+        conflict = METHODS[self.method.name].conflict(self.schedule, self.rollout.group_size, self.method.settings)
+        if conflict:
+            raise ValueError(f"method {self.method.name} cannot run so: {conflict}")
+        return self
+
     @property
     def forecast_tokens(self) -> int:
         """Upper bound of the response tokens that the whole run samples."""
-        return sum(self.schedule.budgets) * self.rollout.batch_size * self.rollout.group_size
+        return sum(self.schedule.budgets) * self.rollout.batch_size * self.rollout.group_size * self.method.draws

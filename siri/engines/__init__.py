@@ -36,6 +36,10 @@ class EngineKind:
     """module:function of the config: the lines that it is started with, where it starts another program."""
     settings: str = ""
     """The group below `engine` that it alone reads."""
+    sampler_settings: tuple[str, ...] = ()
+    """Settings below `engine` that decide what its sampler of evaluations writes and are not in its numerics."""
+    prompt_tokens: str = ""
+    """Setting that bounds a prompt by itself; without one it is the policy's context alone."""
     bytes_per_parameter: int = 12
     """Of a snapshot, whatever number format the base has: float32 weights and two float32 moments."""
 
@@ -57,6 +61,8 @@ ENGINES: dict[EngineName, EngineKind] = {
         library="verl",
         launch="siri.engines.verl.launch:preview_overrides",
         settings="verl",
+        sampler_settings=("threads", "sample_rows"),  # evaluations by torch are sampled as the local engine does
+        prompt_tokens="engine.verl.prompt_tokens",
         bytes_per_parameter=16,  # it keeps the weights twice, in its own files and in Hugging Face's
     ),
 }
@@ -125,6 +131,12 @@ def open_sampler(config: RunConfig, engine: "Engine") -> "Sampler":
     return VllmSampler(config)
 
 
+def sampler_settings(config: RunConfig) -> dict[str, Any]:
+    """What decides the samples of a config's evaluations beside the run's numerics: settings of its torch sampler."""
+    names = kind_of(config).sampler_settings if config.evaluation.sampler == "torch" else ()
+    return {name: getattr(config.engine, name) for name in names}
+
+
 def require_sampler(config: RunConfig) -> None:
     """Raise InputError for a sampler of evaluations that this installation, or the engine's policy, does not have."""
     if config.evaluation.sampler != "vllm":
@@ -136,6 +148,21 @@ def require_sampler(config: RunConfig) -> None:
             "evaluation.sampler=vllm: vLLM is not installed here; `pip install vllm==0.31.0` brings it (on a machine "
             "without a GPU see docs/cluster.md), evaluation.sampler=torch does without"
         )
+
+
+def needs_gpu(config: RunConfig) -> bool:
+    """Whether a run trains on a GPU."""
+    return config.engine.device == "cuda" or kind_of(config).always_on_gpus
+
+
+def needs_gpu_to_measure(config: RunConfig) -> bool:
+    """Whether its evaluations compute on one."""
+    return needs_gpu(config) or config.evaluation.sampler == "vllm"
+
+
+def computes_here(config: RunConfig) -> bool:
+    """Whether a run and its evaluations compute on one GPU of this process, not on those that a cluster shares out."""
+    return needs_gpu_to_measure(config) and not kind_of(config).always_on_gpus
 
 
 def is_installed(config: RunConfig) -> bool:

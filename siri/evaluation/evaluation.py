@@ -2,9 +2,9 @@
 
 import json
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,18 @@ import pyarrow.parquet as pq
 
 from siri.config import absolute_benchmark
 from siri.engine import SampleRequest
-from siri.engines import open_engine, open_sampler
+from siri.engines import open_engine, open_sampler, sampler_settings
 from siri.errors import InputError
+from siri.evaluation.naming import benchmark_name
 from siri.evaluation.report import EvalReport, report_from_json, summarise, tabulate
-from siri.problems import BENCHMARKS, Problem, ProblemSet, load_benchmark
+from siri.evaluation.statistics import accuracy_cr
+from siri.problems import BENCHMARKS, Problem, ProblemSet
 from siri.problems.grading import grader_version
 from siri.runs import keys
 from siri.runs.catalog import note_measured
-from siri.runs.run import Run, describe_set, require_same_makers
+from siri.runs.problem_sets import describe_set, load_asked, require_room
+from siri.runs.retention import is_passed
+from siri.runs.run import Run, require_same_makers
 from siri.store.entries import Entry, Manifest, Store, describe_files, full_disk_explained
 from siri.store.files import parse_json
 from siri.store.replicated import open_store
@@ -30,7 +34,7 @@ REPORT = "report.json"
 SAMPLES = "samples.parquet"
 OF_DIGEST = re.compile(r"(.+)@([0-9a-f]{8,64})")
 """The problems of a name by the beginning of their digest."""
-COLUMNS = {"problem", "sample", "verdict", "correct", "length", "finished", "entropy", "text"}
+COLUMNS = {"problem", "before", "sample", "verdict", "correct", "length", "finished", "entropy", "text"}
 """What a table of samples has at least."""
 
 
@@ -44,11 +48,24 @@ class Evaluation:
     benchmark: str
     """`dev`, `test` or the path of a problem file; `dev@DIGEST` for problems that have changed since."""
 
+    @property
+    def bare(self) -> str:
+        """The benchmark without a digest."""
+        found = OF_DIGEST.fullmatch(self.benchmark)
+        return found[1] if found else self.benchmark
+
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        """How many problems its source holds that were not asked, by reason (see `siri.problems.LeftOut`)."""
+        recorded = self.run.known_sets.get(absolute_benchmark(self.bare), {})
+        counts: Mapping[str, int] = recorded.get("left_out", {})
+        return counts
+
     @cached_property
     def asked(self) -> ProblemSet:
         """The benchmark's problems as they are now. Raises InputError for a file that is not there or broken."""
         splits = {"dev": self.run.problems.dev, "test": self.run.problems.test} if self.benchmark in BENCHMARKS else {}
-        return splits.get(self.benchmark) or load_benchmark(self.benchmark, "benchmark")
+        return splits.get(self.benchmark) or load_asked(self.run.engine_config, self.benchmark, "benchmark")
 
     @cached_property
     def problems(self) -> ProblemSet:
@@ -81,6 +98,7 @@ class Evaluation:
             "temperature": evaluation.temperature,
             "seed": evaluation.seed,
             "sampler": evaluation.sampler,
+            "sampled_with": sampler_settings(self.run.config),
             "prompt": self.run.prompt,
             "grader": self.run.graded_by or grader_version(self.run.config.problems.grader),
             "numerics": self.run.numerics,
@@ -118,12 +136,24 @@ class Evaluation:
         return entry
 
     def report(self) -> EvalReport:
-        """What was found. Raises InputError when the evaluation has not been made."""
-        return read_report(self._found().folder)
+        """What was found, by the name that the run calls the benchmark. Raises InputError unless it has been made."""
+        found = read_report(self._found().folder)
+        return found if self.bare in BENCHMARKS else replace(found, benchmark=benchmark_name(self.run, self.bare))
 
     def samples(self) -> pd.DataFrame:
         """A row per sample. Raises InputError when the evaluation has not been made."""
         return pd.read_parquet(self._found().folder / SAMPLES)
+
+    def accuracy_cr(self) -> float:
+        """Accuracy gained over the run's own base, over the share of its length that is kept, on this one benchmark.
+
+        NaN where the base has not been evaluated or never answers right. Raises InputError as `report` does.
+        """
+        base = replace(self, snapshot="base")
+        if base.find() is None or base.report().accuracy.mean == 0:
+            return float("nan")
+        ours, theirs = self.report(), base.report()
+        return accuracy_cr([ours.accuracy.mean], [ours.length.mean], [theirs.accuracy.mean], [theirs.length.mean])
 
     def _found(self) -> Entry:
         entry = self.find()
@@ -155,9 +185,10 @@ def read_report(folder: Path) -> EvalReport:
 
 def read_problems(folder: Path) -> ProblemSet:
     """The problems in an evaluation's folder."""
-    columns = ["problem", "question", "answer"]
+    columns = ["problem", "question", "answer", "before"]
     rows = pd.read_parquet(folder / SAMPLES, columns=columns).drop_duplicates("problem")
-    members = zip(*(rows[column] for column in columns), strict=True)
+    chats = [tuple(map(tuple, json.loads(text))) for text in rows.pop("before")]
+    members = zip(*(rows[column] for column in rows), chats, strict=True)
     return ProblemSet(read_report(folder).benchmark, tuple(Problem(*member) for member in members))
 
 
@@ -165,6 +196,13 @@ def find_digest(store: Store, snapshot: str, beginning: str) -> str | None:
     """The digest, by its beginning, of problems that a snapshot has been measured on."""
     found = (str(entry.manifest.facts["benchmark"]) for entry in store.entries() if entry.manifest.parent == snapshot)
     return next((digest for digest in found if digest.startswith(beginning)), None)
+
+
+def missing(run: Run, snapshots: Iterable[str], benchmarks: Iterable[str]) -> list[Evaluation]:
+    """The evaluations that have not been made, of snapshots that are there or still to come."""
+    there = [name for name in snapshots if not is_passed(run, name)]
+    wanted = [Evaluation(run, snapshot, benchmark) for snapshot in there for benchmark in benchmarks]
+    return [evaluation for evaluation in wanted if evaluation.find() is None]
 
 
 def find_evaluation(evaluation: Evaluation) -> Entry | None:
@@ -191,6 +229,7 @@ def measure(evaluation: Evaluation) -> Generator[int, None, EvalReport]:
                 f"snapshot={evaluation.snapshot}: not in the store; `siri train` with the same recipe makes it"
             )
         _require_same(evaluation)
+        require_room(evaluation.run.engine_config, evaluation.asked)
         rows, sampler = yield from _sample(evaluation, snapshot)
         settings = evaluation.run.config.evaluation
         report = summarise(rows, evaluation.asked.name, evaluation.budget, settings.temperature, settings.seed)
@@ -203,7 +242,7 @@ def _note_file(evaluation: Evaluation) -> None:
     """A problem file is read again under its name when tables are made: as it was, whatever it holds by then."""
     name = absolute_benchmark(evaluation.benchmark)
     if name not in BENCHMARKS and not OF_DIGEST.fullmatch(name):
-        facts = describe_set(evaluation.problems)
+        facts = evaluation.run.sets.get(name) or describe_set(evaluation.asked)
         note_measured(evaluation.run.home, evaluation.run.folder, name, facts)
 
 
@@ -230,9 +269,10 @@ def _sample(evaluation: Evaluation, snapshot: Entry) -> Generator[int, None, tup
 
 
 def _with_problems(rows: pd.DataFrame, problems: ProblemSet) -> pd.DataFrame:
-    """The rows with their questions: what was asked is read from there, whatever the problem file holds by then."""
+    """The rows with their questions and chats: what was asked is read from there, whatever the file holds by then."""
     questions = {problem.id: problem.question for problem in problems}
-    return rows.assign(question=rows["problem"].map(questions))
+    chats = {problem.id: json.dumps(problem.before) for problem in problems}
+    return rows.assign(question=rows["problem"].map(questions), before=rows["problem"].map(chats))
 
 
 def _require_same(evaluation: Evaluation) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from siri.config import absolute_benchmark
 from siri.errors import InputError
 from siri.evaluation.evaluation import Evaluation, asked_name
 from siri.problems.grading import grader_version
@@ -68,11 +69,18 @@ def _variants(run: Run, benchmark: str) -> "Counter[Variant]":
 
 
 def _measured(run: Run, benchmark: str) -> list[Mapping[str, Any]]:
-    """The settings of all evaluations of a run's snapshots on the benchmark of this name."""
+    """The settings of all evaluations of a run's snapshots on this benchmark, by its name and not on others of it."""
     snapshots, name = {run.keys[step] for step in run.snapshot_steps.values()}, asked_name(benchmark)
     manifests = [entry.manifest for entry in open_store(run.home, "evaluations").entries()]
     facts = [manifest.facts for manifest in manifests if manifest.parent in snapshots]
-    return [told for told in facts if told["asked"] == name]
+    return [told for told in facts if told["asked"] == name and told["benchmark"] not in _of_others(run, benchmark)]
+
+
+def _of_others(run: Run, benchmark: str) -> set[str]:
+    """Digests of the run's other benchmarks: a file in another folder may be called the same."""
+    own = absolute_benchmark(Evaluation(run, "base", benchmark).bare)
+    digests = {name: str(facts["digest"]) for name, facts in run.known_sets.items()}
+    return {digest for name, digest in digests.items() if name != own and digest != digests.get(own)}
 
 
 def _variant(settings: Mapping[str, Any]) -> Variant:

@@ -4,12 +4,13 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from statistics import linear_regression
 from typing import Any, Literal
 
 from siri.config import GuardAction, GuardSettings
 from siri.engine import StepReport
 
-Guard = Literal["no_reward", "length", "entropy", "timeouts", "nonfinite", "versions", "disk"]
+Guard = Literal["no_reward", "length", "entropy", "timeouts", "nonfinite", "mismatch", "versions", "disk"]
 Metrics = Mapping[str, Any]
 Check = Callable[[Sequence[Metrics], GuardSettings], str | None]
 GIGABYTE = 10**9
@@ -131,6 +132,20 @@ def _nonfinite(history: Sequence[Metrics], settings: GuardSettings) -> str | Non
     return f"not a finite number: {', '.join(bad)}" if bad else None
 
 
+def _mismatch(history: Sequence[Metrics], settings: GuardSettings) -> str | None:
+    """By a straight line through the last steps that measured it: single steps are noisy, a drift is not."""
+    last = [line["mismatch/mean"] for line in history if "mismatch/mean" in line][-settings.mismatch_steps :]
+    if len(last) < settings.mismatch_steps:
+        return None
+    rise = linear_regression(range(len(last)), last).slope * (len(last) - 1)
+    if not rise > settings.mismatch_rise:
+        return None
+    return (
+        f"sampler and trainer drift apart: their mean difference rose by {rise:.2g} nats in {len(last)} steps, "
+        f"to {last[-1]:.2g}"
+    )
+
+
 def _means(history: Sequence[Metrics], name: str, count: int) -> list[float]:
     """Means over every `count` steps in a row, the first of them ending at step `count`."""
     sums = [0.0, *accumulate(line[name] for line in history)]
@@ -143,5 +158,6 @@ CHECKS: dict[Guard, Check] = {
     "entropy": _entropy,
     "timeouts": _timeouts,
     "nonfinite": _nonfinite,
+    "mismatch": _mismatch,
 }
 """The guards that read metrics."""

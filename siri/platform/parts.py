@@ -11,6 +11,7 @@ from pathlib import Path
 from siri.errors import InputError
 from siri.home import Home
 from siri.platform import pages, private
+from siri.platform.last_words import check_database, databases
 from siri.processes import children
 from siri.store.entries import write_atomically
 
@@ -27,6 +28,8 @@ DEFAULTS = {
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
     # a server that starts again must know who holds a slot, or nobody ever gives it back
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+    # a pause from Prefect's page would fail the run after five minutes; `maintain` lifts its deadline
+    "PREFECT_SERVER_SERVICES_PAUSE_EXPIRATIONS_ENABLED": "false",
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     "PREFECT_WORKER_ENABLE_CANCELLATION": "true",
     "PREFECT_WORKER_QUERY_SECONDS": "2",  # a run from the UI starts soon; the default is 10
@@ -104,6 +107,7 @@ class Part:
 
 def check(settings: Settings) -> None:
     """Find what stands against starting. Raises InputError."""
+    _check_databases(settings.home)
     if settings.host not in LOOPBACK:
         _check_passwords(settings.host)
     if os.environ.get(MLFLOW_PASSWORD) and not os.environ.get(MLFLOW_SECRET):
@@ -125,6 +129,13 @@ def check(settings: Settings) -> None:
         taken[port] = option
     for option, (host, port) in chosen.items():
         _check_free(option, host, port)
+
+
+def _check_databases(home: Home) -> None:
+    files = databases(home)
+    if not os.environ.get("PREFECT_API_DATABASE_CONNECTION_URL"):
+        check_database("prefect", files["prefect"])
+    check_database("mlflow", files["mlflow"])
 
 
 def _check_passwords(host: str) -> None:
@@ -223,7 +234,7 @@ def _mlflow(settings: Settings) -> Part:
     store = settings.home.tracking_uri
     if store.startswith("http"):
         store = f"sqlite:///{settings.home.root.resolve() / 'mlflow.db'}"
-    artifacts = (settings.home.root.resolve() / "mlartifacts").as_uri()
+    artifacts = settings.home.artifacts.resolve().as_uri()
     address = ("--host", settings.host, "--port", str(settings.mlflow_port), "--workers", "1")
     command = children.command("mlflow", "server", *address, "--artifacts-destination", artifacts)
     own = {"MLFLOW_BACKEND_STORE_URI": absolute(store)}

@@ -1,6 +1,6 @@
 """Whether `siri up` runs on a work folder, and what: a lock that dies with it, and a file that says the rest."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -56,6 +56,20 @@ def lock(home: Home) -> FileLock:
 def write(home: Home, running: Running) -> None:
     """Say what runs."""
     write_sealed(home.platform / "running.json", asdict(running))
+
+
+VIEWS = "views.json"
+"""In the platform's folder: name -> address of a view of MLflow's that ships with SIRI."""
+
+
+def write_views(home: Home, views: Mapping[str, str]) -> None:
+    """Note where MLflow's views are; they stand in its database, so they stay when it is brought up again."""
+    write_sealed(home.platform / VIEWS, views)
+
+
+def views(home: Home) -> dict[str, str]:
+    """The views that have been noted."""
+    return read_sealed(home.platform / VIEWS) or {}
 
 
 def find(home: Home) -> Running | None:
@@ -148,15 +162,24 @@ def _online_workers(running: Running, auth: str | None) -> set[str]:
         return set()
 
 
-def crashes(prefect: str, auth: str) -> set[str]:
-    """What has crashed in the last hour and not been taken up, by states' ids; nothing where no server answers."""
+def unattended(prefect: str, auth: str) -> set[str]:
+    """The states that `maintain` has to look at, by id; none where no server answers.
+
+    Crashes of the last hour that have not been taken up, and pauses that would fail their runs at a deadline.
+    """
     since = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
-    runs = {"state": {"type": {"any_": ["CRASHED"]}}, "end_time": {"after_": since}, "tags": {"all_": ["siri"]}}
     try:
-        found = _post(f"{prefect}/api/flow_runs/filter", {"flow_runs": runs}, auth)
-        return {str(run["state_id"]) for run in found}
+        crashed = _runs(prefect, auth, "CRASHED", {"end_time": {"after_": since}})
+        paused = _runs(prefect, auth, "PAUSED", {})
+        limited = [run for run in paused if run["state"]["state_details"]["pause_timeout"] is not None]
+        return {str(run["state_id"]) for run in (*crashed, *limited)}
     except (OSError, ValueError, TypeError, KeyError):
         return set()
+
+
+def _runs(prefect: str, auth: str, state: str, conditions: dict[str, Any]) -> list[dict[str, Any]]:
+    runs = {"state": {"type": {"any_": [state]}}, "tags": {"all_": ["siri"]}, **conditions}
+    return list(_post(f"{prefect}/api/flow_runs/filter", {"flow_runs": runs}, auth))
 
 
 def _post(url: str, body: dict[str, Any], auth: str | None) -> Any:

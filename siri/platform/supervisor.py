@@ -16,6 +16,7 @@ from siri import terminal
 from siri.errors import InputError
 from siri.home import Home
 from siri.platform import pages, parts, private, running
+from siri.platform.last_words import last_words
 from siri.platform.parts import Part, Settings
 from siri.platform.running import Member, Running
 from siri.processes import children, flow_lock, reaper
@@ -28,8 +29,10 @@ LONGEST_BACKOFF = 60.0
 STEADY_SECONDS = 60.0
 """A part that has lived so long starts anew at once when it dies."""
 POLL_SECONDS = 0.5
+MOST_READ = 100_000
+"""Bytes of a log in which a part's last error is looked for."""
 LOOK_SECONDS = 5.0
-"""Between two looks for runs that have crashed."""
+"""Between two looks for runs that have crashed or been paused."""
 VAIN_SECONDS = 15.0
 """What is added to that after upkeep that failed, or found another one at it."""
 
@@ -52,6 +55,7 @@ class Child:
         if self.part.prepare is not None:
             self.part.prepare()
         self.began = time.monotonic()
+        self.logged = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 self.part.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment,
@@ -69,13 +73,20 @@ class Child:
             self.vain = 0 if now - self.began > STEADY_SECONDS else self.vain + 1
             pause = min(2.0 ** (self.vain - 1), LONGEST_BACKOFF) if self.vain else 0.0
             self.due = now + pause
-            say(f"{self.part.name} ended with code {code}; it starts again in {pause:.0f} s ({self.log} says why)")
+            say(f"{self.part.name} {self.last_words()}; it starts again in {pause:.0f} s ({self.log} says why)")
         if now < self.due:
             return False
         self.due = 0.0
         self.restarts += 1
         self.start()
         return True
+
+    def last_words(self) -> str:
+        """How a part that has ended did, with the last error of this start."""
+        with self.log.open("rb") as log:
+            log.seek(max(self.logged, self.log.stat().st_size - MOST_READ))
+            said = log.read().decode(errors="replace").splitlines()
+        return f"ended with code {self.process.poll()}: {last_words(said, self.log.parent)}"
 
     def ask(self) -> None:
         """Ask the part to end."""
@@ -103,8 +114,8 @@ class Supervisor:
         self.workers: list[Child] = []
         self.ready = False
         self.upkeep: subprocess.Popen[bytes] | None = None
-        self.crashes: set[str] = set()
-        """Those that upkeep has been started for: ids of states, names of signs."""
+        self.seen: set[str] = set()
+        """What upkeep has been started for: ids of states, names of signs."""
         self.looked = 0.0
         self.logs = settings.home.platform / "logs"
         self.logs.mkdir(parents=True, exist_ok=True)
@@ -149,10 +160,15 @@ class Supervisor:
         return started
 
     def _wait_for(self, waiting: list[Child]) -> bool:
-        """Wait until parts are well; False when asked to stop, or when it takes too long, which is said."""
+        """Wait until parts are well; False when asked to stop, when one ends or it takes too long, which is said."""
         deadline = time.monotonic() + HEALTHY_SECONDS
         names = {child.part.name for child in waiting}
+        say(f"waiting for {', '.join(sorted(names))}; a first start makes databases")
         while not self.stop.wait(POLL_SECONDS):
+            ended = next((child for child in waiting if child.process.poll() is not None), None)
+            if ended is not None:
+                say(f"{ended.part.name} {ended.last_words()} ({ended.log})")
+                return False
             self._tend()
             ill = [name for name, well in running.health(self._describe(waiting), self.auth).items() if not well]
             if not ill:
@@ -188,22 +204,22 @@ class Supervisor:
             self._write([*self.servers, *self.workers])
 
     def _take_up(self) -> None:
-        """Have crashed and killed runs taken up now: an event can be lost with its server, a schedule comes late."""
+        """Have crashed, killed and paused runs seen to now: events are lost with their server, schedules come late."""
         if self.upkeep is not None:
             if self.upkeep.poll() is None:
                 return
             if self.upkeep.returncode != 0:
-                self.crashes.clear()  # in vain: again, but not in a hurry, it may be in vain for long
+                self.seen.clear()  # in vain: again, but not in a hurry, it may be in vain for long
                 self.looked = time.monotonic() + VAIN_SECONDS
             self.upkeep = None
         if time.monotonic() - self.looked < LOOK_SECONDS:
             return
         self.looked = time.monotonic()
-        found = running.crashes(self.settings.prefect, self.auth) | {
+        found = running.unattended(self.settings.prefect, self.auth) | {
             sign.name for sign in flow_lock.ended(self.settings.home)
         }
-        if found - self.crashes:
-            self.crashes |= found
+        if found - self.seen:
+            self.seen |= found
             command = children.command("flows.maintenance")
             with (self.logs / "maintenance.log").open("ab") as log:
                 self.upkeep = subprocess.Popen(
@@ -262,7 +278,11 @@ def say(line: str) -> None:
 def show(home: Home, up: Running) -> None:
     """A line for each part, with the link that logs a browser in where it asks for the generated password."""
     for member in up.members:
-        say(f"{member.name:<17} {link(home, up, member) or ''}".rstrip())
+        if member.name != "mlflow" or not running.views(home):
+            say(f"{member.name:<17} {link(home, up, member) or ''}".rstrip())
+    asked = " (its user and password: siri env)" if "mlflow" in up.generated else ""
+    for name, address in running.views(home).items():
+        say(f"mlflow, {name:<9} {address}{asked}")
 
 
 def link(home: Home, up: Running, member: Member) -> str | None:

@@ -44,6 +44,8 @@ CHAT_TEMPLATE = (
 
 TRACE_LIMIT = 120
 """Tokens after which a warm-up trace is cut."""
+LONGEST_PROMPT = 3 * MOST_STEPS + 4
+"""Tokens of a question of the most steps: these, `;`, its start, and what the chat template adds."""
 FILLER = 0.45  # before every step, and again while it comes up
 GUESS = 0.15  # a fast step's result is any value at all
 REDO = 0.12  # `alternatively` and the fast step again, while it comes up

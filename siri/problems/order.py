@@ -1,7 +1,7 @@
 """Which problems a step sees: a function of (seed, step) alone, so that a resumed run goes on where it stopped."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from itertools import pairwise
 
@@ -23,6 +23,20 @@ def problems_of_step(problems: ProblemSet | Sequence[Problem], seed: int, step: 
         )
     places = range((step - 1) * batch_size, step * batch_size)
     return [members[_permutation(seed, place // len(members), len(members))[place % len(members)]] for place in places]
+
+
+def problems_of_draw(
+    problems: ProblemSet | Sequence[Problem], seed: int, step: int, draw: int, taken: Collection[str], count: int
+) -> list[Problem]:
+    """`count` problems of a step's further draw (2, 3, …), other than those `taken` (ids) while there are others.
+
+    They stand in a seeded order of (seed, step, draw).
+    """
+    members = problems.problems if isinstance(problems, ProblemSet) else problems
+    rng = random.Random(seed_for(seed, f"problems of draw {draw}", step))
+    keys = [rng.random() for _ in members]
+    order = sorted(range(len(members)), key=lambda place: (members[place].id in taken, keys[place]))
+    return [members[order[place % len(order)]] for place in range(count)]
 
 
 def deal(count: int, minibatches: int, seed: int, step: int) -> list[list[int]]:

@@ -1,5 +1,6 @@
 """The one way from a problem to token ids; every engine calls it, so all of them train on the same prompts."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
@@ -80,6 +81,24 @@ def decode_responses(
     return list(tokenizer.batch_decode(kept, skip_special_tokens=False))
 
 
+def count_thought(
+    tokens: Sequence[int], text: str, tokenizer: "PreTrainedTokenizerBase", thinking: Thinking = THINKING
+) -> int:
+    """Tokens of a response (its text as `decode_responses` has it) up to the mark that closes its thought, included.
+
+    All of them where it closes none. A mark may be several tokens, or a part of one.
+    """
+    if thinking.closes not in text:
+        return len(tokens)
+    mark = tokenizer.convert_tokens_to_ids(thinking.closes)
+    if isinstance(mark, int) and mark in tokens:
+        return list(tokens).index(mark) + 1
+    counts = range(1, len(tokens) + 1)
+    return 1 + bisect_left(
+        counts, True, key=lambda count: thinking.closes in decode_responses([tokens[:count]], tokenizer, thinking)[0]
+    )
+
+
 def encode_prompt(
     problem: Problem,
     tokenizer: "PreTrainedTokenizerBase",
@@ -90,12 +109,16 @@ def encode_prompt(
     """The token ids of a problem's prompt, ready for generation.
 
     The suffix stands behind the question, after a blank unless it begins with white space of its own; `day` is today
-    for a chat template. Raises InputError when `chat` is asked of a tokenizer without a chat template, or with one that
+    for a chat template. What stands before the question in its chat is put before it: as messages, or by `plain` as
+    paragraphs. Raises InputError when `chat` is asked of a tokenizer without a chat template, or with one that
     is refused (see `templates.check_template`), or when a word is outside its vocabulary.
     """
     text = problem.question + _spaced(suffix)
     try:
-        return render_ids(text, tokenizer, day) if template == "chat" else list(tokenizer(text)["input_ids"])
+        if template == "chat":
+            return render_ids([*problem.before, ("user", text)], tokenizer, day)
+        paragraphs = [*(content for _, content in problem.before), text]
+        return list(tokenizer("\n\n".join(paragraphs))["input_ids"])
     except InputError:
         raise
     except Exception as error:
@@ -114,10 +137,10 @@ RULES = 1
 def prompt_link(settings: "PromptSettings") -> dict[str, Any]:
     """What of the prompts goes into a snapshot's key, as JSON values.
 
-    A prompt is a function of the question (named by the problems' digest), of these values, and of the tokenizer's
-    files with the text of its chat template (named by the base). Rendering the train split would say the same, and
-    takes a tokenizer and seconds where a run is only looked up or planned. Whatever else reaches a template has to
-    stand here.
+    A prompt is a function of the question and its chat (named by the problems' digest), of these values, and of the
+    tokenizer's files with the text of its chat template (named by the base). Rendering the train split would say the
+    same, and takes a tokenizer and seconds where a run is only looked up or planned. Whatever else reaches a template
+    has to stand here.
     """
     return {
         "rules": RULES,

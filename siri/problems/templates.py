@@ -9,14 +9,17 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime, time
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jinja2 import TemplateError
+
 from siri.errors import InputError
 from siri.problems.laptop import CHAT_TEMPLATE
+from siri.problems.problem import Message
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -40,14 +43,21 @@ ARGUMENTS = {"add_generation_prompt": True}
 Variables = dict[str, Any]
 
 
-def render_ids(text: str, tokenizer: "PreTrainedTokenizerBase", day: date | None) -> list[int]:
-    """The token ids of a question in the tokenizer's default chat template, ready for generation.
+def render_ids(chat: Sequence[Message], tokenizer: "PreTrainedTokenizerBase", day: date | None) -> list[int]:
+    """The token ids of a chat in the tokenizer's default chat template, ready for generation.
 
-    `day` is what the template takes for today. Raises InputError for a template that is refused (see `check_template`).
+    `day` is what the template takes for today. Raises InputError for a template that is refused (see `check_template`),
+    and for one that takes no system message where the chat has one.
     """
     check_template(tokenizer, day)
-    messages = [{"role": "user", "content": text}]
-    ids = tokenizer.apply_chat_template(messages, return_dict=False, **ARGUMENTS, **variables_of(day))
+    messages = [{"role": role, "content": content} for role, content in chat]
+    try:
+        ids = tokenizer.apply_chat_template(messages, return_dict=False, **ARGUMENTS, **variables_of(day))
+    except TemplateError as error:  # of the roles: what a lone question makes of it has been tried
+        roles = ", ".join(role for role, _ in chat)
+        raise _refusal(
+            f"takes no chat of {roles}: {error}; allowed are problems that fit it, or template=plain"
+        ) from None
     return list(ids)
 
 

@@ -4,11 +4,13 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from functools import partial
 from threading import Timer
 from types import FrameType
 
 POLL_SECONDS = 0.05
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 class Stop:
@@ -42,18 +44,24 @@ STOP = Stop()
 
 
 def stop_gently(limit: float | None = None) -> None:
-    """Let the first SIGINT or SIGTERM of this process set STOP, and the second one act as usual.
+    """Let the first of SIGNALS that this process gets set STOP; a second SIGINT or SIGTERM acts as usual.
+
+    A terminal that is closed sends SIGHUP, which `nohup` has ignored, and a batch system SIGUSR1 before the time is up.
 
     `limit`: seconds after the first one in which this process ends, come what may; for runs that others wait for. Those
     may ask more than once: a second SIGTERM changes nothing then.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, partial(_ask, limit))
+    for number in SIGNALS:
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, partial(_ask, limit))
 
 
 def _ask(limit: float | None, number: int, frame: FrameType | None) -> None:
     STOP.set()
-    print("\nstopping after this step, with a checkpoint; once more to stop at once", file=sys.stderr, flush=True)
+    with suppress(OSError):  # the terminal that was closed may be the one that stderr goes to
+        print("\nstopping after this step, with a checkpoint; once more to stop at once", file=sys.stderr, flush=True)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL if limit is None else signal.SIG_IGN)
     if limit is not None:

@@ -1,11 +1,15 @@
 """A run on its way through the store: from the nearest stored key to a step, its metrics read off its chain."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import closing
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from siri.engine import StepReport
+from siri.engine import Engine, StagePlan, StepReport
 from siri.engines import open_engine
+from siri.errors import InputError
+from siri.methods import METHODS
 from siri.processes.stopping import Stop
 from siri.runs import step_log
 from siri.runs.chain import Chain, travel
@@ -35,7 +39,7 @@ def advance(run: Run, last: int, stop: Stop | None = None, keep: frozenset[int] 
         chain = Chain(run.store, run.keys, kept, run.config.checkpoint_every, facts, stop or Stop(), engine.obstacle)
         previous: int | None = None
         for point in _points(run, last, kept):
-            with closing(travel(chain, point, engine.train)) as way:
+            with closing(travel(chain, point, partial(_train, run, engine))) as way:
                 for report, line in way:
                     if previous is None or report.step != previous + 1:
                         write_metrics(run, report.step - 1)
@@ -46,6 +50,16 @@ def advance(run: Run, last: int, stop: Stop | None = None, keep: frozenset[int] 
                 break
         if (furthest := run.store.nearest(run.keys)) is not None and run.store.find(run.keys[last]) is not None:
             write_metrics(run, max(last, furthest.manifest.step))
+
+
+def _train(run: Run, engine: Engine, plan: StagePlan) -> Iterator[StepReport]:
+    """A stage, with the run's base beside it where the method's loss refers to it."""
+    if not METHODS[run.config.method.name].refers(run.config.method):
+        return engine.train(plan)
+    base = run.store.verified(run.base)
+    if base is None:
+        raise InputError(f"base {run.base[:12]}: gone from the store; run the command again to make it")
+    return engine.train(replace(plan, reference=base.folder))
 
 
 def _points(run: Run, last: int, kept: frozenset[int]) -> list[int]:

@@ -1,7 +1,6 @@
 """The policy before RL: made by warm-up, or taken over from a folder, and kept in the store under its weights' name."""
 
 import logging
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -13,14 +12,15 @@ from typing import Any
 from siri.config import ForkSettings, RunConfig
 from siri.engine import StagePlan, StepReport
 from siri.engines import base_config, kind_of, numerics, open_engine
-from siri.engines.model_folder import files_of, require_data
+from siri.engines.base_folder import base_folder
+from siri.engines.model_folder import files_of
 from siri.errors import InputError
 from siri.home import Home
-from siri.problems import Problem, load_splits, make_prompt
 from siri.processes.stopping import Stop
-from siri.reading import expand, read_object
+from siri.reading import read_object
 from siri.runs import keys
 from siri.runs.chain import Chain, commit_checkpoint, travel
+from siri.runs.problem_sets import check_sets, load_sets
 from siri.store.entries import (
     MANIFEST,
     STATE,
@@ -51,9 +51,12 @@ def make_base(config: RunConfig, home: Home, stop: Stop | None = None) -> Iterat
     """See to it that the store holds the base that the config names; yields the warm-up steps it took, if any.
 
     `stop`, once set, ends the warm-up after the step at hand and keeps its checkpoint; the base is not there then.
+    Before anything is trained all problems of the run are looked at: raises InputError (see `check_sets`).
     """
     store = open_store(home)
-    with full_disk_explained(home.store), closing(open_engine(config, load_splits(config.problems).train)) as engine:
+    with full_disk_explained(home.store), closing(open_engine(config, load_sets(config).train)) as engine:
+        for line in check_sets(config):
+            log.warning("%s", line)
         name = base_name(config)
         if find_base(store, name) is not None:
             return
@@ -82,30 +85,7 @@ def base_name(config: RunConfig) -> str:
         return keys.digest(["no model", numerics(config)])
     if config.model.base == "laptop":
         return _warmup_keys(config)[-1]
-    return keys.digest(["folder", _content(_folder(config))])
-
-
-def _folder(config: RunConfig) -> Path:
-    if kind_of(config).takes_hub_names:
-        from siri.engines.local.pretrained import model_folder
-
-        folder = model_folder(config.model.base)
-    else:
-        folder = expand(config.model.base, "model.base")
-    if not os.path.isdir(folder):
-        raise InputError(f"model.base={config.model.base}: neither `laptop` nor a folder with a model")
-    require_data(folder)
-    return folder
-
-
-def check_prompt(config: RunConfig, problem: Problem) -> None:
-    """Raise InputError where a model folder's tokenizer cannot make a prompt, or its chat template is refused."""
-    if config.model.base == "laptop" or not kind_of(config).has_model:
-        return
-    from siri.engines.local.pretrained import read_tokenizer
-
-    settings = config.problems
-    make_prompt(problem, read_tokenizer(_folder(config)), settings.template, settings.suffix, settings.date)
+    return keys.digest(["folder", _content(base_folder(config))])
 
 
 def _content(folder: Path) -> dict[str, str]:
@@ -133,7 +113,7 @@ def _warmup_keys(config: RunConfig) -> list[str]:
 def find_base(store: Store, name: str) -> Entry | None:
     """The stored base of a name, verified; None when it is not there."""
     noted = read_sealed(_note(store, name), _check_note)
-    if noted is None and isinstance(store, SharedStore) and (text := store.depot.text(f"{name}.json")) is not None:
+    if noted is None and isinstance(store, SharedStore) and (text := store.text(f"{name}.json")) is not None:
         noted = _their_note(store, text)
         if noted is not None:
             write_sealed(_note(store, name), noted)
@@ -262,8 +242,8 @@ def _agree(store: Store, name: str, key: str) -> str:
     if not isinstance(store, SharedStore):
         return key
     note = seal({"key": key})
-    theirs = _their_note(store, store.depot.offer(f"{name}.json", note))
+    theirs = _their_note(store, store.offer(f"{name}.json", note))
     if theirs is not None and _verified_base(store, theirs["key"]) is not None:
         return str(theirs["key"])
-    store.depot.replace_text(f"{name}.json", note)
+    store.replace_text(f"{name}.json", note)
     return key

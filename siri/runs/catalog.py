@@ -37,6 +37,8 @@ DESCRIBED = {
     "config": dict,
 }
 """What a run.json must hold, and of which kind."""
+TAGS = "tags.json"
+"""In a run's folder: tags that others than the run itself have given it, such as a sweep."""
 KEPT = "kept.json"
 """In a run's folder: checkpoints that were promoted, observed extrema."""
 SHORTEST = 4
@@ -106,15 +108,13 @@ def next_creation(home: Home) -> int:
 
 
 def find_description(home: Home, reference: str) -> Description:
-    """What the run of an id, the beginning of one, a name or a recipe says.
+    """What the run of an id, the beginning of one, a name or a recipe says; `laptop@seed=1` of one with that setting.
 
     Of several runs of a recipe it is the newest that has finished, else the newest, with a warning that lists them.
     Raises InputError if there is none, and for a name or the beginning of an id that fits several.
     """
     runs = list_runs(home)
-    own = [run for run in runs if reference in (run["id"], run["name"])]
-    labelled = [run for run in runs if reference in run["labels"]]
-    begun = [run for run in runs if len(reference) >= SHORTEST and run["id"].startswith(reference)]
+    own, labelled, begun = called(runs, reference)
     found = own or labelled or begun
     if not found:
         raise InputError(_not_there(home, reference, runs))
@@ -135,6 +135,33 @@ def find_description(home: Home, reference: str) -> Description:
     return chosen
 
 
+def called(runs: Sequence[Description], reference: str) -> tuple[list[Description], ...]:
+    """The runs whose id or name a reference is, those of such a recipe, and those whose id begins so.
+
+    Behind an `@` stand settings that tell runs of one name apart: `laptop@seed=1`, `laptop@seed=1,schedule.cycles=2`.
+    """
+    name, at, settings = reference.partition("@")
+    if at and "=" in settings:
+        chosen = [run for run in runs if has_settings(run, settings.split(","))]
+        return called(chosen, name)
+    own = [run for run in runs if reference in (run["id"], run["name"])]
+    labelled = [run for run in runs if reference in run["labels"]]
+    begun = [run for run in runs if len(reference) >= SHORTEST and run["id"].startswith(reference)]
+    return own, labelled, begun
+
+
+def has_settings(described: Description, settings: Sequence[str]) -> bool:
+    """Whether a run's config has these settings, each as `path=value`. Raises InputError for one that no config has."""
+    config = dict(_flat(described["config"]))
+    for setting in settings:
+        path, _, value = setting.partition("=")
+        if path not in config:
+            raise InputError(f"{setting}: a config has no setting {path}")
+        if value != str(config[path]):
+            return False
+    return True
+
+
 def _not_there(home: Home, reference: str, runs: Sequence[Description]) -> str:
     if not runs:
         return f"run={reference}: no runs yet in {home.root}"
@@ -143,8 +170,7 @@ def _not_there(home: Home, reference: str, runs: Sequence[Description]) -> str:
 
 def is_known(home: Home, reference: str) -> bool:
     """Whether a run is called so; without a word about it."""
-    names = [(run["id"], run["name"], *run["labels"]) for run in list_runs(home)]
-    return any(reference in own or (len(reference) >= SHORTEST and own[0].startswith(reference)) for own in names)
+    return any(called(list_runs(home), reference))
 
 
 def is_finished(described: Description, store: Store) -> bool:
@@ -179,24 +205,6 @@ def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
             yield from _flat(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value
-
-
-def snapshot_rows(home: Home) -> list[dict[str, Any]]:
-    """One row per stored snapshot of every run: run, name, key, step, budget, weights_sha256, caution.
-
-    Files are not verified. `caution` says so where no model was trained.
-    """
-    runs = list_runs(home)
-    if not runs:
-        return []  # and no store is made, in a place that may be a slip of the keyboard
-    store, rows = open_store(home), []
-    for described in runs:
-        for name, key in described["snapshots"].items():
-            entry = store.find(key)
-            if entry is not None:
-                row = {"run": described["name"], "name": name, "key": key} | snapshot_row(entry)
-                rows.append(row | {"caution": untrained(described["config"]["engine"]["name"])})
-    return rows
 
 
 def snapshot_row(entry: Entry) -> dict[str, Any]:

@@ -9,8 +9,8 @@ template). A link of an RL step holds
 - `method`: the names of its functions, its version, the settings that all methods share, and `settings`, its own.
 - `rollout`: problems per step, responses per problem, temperature, whose log-probabilities are the old ones.
 - `draws`: how often a step may draw in place of groups that its method drops. The n-th draw is a function of (seed, t,
-  n), so that the most there may be names them all; today each step draws once.
-- `reference`: the key of the policy that the method's loss refers to; none today.
+  n), so that the most there may be names them all.
+- `reference`: key(0) where the method's loss refers to the run's base, else none.
 - `seed`: which problems a step sees, every sample and every deal of minibatches follow from (seed, t).
 - `problems`: digest of the train split, content and order.
 - `prompt`: what makes a prompt of a question beside the tokenizer's files, which are the base's (see `prompt_link`).
@@ -35,10 +35,6 @@ IN_KEY = ("seed", "schedule", "method", "rollout", "optimizer", "problems", "eng
 """Settings that enter a link, as such or as their value at its step; `model` enters through the base's weights."""
 OUT_OF_KEY = ("recipe", "evaluation", "guards", "snapshots", "checkpoint_every")
 """Settings that change no step: labels, how snapshots are measured, what is watched and kept on the way, how often."""
-DRAWS = 1
-"""How often a step draws."""
-REFERENCE = None
-"""Key of the policy that a method's loss refers to."""
 
 
 def digest(value: Any) -> str:
@@ -63,17 +59,19 @@ def base_key(weights_sha256: str, beside: Mapping[str, str]) -> str:
     return digest(["base", weights_sha256, beside])
 
 
-def rl_link(config: RunConfig, step: int, problems_digest: str, numerics: dict[str, Any]) -> dict[str, Any]:
-    """link(t) of an RL step; what it holds stands at the top of this file."""
-    optimizer, grader = config.optimizer, config.problems.grader
+def rl_link(
+    config: RunConfig, step: int, problems_digest: str, numerics: dict[str, Any], base: str | None = None
+) -> dict[str, Any]:
+    """link(t) of an RL step; what it holds stands at the top of this file. `base` is key(0)."""
+    method, optimizer, grader = METHODS[config.method.name], config.optimizer, config.problems.grader
     return {
         "budget": config.schedule(step),
         "learning_rate": optimizer.learning_rate_at(step),
         "optimizer": optimizer.model_dump(exclude={"learning_rate", "warmup_steps"}),
-        "method": METHODS[config.method.name].link(config.method),
+        "method": method.link(config.method),
         "rollout": config.rollout.model_dump(),
-        "draws": DRAWS,
-        "reference": REFERENCE,
+        "draws": config.method.draws,
+        "reference": base if method.refers(config.method) else None,
         "seed": config.seed,
         "problems": problems_digest,
         "prompt": prompt_link(config.problems),
@@ -86,7 +84,7 @@ def rl_keys(config: RunConfig, base: str, problems_digest: str, numerics: dict[s
     """key(0) … key(total_steps) of a run."""
     fork = config.fork
     steps = range(fork.step + 1, config.schedule.total_steps + 1)
-    links = (rl_link(config, step, problems_digest, numerics) for step in steps)
+    links = (rl_link(config, step, problems_digest, numerics, base) for step in steps)
     if not fork.key:
         return fold(base, links)
     root = fork_key(fork.key)

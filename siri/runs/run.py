@@ -15,9 +15,11 @@ from siri.home import Home
 from siri.problems import BENCHMARKS, ProblemSet, Splits, load_benchmark, load_splits, prompt_link
 from siri.problems.grading import grader_version
 from siri.problems.problem import SPLITS
+from siri.problems.rows import Reading
 from siri.runs import catalog, keys
-from siri.runs.base_model import base_name, check_prompt, find_base, make_fork
+from siri.runs.base_model import base_name, find_base, make_fork
 from siri.runs.catalog import Description, SetFacts, kept_names
+from siri.runs.problem_sets import benchmarks_of, check_sets, describe_set, find_overlaps_with, load_asked, load_sets
 from siri.store.entries import Entry, Store
 from siri.store.replicated import open_store
 
@@ -58,6 +60,11 @@ class Run:
         """Where its config, metrics and list of snapshots lie."""
         return self.home.runs / self.id
 
+    @property
+    def known_sets(self) -> Mapping[str, SetFacts]:
+        """As `sets`, with the files that it has been measured on since this was read."""
+        return {**catalog.measured_files(self.folder), **self.sets}
+
     @cached_property
     def store(self) -> Store:
         """The store of the run's home."""
@@ -69,8 +76,10 @@ class Run:
 
         Raises InputError for a file that is gone.
         """
-        found = load_splits(self.config.problems)
-        changed = [split for split in SPLITS if getattr(found, split).digest != self.sets[split]["digest"]]
+        found = load_sets(self.engine_config, self.sets["train"].get("kept_from"))
+        # What an evaluation drops depends on its budget as well.
+        lasting = ("train",) if self.config.problems.long_prompts == "drop" else SPLITS
+        changed = [split for split in lasting if getattr(found, split).digest != self.sets[split]["digest"]]
         if changed:
             log.warning(
                 "run=%s: problems.source=%s: the %s problems have changed since the run was made; what it recorded "
@@ -110,7 +119,9 @@ class Run:
 
     def evaluated_under(self, settings: EvaluationSettings) -> "Run":
         """The same run, measured under other settings."""
-        return replace(self, config=self.config.model_copy(update={"evaluation": settings}))
+        config = self.config.model_copy(update={"evaluation": settings})
+        # Which prompts are too long to be asked depends on the budget of the evaluation.
+        return self.called_with(config) if config.problems.long_prompts == "drop" else replace(self, config=config)
 
     def called_with(self, config: RunConfig) -> "Run":
         """The same run as a call sees it: under the call's settings, its dev and test problems as they are now.
@@ -123,17 +134,14 @@ class Run:
         same = labelled.problems == self.config.problems
         sets = dict(self.sets)
         try:
-            found = seen.problems if same else load_splits(labelled.problems)
+            found = seen.problems if same else load_sets(seen.engine_config)
             sets |= {split: describe_set(getattr(found, split)) for split in BENCHMARKS}
-            sets |= {name: describe_set(load_benchmark(name, name)) for name in sets if name not in SPLITS}
+            sets |= {
+                name: describe_set(load_asked(seen.engine_config, name, name)) for name in sets if name not in SPLITS
+            }
         except InputError as error:
             log.warning("run=%s: %s", self.name, error)
         return replace(seen, sets=sets)
-
-
-def describe_set(problems: ProblemSet) -> SetFacts:
-    """What is recorded of a problem set."""
-    return {"name": problems.name, "rows": len(problems), "digest": problems.digest}
 
 
 def identify(config: RunConfig, home: Home) -> Run:
@@ -142,7 +150,7 @@ def identify(config: RunConfig, home: Home) -> Run:
     Raises InputError for a base that is not there, and for what cannot be read.
     """
     config = with_absolute_paths(config)
-    problems, made_by, name = load_splits(config.problems), numerics(config), base_name(config)
+    problems, made_by, name = load_sets(config), numerics(config), base_name(config)
     found = find_base(open_store(home), name)
     if found is None:
         raise InputError(f"model.base={config.model.base}: not in the store {home.store} yet; `siri train` makes it")
@@ -158,9 +166,16 @@ def identify(config: RunConfig, home: Home) -> Run:
         numerics=made_by,
         grader=(grader, grader_version(grader)),
         prompt=prompt_link(config.problems),
-        sets={split: describe_set(getattr(problems, split)) for split in SPLITS},
+        sets=_describe_splits(config, problems),
         keys=keys.rl_keys(config, base, digest, made_by),
     )
+
+
+def _describe_splits(config: RunConfig, problems: Splits) -> dict[str, SetFacts]:
+    """What is recorded of the splits; of train also which benchmarks its questions were kept from, if they were."""
+    sets: dict[str, SetFacts] = {split: describe_set(getattr(problems, split)) for split in SPLITS}
+    kept_from = {"kept_from": benchmarks_of(config)} if config.problems.overlap == "drop" else {}
+    return sets | {"train": {**sets["train"], **kept_from}}
 
 
 def planned_id(config: RunConfig) -> str:
@@ -168,7 +183,7 @@ def planned_id(config: RunConfig) -> str:
 
     Raises InputError for a model or problems that are not there.
     """
-    digest = load_splits(config.problems).train.digest
+    digest = load_sets(config).train.digest
     return keys.run_id(config, keys.rl_keys(config, base_name(config), digest, numerics(config)))
 
 
@@ -207,7 +222,8 @@ def create_run(config: RunConfig, home: Home) -> Run:
         if described != before:
             catalog.write_description(run.folder, described)
     named = run.config.model_copy(update={"recipe": described["labels"][0]})
-    return replace(run, name=described["name"], config=named)
+    sets = {**run.sets, "train": described["problems"]["train"]}
+    return replace(run, name=described["name"], config=named, sets=sets)
 
 
 def _describe(run: Run, created: int) -> Description:
@@ -220,11 +236,17 @@ def _describe(run: Run, created: int) -> Description:
         "numerics": run.numerics,
         "grader": list(run.grader),
         "prompt": run.prompt,
-        "problems": dict(run.sets),
+        "problems": {**run.sets, "train": {**run.sets["train"], **_describe_overlap(run)}},
         "snapshots": _snapshots(run),
         "keys": run.keys,
         "config": run.config.model_dump(mode="json"),
     }
+
+
+def _describe_overlap(run: Run) -> dict[str, Any]:
+    """How many questions of train are evaluated too: by the other set's name, word for word and normalised."""
+    shared = find_overlaps_with(run.config, load_sets(run.config))
+    return {"overlap": {found.name: [len(found.exact), len(found.normalised)] for found in shared}} if shared else {}
 
 
 def _snapshots(run: Run) -> dict[str, str]:
@@ -234,7 +256,8 @@ def _snapshots(run: Run) -> dict[str, str]:
 def _go_on(before: Description, run: Run) -> Description:
     config = before["config"]
     same = [split for split in SPLITS if before["problems"][split]["digest"] == run.sets[split]["digest"]]
-    moved = {"source" if split == "train" else split for split in same}
+    read_by = {"source", "fields", "missing_answers", "long_prompts", "overlap"}  # another file, read in another way
+    moved = {split for split in same if split != "train"} | (read_by if "train" in same else set())
     problems = config["problems"] | run.config.problems.model_dump(mode="json", include=moved)
     model = config["model"] | {"base": run.config.model.base}
     labels = [*dict.fromkeys([*before["labels"], run.config.recipe])]
@@ -324,6 +347,8 @@ def check(config: RunConfig) -> None:
     require_sampler(config)
     looks = (lambda: load_splits(config.problems), lambda: _check_model(config), lambda: _check_benchmarks(config))
     mistakes = [mistake for look in looks if (mistake := _mistake(look)) is not None]
+    if not mistakes and (mistake := _mistake(lambda: check_sets(config))) is not None:
+        mistakes = [mistake]
     if mistakes:
         raise InputError("; and ".join(mistakes))
 
@@ -341,18 +366,16 @@ def _check_model(config: RunConfig) -> None:
     problems = ProblemSet("none", ()) if unread else load_splits(config.problems).train
     with closing(open_engine(config, problems)):
         base_name(config)
-    if len(problems):
-        check_prompt(config, problems.problems[0])
 
 
 def _check_benchmarks(config: RunConfig) -> None:
     settings = config.evaluation
     for setting, names in (("evaluation.benchmarks", settings.benchmarks), ("evaluation.final", settings.final)):
-        check_benchmarks(names, setting)
+        check_benchmarks(names, setting, config.problems.reading)
 
 
-def check_benchmarks(names: Iterable[str], setting: str) -> None:
+def check_benchmarks(names: Iterable[str], setting: str, reading: Reading | None = None) -> None:
     """Raise InputError, which names the setting, for a benchmark that is not there or broken."""
     for name in names:
         if name not in BENCHMARKS:
-            load_benchmark(name, setting)
+            load_benchmark(name, setting, reading)

@@ -6,11 +6,13 @@ import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from siri.engine import StepReport
 from siri.store.entries import CorruptEntryError, Entry, Store, write_atomically
 from siri.store.files import parse_json
+
+if TYPE_CHECKING:
+    from siri.engine import StepReport
 
 STEPS = "steps.jsonl"
 RESPONSES = "responses.jsonl"
@@ -22,7 +24,7 @@ FOLLOWING = "following.lock"
 log = logging.getLogger("siri")
 
 
-def step_line(report: StepReport, key: str) -> dict[str, Any]:
+def step_line(report: "StepReport", key: str) -> dict[str, Any]:
     """The line that a step leaves in its checkpoint and in metrics.jsonl.
 
     `repeatable: false` stands in it where a verdict ran out of time: elsewhere it might not, and other bits follow.
@@ -31,7 +33,7 @@ def step_line(report: StepReport, key: str) -> dict[str, Any]:
     return {"step": report.step, "key": key, "time": round(report.time, 3)} | unrepeatable | report.metrics
 
 
-def response_lines(report: StepReport) -> list[dict[str, Any]]:
+def response_lines(report: "StepReport") -> list[dict[str, Any]]:
     """The responses that a step leaves to be read."""
     return [{"step": report.step} | asdict(response) for response in report.responses]
 

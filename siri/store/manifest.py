@@ -17,7 +17,7 @@ WEIGHTS = "model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"
 SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 MANIFEST = "manifest.json"
-STATE = ("optimizer.safetensors", "method.json")
+STATE = ("optimizer.safetensors", "method.json", "method.safetensors")
 """Files that only going on needs; what else an engine keeps for that is called `state.…`."""
 Role = Literal["base", "rolling", "snapshot", "thinned", "evaluation"]
 """A thinned snapshot has its model still, and nothing that training goes on from."""

@@ -12,7 +12,8 @@ from siri.home import Home
 from siri.store import tombstones
 from siri.store.entries import BusyError, CorruptEntryError, Entry, Manifest, Role, Store, describe_files, waits
 from siri.store.manifest import NewerFormatError, parse_manifest
-from siri.store.remote import Claim, Depot, UnreachableError, open_depot
+from siri.store.outage import UnreachableError
+from siri.store.remote import Claim, Depot, open_depot
 from siri.store.tombstones import is_state
 
 STORE_URL = "SIRI_STORE"
@@ -36,11 +37,14 @@ def open_store(home: Home, part: str = "") -> Store:
     url = os.environ.get(STORE_URL)
     if not url:
         return Store(home.store / part)
-    return SharedStore(home.store / part, open_depot(f"{url.rstrip('/')}/{part}".rstrip("/")))
+    return SharedStore(home.store / part, open_depot(url, part))
 
 
 def share(home: Home) -> Iterator[str]:
-    """Send what a work folder has and the shared store does not; a line for each part. Nothing where none is shared."""
+    """Send what a work folder has and the shared store does not; a line for each part. Nothing where none is shared.
+
+    Raises UnreachableError.
+    """
     for part in ("", "evaluations"):
         if os.environ.get(STORE_URL) and (home.store / part).exists():
             store = open_store(home, part)
@@ -62,7 +66,11 @@ class SharedStore(Store):
     def fetch(self, key: str) -> Entry | None:
         """The entry of a key, brought here when only the depot has it, or has it in full; its files unverified."""
         found = self.find(key)
-        return found if found is not None and found.full else self._bring(key) or found
+        if found is not None and found.full:
+            return found
+        with suppress(UnreachableError):  # what is there is made again here
+            return self._bring(key) or found
+        return found
 
     def _bring(self, key: str) -> Entry | None:
         manifest = self._told(key) if key in self.depot.known() else None
@@ -160,8 +168,11 @@ class SharedStore(Store):
             self.discard(folder)
 
     def commit(self, folder: Path, manifest: Manifest) -> Entry:
-        """As Store does, and send it; where the depot cannot be reached that is said, and `share` does it later."""
-        return self._send(super().commit(folder, manifest))
+        """As Store does, and send it; where the depot cannot be reached, `share` does it later."""
+        entry = super().commit(folder, manifest)
+        with suppress(UnreachableError):
+            return self._send(entry)
+        return entry
 
     def _send(self, entry: Entry) -> Entry:
         """Send an entry; one of other weights that is in the depot already takes its place here."""
@@ -174,8 +185,6 @@ class SharedStore(Store):
                 return self._take_theirs(theirs) or entry
             if manifest.role == "snapshot":
                 self.promote(key)
-        except UnreachableError as error:
-            log.warning("%s: not shared, `siri sync` does it later: %s", key[:12], error)
         except FileNotFoundError:
             pass  # a later checkpoint has taken its place meanwhile
         return entry
@@ -193,13 +202,35 @@ class SharedStore(Store):
         finally:
             self.discard(folder)
 
+    def text(self, name: str) -> bytes | None:
+        """A small text that all machines see; None when there is none, or the depot is away."""
+        with suppress(UnreachableError):
+            return self.depot.text(name)
+        return None
+
+    def offer(self, name: str, text: str) -> bytes:
+        """Write a small text unless there is one; the one that stands, this one while the depot is away."""
+        with suppress(UnreachableError):
+            return self.depot.offer(name, text)
+        return text.encode()
+
+    def replace_text(self, name: str, text: str) -> None:
+        """Write a small text, whatever stands there, unless the depot is away."""
+        with suppress(UnreachableError):
+            self.depot.replace_text(name, text)
+
     def share(self) -> int:
-        """Send every entry that is here and not in the depot in its role, rolling checkpoints aside; how many."""
+        """Send every entry that is here and not in the depot in its role, rolling checkpoints aside; how many.
+
+        Raises UnreachableError.
+        """
+        self.depot.outage.end()
         known = self.depot.known()
         entries = [entry for entry in self.entries() if entry.manifest.role in SHARED]
         missing = [entry for entry in entries if entry.manifest.key not in known or self._is_rolling(entry)]
         for entry in missing:
             self._send(entry)
+        self.depot.outage.check()
         return len(missing)
 
     def _is_rolling(self, entry: Entry) -> bool:
@@ -214,8 +245,7 @@ class SharedStore(Store):
                 if there is not None and there.role == "rolling":
                     self.depot.rewrite(key, replace(there, role="snapshot").text())
                 return super().promote(key)
-        except UnreachableError as error:
-            log.warning("%s: a snapshot here alone, `siri sync` tells the others: %s", key[:12], error)
+        except UnreachableError:  # a snapshot here alone, until `share` tells the others
             return super().promote(key)
 
     def remove_rolling(self, key: str, judged: Manifest | None = None) -> bool:
@@ -241,18 +271,28 @@ class SharedStore(Store):
 
     @contextmanager
     def lease(self, key: str) -> Iterator[None]:
-        """As Store's, against the processes of this machine and of all others; a dead one's is free after a minute."""
+        """As Store's, against the processes of this machine and of all others; a dead one's is free after a minute.
+
+        While the depot is away it holds on this machine alone: what two machines make then, one of them sends.
+        """
         with super().lease(key):
-            claim = self.depot.claim(key)
-            if claim is None:
-                if not waits():
-                    raise BusyError(key)
-                log.warning("waiting: another machine is making %s", key[:12])
-                claim = self._wait_for(key)
+            claim = None
+            with suppress(UnreachableError):
+                claim = self._claim(key)
             try:
                 yield
             finally:
-                claim.release()
+                if claim is not None:
+                    claim.release()
+
+    def _claim(self, key: str) -> Claim:
+        claim = self.depot.claim(key)
+        if claim is not None:
+            return claim
+        if not waits():
+            raise BusyError(key)
+        log.warning("waiting: another machine is making %s", key[:12])
+        return self._wait_for(key)
 
     @contextmanager
     def _deciding(self, key: str) -> Iterator[None]:

@@ -15,8 +15,8 @@ from siri.redaction import redact
 from siri.runs.catalog import list_runs
 from siri.runs.run import Run
 from siri.store.entries import BusyError
-from siri.tracking import record
-from siri.tracking.ablation import record_sweep
+from siri.tracking import record, views
+from siri.tracking.ablation import record_sweep, trial_tags
 from siri.tracking.content import tag, tag_alarm
 from siri.tracking.record import Closed, Record, Status, SyncResult, TrackingError, followed, mlflow_errors, open_record
 from siri.tracking.server import address_of, compare_link, probe, recorded_as, run_link
@@ -27,6 +27,7 @@ __all__ = [
     "close",
     "compare_link",
     "following",
+    "make_views",
     "record_sweep",
     "recorded_as",
     "run_link",
@@ -34,12 +35,16 @@ __all__ = [
     "sync",
     "tag",
     "tag_alarm",
+    "trial_tags",
 ]
 
 SECONDS = 10.0
 """Between two projections while a run trains."""
 PATIENCE, SHORT_PATIENCE = 60.0, 5.0
 """Seconds that the end of training waits for MLflow: a first start migrates a database, a failing server gets less."""
+TURN_SECONDS = 600.0
+"""Longest wait for other runs of the work folder, which write one after another."""
+POLL_SECONDS = 0.5
 log = logging.getLogger("siri")
 
 
@@ -53,6 +58,11 @@ def sync(run: Run) -> SyncResult:
     snapshot stands, else KILLED. What MLflow does not take is a warning and `SyncResult.failure`, never an exception.
     """
     return _Writer(run).write(None)
+
+
+def make_views(home: Home) -> dict[str, str]:
+    """What each shipped view is of, `runs` and `snapshots`, and the link to it; see `siri.tracking.views.make`."""
+    return dict(zip(("runs", "snapshots"), views.make(home.tracking_uri).values(), strict=False))
 
 
 def running(home: Home) -> list[str]:
@@ -73,17 +83,20 @@ def close(run: Run, status: Closed) -> SyncResult:
 
 
 @contextmanager
-def following(run: Run) -> Iterator[None]:
+def following(run: Run, last: int | None = None) -> Iterator[None]:
     """Keep MLflow up to date from a thread while the body trains: RUNNING, and at the end how it ended.
 
-    Training never waits for MLflow and never fails by it. The end waits for the last batch: 60 s at most, 5 s when
-    MLflow has been failing. A server that is down costs one warning.
+    `last`: the step that is trained to, None: the run's. Where that stands already nothing is trained, and the record's
+    status and duration stay. Training never waits for MLflow and never fails by it. The end waits for the last batch:
+    60 s at most, 5 s when MLflow has been failing, and its turn among the runs of the work folder. A server that is
+    down costs one warning.
     """
+    trains = run.store.find(run.keys[-1 if last is None else last]) is None
     status: Closed = "KILLED"  # whatever is no error, a stop, a break or Prefect's pause, has only ended it early
     with ExitStack() as stack:
         with contextlib.suppress(Timeout):  # another process of this run tells as well as we do that it is followed
             stack.enter_context(followed(run).acquire(timeout=0))
-        follower = _Follower(run)
+        follower = _Follower(run, trains)
         try:
             yield
             status = "FINISHED"
@@ -93,31 +106,33 @@ def following(run: Run) -> Iterator[None]:
             status = "FAILED"
             raise
         finally:
-            follower.end(status)
+            follower.end(status if trains or status == "FINISHED" else None)
 
 
 class _Follower:
-    """The thread that projects: now, every SECONDS, and a last time with the status that the end brings."""
+    """The thread that projects: now, every SECONDS, and a last time with the status that the end brings, if any."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, trains: bool) -> None:
         self.writer = _Writer(run)
-        self.statuses: SimpleQueue[Closed] = SimpleQueue()
+        self.status: Status | None = "RUNNING" if trains else None
+        self.statuses: SimpleQueue[Closed | None] = SimpleQueue()
         self.thread = Thread(target=self._follow, name=f"mlflow {run.name}", daemon=True)
         self.thread.start()
 
     def _follow(self) -> None:
-        status: Status = "RUNNING"
         while True:
-            self.writer.write(status)
-            if status != "RUNNING":
-                return
+            self.writer.write(self.status)
             with contextlib.suppress(Empty):
-                status = self.statuses.get(timeout=SECONDS)
+                self.writer.write(self.statuses.get(timeout=SECONDS))
+                return
 
-    def end(self, status: Closed) -> None:
-        """Ask for the last projection and wait for it, within bounds."""
+    def end(self, status: Closed | None) -> None:
+        """Ask for the last projection and wait for it, within bounds; what others' turns take is not counted."""
         self.statuses.put(status)
-        self.thread.join(SHORT_PATIENCE if self.writer.failing else PATIENCE)
+        left = SHORT_PATIENCE if self.writer.failing else PATIENCE
+        while self.thread.is_alive() and left > 0:
+            self.thread.join(POLL_SECONDS)
+            left -= 0.0 if self.writer.waits else POLL_SECONDS
         if self.thread.is_alive():
             self.writer.fail("takes too long")
 
@@ -130,18 +145,32 @@ class _Writer:
         self.record: Record | None = None
         self.failing = False
         self.warned = False
+        self.waits = False
+        """Whether it is another run's turn."""
 
     def write(self, status: Status | None) -> SyncResult:
         """Project once."""
         try:
             probe(self.run.home.tracking_uri)
-            with FileLock(self.run.home.root / "mlflow.lock", timeout=PATIENCE / 2):
+            record.load()  # takes seconds, in which others may have their turn
+            with self._turn():
                 result = self._write(status)
         except (TrackingError, OSError) as error:
             self.record = None
             return self.fail(redact(" ".join(str(error).split()))[:300])
         self.failing = False
         return result
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Held by one run of the work folder at a time: SQLite would refuse who comes between."""
+        self.waits = True
+        try:
+            lock = FileLock(self.run.home.root / "mlflow.lock").acquire(timeout=TURN_SECONDS)
+        finally:
+            self.waits = False
+        with lock:
+            yield
 
     def _write(self, status: Status | None) -> SyncResult:
         with mlflow_errors():

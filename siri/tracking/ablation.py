@@ -1,18 +1,22 @@
 """A sweep's one record in MLflow, beside those of its trials: its tables and its page as artifacts."""
 
 import logging
+import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
 from siri.home import Home
 from siri.redaction import redact
-from siri.tracking.record import TrackingError, find_experiment, mlflow_errors
+from siri.tracking.record import ARTIFACTS, TrackingError, find_experiment, mlflow_errors
 from siri.tracking.server import address_of, probe
+from siri.tracking.views import EXPERIMENT, RUN_VIEW
 
 SWEEP = "siri.sweep"
-"""Tag by which a sweep's record is found; its trials bear `sweep.id` alone."""
+"""Tag by which a sweep's record is found; its trials bear one called by the study (see `trial_tags`)."""
 LOCK_SECONDS = 30.0
 log = logging.getLogger("siri")
 
@@ -25,11 +29,26 @@ def record_sweep(home: Home, study: str, tags: Mapping[str, str], folder: Path) 
     try:
         probe(home.tracking_uri)
         with FileLock(home.root / "mlflow.lock", timeout=LOCK_SECONDS), mlflow_errors():
-            return _write(home, study, {"sweep.id": study, SWEEP: study} | dict(tags), folder)
+            return _write(home, study, {SWEEP: study} | dict(tags), folder)
     except (TrackingError, OSError) as error:
         reason = redact(" ".join(str(error).split()))[:300]
         log.warning("MLflow at %s: %s; the sweep's tables are in %s", address_of(home), reason, folder)
         return None
+
+
+def trial_tags(study: str, arm: str, trial: int) -> dict[str, str]:
+    """What a run bears for being a trial of a study: tags of that study's own, since a run may be of several."""
+    name = f"sweep.{re.sub(r'[^a-zA-Z0-9_. -]', '-', study)}"
+    return {name: arm, f"{name}.trial": str(trial)}
+
+
+def _write_artifacts(client: Any, home: Home, place: str, record: str, folder: Path) -> None:
+    """Through the server, or, where there is none, to where one of this work folder finds them."""
+    if home.tracking_uri.startswith("http") or not place.startswith(ARTIFACTS):
+        client.log_artifacts(record, str(folder), "sweep")
+        return
+    target = home.artifacts / place.removeprefix(ARTIFACTS) / "sweep"
+    shutil.copytree(folder, target, dirs_exist_ok=True)
 
 
 def _write(home: Home, study: str, tags: dict[str, str], folder: Path) -> str:
@@ -37,11 +56,11 @@ def _write(home: Home, study: str, tags: dict[str, str], folder: Path) -> str:
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(tracking_uri=home.tracking_uri)
-    experiment = find_experiment(client, home)
+    experiment = find_experiment(client, home, EXPERIMENT, RUN_VIEW)
     found = client.search_runs([experiment], f"tags.`{SWEEP}` = '{study}'", max_results=1)
     made = found[0] if found else client.create_run(experiment, tags=tags, run_name=f"sweep {study}")
     record = str(made.info.run_id)
     client.log_batch(record, tags=[RunTag(name, value) for name, value in tags.items()])
-    client.log_artifacts(record, str(folder), "sweep")
+    _write_artifacts(client, home, made.info.artifact_uri, record, folder)
     client.set_terminated(record, "FINISHED")
     return record

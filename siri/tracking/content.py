@@ -1,8 +1,8 @@
 """What MLflow records of a run: parameters, tags, the points of its steps and evaluations; MLflow is not used here."""
 
 import json
+import math
 import platform
-import re
 import subprocess
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 import psutil
 
 from siri.engines import untrained
-from siri.evaluation.evaluation import REPORT, Evaluation, read_report
-from siri.evaluation.report import EvalReport
+from siri.evaluation.evaluation import REPORT, Evaluation
+from siri.evaluation.naming import benchmark_name
 from siri.monitoring.monitors import Alarm
-from siri.runs import step_log
+from siri.processes.devices import gpu_names
+from siri.runs.catalog import TAGS
 from siri.runs.run import Run
 from siri.store.entries import Entry
 from siri.store.files import read_sealed, write_sealed
@@ -25,8 +26,8 @@ BASE = "base_key"
 """Tags by which a run's record is found: warm-up on two machines may give one run two bases, and so two curves."""
 KEY = "siri.key"
 """Tag by which a snapshot's model and model version are found."""
-TAGS = "tags.json"
-"""In a run's folder: tags that others than the run itself have given it, such as a sweep."""
+SNAPSHOT, BENCHMARK = "snapshot", "benchmark"
+"""Tags of a snapshot: `RUN:NAME`, and what its headline was measured on."""
 CAUTION = "siri.caution"
 DESCRIPTION = "mlflow.note.content"
 BATCH = 1000
@@ -37,6 +38,16 @@ PARAMETERS = (
     "rollout.batch_size", "model.base", "model.base_seed", "engine.name",
 )  # fmt: skip
 """Settings that runs are searched by; the whole config lies in the run's folder."""
+STEP_METRICS = (
+    "rollout/budget", "rollout/length", "rollout/accuracy", "rollout/truncated", "rollout/entropy", "rollout/unparsed",
+    "reward/mean", "reward/varied_groups", "update/loss", "update/grad_norm", "update/kl", "update/learning_rate",
+)  # fmt: skip
+"""The metrics of a step that MLflow gets; all of them lie in the run's metrics.jsonl."""
+MOST_BENCHMARKS = 2
+"""Benchmarks whose curves a run's record has, the final ones first; the experiment of snapshots has all.
+
+With STEP_METRICS and the extrema these are 39 names: MLflow's pages are slow, and unreadable, with more.
+"""
 UNREAD = {"constant": ("min_budget",), "segments": ("max_budget", "min_budget", "cycle_steps", "cycles")}
 """Shape -> settings of the schedule that it does not read."""
 EXTREMA = {"compression": "low", "expansion": "high", "level": "last"}
@@ -80,6 +91,7 @@ def identity(run: Run) -> dict[str, str]:
         "problems.name": train["name"],
         "problems.rows": str(train["rows"]),
         "problems.digest": train["digest"],
+        **{f"problems.{name}": json.dumps(train[name]) for name in ("left_out", "overlap") if name in train},
         "grader": " ".join(run.grader),
         **caution_tags(untrained(run.config.engine.name)),
     } | read_tags(run)
@@ -134,20 +146,21 @@ def _gpu_name(run: Run) -> str:
         return "none"
     import torch
 
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return torch.cuda.get_device_name()
+    return next(iter(gpu_names()), "none")  # without starting CUDA, which a GPU may still be leased to
 
 
 def step_points(line: dict[str, Any]) -> list[Point]:
-    """The metrics of a step's line."""
-    names = line.keys() - step_log.NO_METRICS
-    return [Point(name, line[name], line["time"], line["step"]) for name in sorted(names)]
+    """The metrics of a step's line that MLflow gets."""
+    return [Point(name, line[name], line["time"], line["step"]) for name in STEP_METRICS if name in line]
 
 
 def batches(lines: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
     """Whole steps, as many as MLflow takes in one call."""
     batch: list[dict[str, Any]] = []
     for line in lines:
-        if sum(map(len, batch)) + len(line) > BATCH:
+        if (len(batch) + 1) * len(STEP_METRICS) > BATCH:
             yield batch
             batch = []
         batch.append(line)
@@ -155,32 +168,40 @@ def batches(lines: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
         yield batch
 
 
-def evaluation_metrics(report: EvalReport) -> dict[str, float]:
-    """The headline numbers of an evaluation, and the bounds of accuracy and length as `…_low` and `…_high`."""
-    intervals = {"accuracy": report.accuracy, "length": report.length}
-    lows = {f"{name}_low": interval.low for name, interval in intervals.items()}
-    highs = {f"{name}_high": interval.high for name, interval in intervals.items()}
-    return report.metrics() | lows | highs
+def evaluation_metrics(evaluation: Evaluation) -> dict[str, float]:
+    """The headline of a stored evaluation: accuracy and length with their bounds, accuracy–CR, what was truncated."""
+    report = evaluation.report()
+    found = {"truncated": report.truncated}
+    for name, interval in (("accuracy", report.accuracy), ("length", report.length)):
+        found |= {name: interval.mean, f"{name}.ci_low": interval.low, f"{name}.ci_high": interval.high}
+    ratio = evaluation.accuracy_cr()
+    return found if math.isnan(ratio) else found | {"accuracy_cr": ratio}
 
 
-def evaluation_points(evaluation: Evaluation, entry: Entry, prefix: str) -> list[Point]:
-    """The metrics of a stored evaluation, behind a name, at the snapshot's step and the time it was made."""
-    report, time = read_report(entry.folder), (entry.folder / REPORT).stat().st_mtime
-    step = evaluation.run.step_of(evaluation.snapshot)
-    return [Point(f"{prefix}/{name}", value, time, step) for name, value in evaluation_metrics(report).items()]
+CURVES = ("accuracy", "length", "truncated")
+"""What a run's record has of an evaluation at every snapshot; the rest of the headline it has at the extrema alone."""
 
 
-def evaluation_prefixes(evaluation: Evaluation) -> list[str]:
-    """What an evaluation's metrics stand behind: the benchmark's name, and the extremum's on the final benchmark.
+def evaluation_points(evaluation: Evaluation, entry: Entry) -> list[Point]:
+    """What a run's record gets of a stored evaluation, at the snapshot's step and the time it was made.
 
-    MLflow's tables show a metric's value at its last step, so `low/accuracy` is the last cycle's there.
+    `test/accuracy` is a curve over the snapshots. `low/accuracy`, `high/accuracy`, … are of the first final benchmark:
+    MLflow's tables show a metric's value at its last step, so they are the last cycle's there.
     """
-    names = [re.sub(r"[^\w.-]", "-", Path(evaluation.benchmark).stem)]
-    settings = evaluation.run.config.evaluation
-    extremum = extremum_of(evaluation.run, evaluation.snapshot)
-    if extremum is not None and evaluation.benchmark == (*settings.final, *settings.benchmarks)[0]:
-        names.append(extremum)
-    return names
+    time, step = (entry.folder / REPORT).stat().st_mtime, evaluation.run.step_of(evaluation.snapshot)
+    found, extremum = evaluation_metrics(evaluation), extremum_of(evaluation.run, evaluation.snapshot)
+    named: dict[str, float] = {}
+    if evaluation.benchmark in benchmarks(evaluation.run)[:MOST_BENCHMARKS]:
+        named |= {f"{benchmark_name(evaluation.run, evaluation.benchmark)}/{name}": found[name] for name in CURVES}
+    if extremum is not None and evaluation.benchmark == benchmarks(evaluation.run)[0]:
+        named |= {f"{extremum}/{name}": value for name, value in found.items() if name != "truncated"}
+    return [Point(name, value, time, step) for name, value in named.items()]
+
+
+def benchmarks(run: Run) -> list[str]:
+    """What a run is measured on, the final ones first; its headline is of the first."""
+    settings = run.config.evaluation
+    return [*dict.fromkeys((*settings.final, *settings.benchmarks))]
 
 
 def extremum_of(run: Run, snapshot: str) -> str | None:
@@ -192,11 +213,11 @@ def extremum_of(run: Run, snapshot: str) -> str | None:
 def snapshot_tags(run: Run, name: str, entry: Entry) -> dict[str, str]:
     """What a snapshot is, and how to get at it (`siri snapshots export RUN:NAME`), with no path of this machine."""
     step = entry.manifest.step
-    return {
+    budget = {"budget": str(run.config.schedule(step))} if step else {}
+    return budget | {
         KEY: entry.manifest.key,
-        "snapshot": f"{run.name}:{name}",
+        SNAPSHOT: f"{run.name}:{name}",
         "step": str(step),
-        "budget": str(run.config.schedule(step)),
         "weights_sha256": entry.manifest.weights_sha256,
         "store_path": entry.folder.relative_to(run.home.store).as_posix(),
     }

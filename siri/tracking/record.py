@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,10 +16,15 @@ from siri.runs import metrics_log, step_log
 from siri.runs.run import Run
 from siri.store.entries import Entry
 from siri.tracking import content
-from siri.tracking.content import BASE, KEY, RUN_ID, Point
+from siri.tracking.content import BASE, RUN_ID, Point
 from siri.tracking.server import write_note
+from siri.tracking.snapshots import SnapshotRecords
+from siri.tracking.views import EXPERIMENT, RUN_VIEW, SNAPSHOT_VIEW, SNAPSHOTS, View
 
-EXPERIMENT = "siri"
+STATES = {"RUNNING": "training", "FINISHED": "finished", "FAILED": "failed", "KILLED": "stopped"}
+"""MLflow's status of a run -> tag `state`, a column of the table."""
+ARTIFACTS = "mlflow-artifacts:/"
+"""Where artifacts are that no server has placed: below `mlartifacts` of the work folder, wherever that is moved."""
 MARK = "rollout/budget"
 """The metric that tells which steps are there: a step's metrics go in one transaction."""
 ENVIRONMENT = {
@@ -58,9 +62,15 @@ class SyncResult:
         return f"{self.steps} steps, {self.evaluations} evaluations, {self.snapshots} snapshots brought to MLflow"
 
 
+def load() -> None:
+    """Import MLflow, which takes a second or more."""
+    with mlflow_errors():
+        from mlflow.tracking import MlflowClient  # noqa: F401
+
+
 @contextmanager
 def mlflow_errors() -> Iterator[None]:
-    """Import MLflow, which takes a second or more, and tell its failures as TrackingError."""
+    """Tell MLflow's failures as TrackingError."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     from mlflow.exceptions import MlflowException
@@ -93,7 +103,7 @@ def open_record(run: Run, trains: bool) -> "Record":
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(tracking_uri=run.home.tracking_uri)
-    experiment = find_experiment(client, run.home)
+    experiment = find_experiment(client, run.home, EXPERIMENT, RUN_VIEW)
     query = f"tags.`{RUN_ID}` = '{run.id}' AND tags.`{BASE}` = '{run.base}'"
     found = client.search_runs([experiment], query, max_results=1, order_by=["attributes.start_time ASC"])
     made = (
@@ -103,7 +113,9 @@ def open_record(run: Run, trains: bool) -> "Record":
     if not made.inputs or not made.inputs.dataset_inputs:
         _log_problems(client, made.info.run_id, run)
     write_note(run, experiment, made.info.run_id)
-    return Record(run, client, experiment, made.info.run_id, made.info.status)
+    rows = find_experiment(client, run.home, SNAPSHOTS, SNAPSHOT_VIEW)
+    snapshots = SnapshotRecords(run, client, experiment, rows, made.info.run_id)
+    return Record(run, client, snapshots, made.info.run_id, made.info.status)
 
 
 def running(home: Home) -> list[str]:
@@ -118,14 +130,17 @@ def running(home: Home) -> list[str]:
     return [run.data.tags[RUN_ID] for run in found if RUN_ID in run.data.tags]
 
 
-def find_experiment(client: Any, home: Home) -> str:
-    """The experiment of all records, made if need be."""
-    found = client.get_experiment_by_name(EXPERIMENT)
-    if found is not None:
-        return str(found.experiment_id)
-    local = not home.tracking_uri.startswith("http")  # where MLflow's default is a folder in the current one
-    place = (home.root.resolve() / "mlartifacts").as_uri() if local else None
-    return str(client.create_experiment(EXPERIMENT, artifact_location=place))
+def find_experiment(client: Any, home: Home, name: str, view: View) -> str:
+    """An experiment, made if need be, with the view that its page opens with."""
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        place = None if home.tracking_uri.startswith("http") else ARTIFACTS + name.replace(" ", "-")
+        made = str(client.create_experiment(name, artifact_location=place))
+        client.set_experiment_tag(made, *view.tag)
+        return made
+    if view.tag[0] not in found.tags:
+        client.set_experiment_tag(found.experiment_id, *view.tag)
+    return str(found.experiment_id)
 
 
 def _describe(client: Any, made: Any, run: Run, surroundings: dict[str, str]) -> None:
@@ -153,19 +168,15 @@ def _log_problems(client: Any, mlflow_id: str, run: Run) -> None:
 class Record:
     """A run's record in MLflow, open for writing; remembers what is there, so that it is asked for once."""
 
-    def __init__(self, run: Run, client: Any, experiment: str, mlflow_id: str, status: str) -> None:
+    def __init__(self, run: Run, client: Any, snapshots: SnapshotRecords, mlflow_id: str, status: str) -> None:
         self.run = run
         self.client = client
-        self.experiment = experiment
+        self.snapshots = snapshots
         self.mlflow_id = mlflow_id
         self.status = status
-        self.model = re.sub(r"[^\w.-]", "-", f"siri-{run.name}")
-        settings = run.config.evaluation
-        self.benchmarks = dict.fromkeys((*settings.benchmarks, *settings.final))
         self.pending: list[Evaluation] = []
         self.looked_for: set[str] = set()
         self.points: dict[str, set[tuple[int, float]]] = {}
-        self.last_key = run.base
         self.tags = content.read_tags(run)
 
     def write(self, status: Status | None) -> SyncResult:
@@ -173,7 +184,8 @@ class Record:
         if status == "RUNNING":
             self._set_status(status)
         self._write_tags()
-        result = SyncResult(self._write_steps(), self._write_evaluations(), self._register_snapshots())
+        steps, snapshots = self._write_steps(), self.snapshots.register()
+        result = SyncResult(steps, self._write_evaluations(), snapshots)
         if status is None:
             self._settle()
         else:
@@ -200,6 +212,7 @@ class Record:
             self.client.update_run(self.mlflow_id, status)
         else:
             self.client.set_terminated(self.mlflow_id, status)
+        self.client.set_tag(self.mlflow_id, "state", STATES[status])
         self.status = status
 
     @cached_property
@@ -231,7 +244,9 @@ class Record:
     def _look_for_new_names(self) -> None:
         """Snapshots get names while a run trains: promoted ones, observed extrema."""
         new = [name for name in self.run.snapshot_steps if name not in self.looked_for]
-        self.pending += [Evaluation(self.run, name, benchmark) for name in new for benchmark in self.benchmarks]
+        self.pending += [
+            Evaluation(self.run, name, benchmark) for name in new for benchmark in content.benchmarks(self.run)
+        ]
         self.looked_for.update(new)
 
     def _write_evaluations(self) -> int:
@@ -246,77 +261,11 @@ class Record:
         return written
 
     def _write_evaluation(self, evaluation: Evaluation, entry: Entry) -> bool:
-        """Log an evaluation behind each of its names, unless the same values stand at the same step already."""
-        points: list[Point] = []
-        for prefix in content.evaluation_prefixes(evaluation):
-            new = content.evaluation_points(evaluation, entry, prefix)
-            # Two of the metrics tell: other settings of an evaluation give other values, which are then added.
-            marks = [point for point in new if point.name in (f"{prefix}/accuracy", f"{prefix}/length")]
-            if not all(map(self._holds, marks)):
-                points += new
-        if points:
+        """Log an evaluation, here and beside its snapshot, unless the same values stand there already."""
+        points = content.evaluation_points(evaluation, entry)
+        # Two of the metrics tell: other settings of an evaluation give other values, which are then added.
+        marks = [point for point in points if point.name.endswith(("/accuracy", "/length"))]
+        there = all(map(self._holds, marks))
+        if not there:
             self._log(points)
-        return bool(points)
-
-    @cached_property
-    def versions(self) -> dict[str, str]:
-        """Key -> version of the snapshots that are registered as the run's model."""
-        found = self.client.search_model_versions(f"name='{self.model}'")
-        return {entry.tags[KEY]: str(entry.version) for entry in found if KEY in entry.tags}
-
-    def _register_snapshots(self) -> int:
-        """Register stored snapshots, and let each alias point to the last one of its kind."""
-        kept = {name: self.run.keys[step] for name, step in self.run.snapshot_steps.items() if step}
-        stored = {name: entry for name, key in kept.items() if (entry := self.run.store.find(key)) is not None}
-        new = [name for name in stored if kept[name] not in self.versions]
-        for name in new:
-            self.versions[kept[name]] = self._register(name, stored[name])
-        if stored and kept[[*stored][-1]] != self.last_key:
-            self.last_key = kept[[*stored][-1]]
-            self._set_aliases([*stored])
-            self.client.set_tag(self.mlflow_id, "last_snapshot_key", self.last_key)
-        return len(new)
-
-    def _register(self, name: str, entry: Entry) -> str:
-        """A snapshot as an external model, and that as a version of the run's registered model; returns the version."""
-        tags = content.snapshot_tags(self.run, name, entry)
-        query = f"source_run_id = '{self.mlflow_id}' AND tags.`{KEY}` = '{entry.manifest.key}'"
-        found = self.client.search_logged_models([self.experiment], query, max_results=1)
-        model = found[0] if found else self._create_model(name, tags)
-        self._create_registered_model()
-        # A source `models:/…` would be looked up in MLflow's global tracking URI instead of this client's.
-        made = self.client.create_model_version(
-            self.model,
-            model.artifact_location,
-            self.mlflow_id,
-            tags=tags,
-            model_id=model.model_id,
-            await_creation_for=0,
-        )
-        link = json.dumps([{"name": self.model, "version": made.version}])
-        self.client.set_logged_model_tags(model.model_id, {"mlflow.modelVersions": link})
-        return str(made.version)
-
-    def _create_model(self, name: str, tags: dict[str, str]) -> Any:
-        """What mlflow.create_external_model does, by this client and without the placeholder file that it uploads."""
-        external = tags | {"mlflow.model.isExternal": "true"}
-        model = self.client.create_logged_model(self.experiment, name, self.mlflow_id, external)
-        return self.client.finalize_logged_model(model.model_id, "READY")
-
-    def _create_registered_model(self) -> None:
-        from mlflow.exceptions import MlflowException
-
-        try:
-            self.client.create_registered_model(self.model, tags={RUN_ID: self.run.id})
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-
-    def _set_aliases(self, names: list[str]) -> None:
-        """`names` are registered snapshots in step order."""
-        there = self.client.get_registered_model(self.model).aliases
-        extrema = {content.extremum_of(self.run, name): name for name in names}  # the last of each kind wins
-        for extremum, name in extrema.items():
-            number = self.versions[self.run.keys[self.run.step_of(name)]]
-            if extremum is not None and str(there.get(f"siri-{extremum}")) != number:
-                self.client.set_registered_model_alias(self.model, f"siri-{extremum}", number)
+        return self.snapshots.write(evaluation, entry) or not there

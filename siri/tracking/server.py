@@ -10,14 +10,10 @@ from siri.processes.probe import ask
 from siri.redaction import redact
 from siri.runs.run import Run
 from siri.store.files import read_sealed, write_sealed
+from siri.tracking.views import PAGES
 
 NOTE = "mlflow.json"
 """In a run's folder: where its record is, so that a link to it needs no look-up."""
-PAGES = "workflowType=machine_learning"
-"""In an address: MLflow shows its pages for training; without it a new browser gets those for GenAI, empty here.
-
-An experiment's tag `mlflow.experimentKind` says the same, but the pages of MLflow 3.17 do not look at it.
-"""
 PROBE_SECONDS = 2.0
 """Longest wait for a sign of life."""
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}

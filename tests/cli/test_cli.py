@@ -74,9 +74,9 @@ def test_bad_input_is_one_line_and_exit_code_2(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     if expected == "engine.device=cuda":
-        torch = pytest.importorskip("torch")
+        torch = pytest.importorskip("torch", reason="no torch here: pip install torch")
         if torch.cuda.is_available():
-            pytest.skip("there is a GPU here")
+            pytest.skip("there is a GPU here: set CUDA_VISIBLE_DEVICES= to run this")
     assert run_cli(*words) == 2
     captured = capsys.readouterr()
     assert expected in captured.err

@@ -5,6 +5,8 @@ import hashlib
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +153,82 @@ def test_a_pass_is_gone_through_backwards_once_and_on_the_weights_that_it_saw() 
     theirs.norm.data = theirs.norm.data.clone()
     with pytest.raises(RuntimeError, match="no longer lies"):
         compiled.score([[1]], [[2, 3]], 1.0)
+
+
+Loss = Callable[[Scores, torch.Tensor], torch.Tensor]
+SIZE = 3
+"""Responses of a group in the losses below."""
+
+
+def fixed(shape: torch.Size, seed: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def token_loss(scores: Scores, mask: torch.Tensor) -> torch.Tensor:
+    """A clipped ratio with an advantage per token, an entropy bonus, and a penalty for leaving a reference."""
+    advantages, shift = fixed(mask.shape, 1), 0.3 * fixed(mask.shape, 2)
+    ratio = (scores.logprobs - scores.logprobs.detach() + shift).exp()
+    clipped = torch.maximum(-ratio * advantages, -ratio.clamp(0.8, 1.28) * advantages)
+    apart = scores.logprobs.detach() + fixed(mask.shape, 3) - scores.logprobs
+    return ((clipped - 0.01 * scores.entropies + 0.1 * (apart.exp() - apart - 1)) * mask).sum() / mask.sum()
+
+
+def response_loss(scores: Scores, mask: torch.Tensor) -> torch.Tensor:
+    """One ratio per response, from the mean over its tokens."""
+    means = (scores.logprobs * mask).sum(1) / mask.sum(1).clamp(min=1)
+    return (means.exp() * fixed(means.shape, 1)).mean()
+
+
+def group_loss(scores: Scores, mask: torch.Tensor) -> torch.Tensor:
+    """What needs whole groups: each response's entropy and log-probability against its group's mean."""
+    told = ((scores.entropies + scores.logprobs) * mask).sum(1).view(-1, SIZE)
+    return (told - told.mean(1, keepdim=True)).square().mean()
+
+
+def entropy_loss(scores: Scores, mask: torch.Tensor) -> torch.Tensor:
+    """Entropies alone."""
+    return (scores.entropies * mask).sum()
+
+
+def logprob_loss(scores: Scores, mask: torch.Tensor) -> torch.Tensor:
+    """Log-probabilities alone."""
+    return (scores.logprobs * mask).sum()
+
+
+@pytest.mark.parametrize("loss", [token_loss, response_loss, group_loss, entropy_loss, logprob_loss])
+@pytest.mark.parametrize("lengths", [[5, 1, 30], [1, 1, 1]])
+def test_gradients_of_the_losses_that_methods_make_are_torch_s(loss: Loss, lengths: list[int]) -> None:
+    ours, theirs, compiled = twins(GROUPED)
+    groups = texts(37, [20, 7])
+    prompts = [prompt for prompt in groups for _ in range(SIZE)]
+    responses = texts(37, lengths, seed=1) + texts(37, lengths[::-1], seed=2)
+    mask = torch.arange(max(lengths)) < torch.tensor([lengths + lengths[::-1]]).T
+    mask &= ~((torch.arange(len(mask)) == 1)[:, None] & torch.tensor(loss is token_loss))
+    for kernels_, model in ((partial(score, ours), ours), (compiled.score, theirs)):
+        found = loss(kernels_(prompts, responses, 0.9), mask)
+        found.backward()
+        assert model.norm.grad is not None
+    check_gradients(ours, theirs)
+
+
+def test_a_loss_over_several_passes_has_the_gradient_of_one() -> None:
+    ours, theirs, compiled = twins(GROUPED)
+    groups = [([texts(37, [size])[0]] * SIZE, texts(37, [3, 9, 1], seed=size)) for size in (20, 7)]
+    for kernels_ in (partial(score, ours), compiled.score):
+        parts = [kernels_(*group, 1.0) for group in groups]
+        sums = torch.stack([part.logprobs.sum() + part.entropies.square().sum() for part in parts])
+        (sums[0] * sums[1]).backward()
+    check_gradients(ours, theirs)
+
+
+def test_two_problems_with_one_prompt_are_scored_as_any_others() -> None:
+    ours, theirs, compiled = twins(GROUPED)
+    prompts, responses = [texts(37, [9])[0]] * 4, texts(37, [3, 30, 1, 12])
+    expected, found = score(ours, prompts, responses, 1.0), compiled.score(prompts, responses, 1.0)
+    torch.testing.assert_close(found.logprobs, expected.logprobs, **CLOSE)
+    weigh(expected).backward()
+    weigh(found).backward()
+    check_gradients(ours, theirs)
 
 
 def both(shape: ModelShape, prompts: list[list[int]], budgets: list[int], **changes: Any) -> tuple[Sampled, Sampled]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from siri.asking import step_of
 from siri.config import RunConfig, load
 from siri.engine import SampleRequest
 from siri.engines.local.engine import LocalEngine
@@ -198,8 +199,9 @@ def test_no_step_is_taken_when_no_group_teaches(straight: run.Run) -> None:
     before = {name: p.detach().clone() for name, p in stepper.policy.parameters().items()}
     problems = problems_of_step(straight.problems.train.problems, 0, 1, 4)
     batch = stepper.sample(problems, [24] * 4, 1)
-    rewards, _ = METHODS["grpo"].rewards(replace(batch, verdicts=("wrong",) * 16), {})
-    stepper.update(batch, METHODS["grpo"].advantages(rewards, batch, stepper.config.method), 1)
+    step = step_of(stepper.config, 1)
+    rewards = METHODS["grpo"].rewards(replace(batch, verdicts=("wrong",) * 16), {}, step).rewards
+    stepper.update(batch, METHODS["grpo"].advantages(rewards, batch, step), 1)
     assert all(torch.equal(before[name], p) for name, p in stepper.policy.parameters().items())
 
 

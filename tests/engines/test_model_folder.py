@@ -296,6 +296,20 @@ def test_what_a_folder_of_the_hub_has_is_taken(base: Path) -> None:
     assert load_pretrained(base, "cpu", torch.float32).context == 64
 
 
+@pytest.mark.parametrize("header", [0x280, 0x380, 0x480, 0x580])
+def test_safetensors_whose_length_looks_like_a_pickle_s_mark_are_taken(header: int, base: Path) -> None:
+    weights = base / "model.safetensors"
+    written = weights.read_bytes()
+    length = int.from_bytes(written[:8], "little")
+    weights.write_bytes((header + 2**16).to_bytes(8, "little") + written[8 : 8 + length].ljust(header + 2**16))
+    with weights.open("ab") as file:
+        file.write(written[8 + length :])
+    assert load_pretrained(base, "cpu", torch.float32).context == 64
+    weights.write_bytes(weights.read_bytes()[:2] + b"." * 100)
+    with pytest.raises(InputError, match="may hold a pickle"):
+        require_data(base)
+
+
 def test_verl_s_own_files_of_a_checkpoint_are_left_to_verl(base: Path) -> None:
     (base / "state.verl.model_world_size_1_rank_0.pt").write_bytes(b"\x80\x04")
     require_data(base)

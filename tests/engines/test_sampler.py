@@ -5,10 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 
 from siri.engines.local.forward import score
-from siri.engines.local.model import Decoder, ModelShape
-from siri.engines.local.sampler import Sampled, blank, choose, sample, survivors, trimmed
+from siri.engines.local.model import CachedRows, Decoder, ModelShape
+from siri.engines.local.sampler import Running, Sampled, blank, choose, sample, survivors, trimmed, write_tokens
 from siri.engines.local.uniforms import Stream, uniforms
 from siri.errors import InputError
 from tests.engines.test_local_model import GROUPED, LAPTOP, decoder, texts
@@ -237,3 +238,43 @@ def test_prompt_and_budget_beyond_the_context_are_an_input_error(model: Decoder)
 def test_senseless_requests_are_refused(model: Decoder, changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="sample needs"):
         draw(model, **changes)
+
+
+def step_without_values(temperature: float, shape: ModelShape = GROUPED) -> Running:
+    """Three tokens of four rows, one of them forced, on tensors that have shapes and no values."""
+    model = Decoder(shape)
+    prompts = torch.ones(4, dtype=torch.long) * 3
+    remembered = [(torch.zeros(4, 5, shape.kv_heads, shape.head_size),) * 2 for _ in model.layers()]
+    rows = torch.arange(4)
+    continuation = CachedRows(model, remembered, prompts, rows, 6)
+    running = Running(continuation, torch.zeros(4, shape.vocabulary), rows, torch.ones(4, dtype=torch.long) * 6)
+    sampled, ends, uniform = blank_of(4, 6), torch.tensor([EOS]), torch.ones(4, dtype=torch.float64) / 2
+    for given in (None, torch.zeros(4, dtype=torch.long), None):
+        tokens = write_tokens(running, sampled, temperature, uniform, ends, given)
+        running.advance(tokens, 4)
+    return running
+
+
+def blank_of(rows: int, budget: int) -> Sampled:
+    values = torch.zeros(rows, budget)
+    return Sampled(values.long(), values, values.clone(), torch.ones(rows, dtype=torch.long), torch.zeros(rows).bool())
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.0])
+def test_a_decode_step_waits_for_no_value(temperature: float) -> None:
+    with FakeTensorMode(), torch.inference_mode():
+        running = step_without_values(temperature)
+    assert running.logits.shape == (4, GROUPED.vocabulary)
+    assert running.place.shape == (1,)
+
+
+@pytest.mark.parametrize("ask", [lambda x: x.max().item(), lambda x: bool(x.any()), lambda x: x.nonzero()])
+def test_a_step_that_waited_for_one_would_be_noticed(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    logits = Decoder.logits
+    monkeypatch.setattr(Decoder, "logits", lambda self, x: (ask(x), logits(self, x))[1])
+    with (
+        FakeTensorMode(),
+        torch.inference_mode(),
+        pytest.raises((DataDependentOutputException, DynamicOutputShapeException)),
+    ):
+        step_without_values(1.0)

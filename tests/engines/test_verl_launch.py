@@ -113,7 +113,7 @@ def test_what_verl_would_refuse_late_is_refused_at_once(override: str, said: str
         preview_overrides(load("siri-1.5b", [override]))
 
 
-@pytest.mark.skipif(find_spec("verl") is not None, reason="verl is installed here")
+@pytest.mark.skipif(find_spec("verl") is not None, reason="verl is installed here: `make test` runs this without it")
 def test_without_verl_the_engine_is_one_line_that_says_how_to_get_it() -> None:
     config: RunConfig = tiny("engine.name=verl")
     for ask in (require_engine, lambda config: open_engine(config, load_splits(config.problems).train)):

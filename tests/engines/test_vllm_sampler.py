@@ -69,7 +69,7 @@ def test_a_budget_beyond_what_the_model_reads_is_one_line(config: RunConfig, mod
         next(sampler.sample(model, request_of(config, 250)))
 
 
-@pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed here")
+@pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed here: `make test` runs this without it")
 def test_a_child_that_ends_too_early_is_an_error_with_its_last_words(config: RunConfig, model: Path) -> None:
     with (
         closing(VllmSampler(config)) as sampler,

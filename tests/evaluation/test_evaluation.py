@@ -146,7 +146,7 @@ def test_a_sampler_that_is_not_there_is_one_line_before_anything_starts(made: Ev
             ask()
 
 
-@pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed here")
+@pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed here: `make test` runs this without it")
 def test_without_vllm_its_choice_says_how_to_get_it() -> None:
     with pytest.raises(InputError, match=r"^evaluation.sampler=vllm: vLLM is not installed here; `pip install vllm==0"):
         check(tiny("engine.name=local", "evaluation.sampler=vllm"))

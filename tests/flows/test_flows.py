@@ -3,25 +3,27 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
 
 from siri.home import Home
 from siri.platform import private
-from tests.upped import ask, processes_of
+from tests.upped import ask, frozen, processes_of
 
-pytestmark = pytest.mark.server
+if TYPE_CHECKING:
+    from tests.flows.conftest import Server
+
+pytestmark = [pytest.mark.server, pytest.mark.timeout(2400)]
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -32,7 +34,7 @@ TINY = [
     "problems.test_size=16",
     "schedule.cycle_steps=8",
 ]
-RUN_SECONDS = 180
+RUN_SECONDS = 1200
 
 
 def siri(home: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -50,7 +52,7 @@ def siri(home: Path, *words: str, **environment: str) -> subprocess.CompletedPro
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home in which the scripted laptop recipe and its baseline have been trained without a server."""
-    home = tmp_path_factory.mktemp("trained")
+    home = tmp_path_factory.mktemp("trained")  # empty: this is a first start
     for words in (["laptop"], ["laptop-constant", "schedule.snapshots_at=[4,8,12,16,20]"]):
         done = siri(home, "train", *words, *TINY)
         assert done.returncode == 0, done.stderr
@@ -111,12 +113,12 @@ def started(*command: str | Path, home: Path, **environment: str) -> Iterator[su
             child.wait()
 
 
-def wait_for(question: str, answer: Any, seconds: float = 120) -> None:
+def wait_for(question: str, answer: Any, seconds: float = 900) -> None:
     """Ask until the answer is true, for a bounded time."""
     deadline = time.monotonic() + seconds
     while not answer():
         assert time.monotonic() < deadline, f"waited {seconds} s for: {question}"
-        time.sleep(0.2)
+        time.sleep(0.1)
 
 
 def check_password(home: Path) -> None:
@@ -135,30 +137,34 @@ def check_password(home: Path) -> None:
         urllib.request.urlopen(urllib.request.Request(url, None, foreign, method="OPTIONS"), timeout=30)
 
 
-def test_a_killed_flow_leaves_no_process_and_goes_on_where_it_was(tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    # the paper's cycle length: long enough that the kill comes in the middle of a stage
-    words = [*TINY[:-1], "schedule.cycle_steps=640", "schedule.cycles=1", "rollout.batch_size=64", "checkpoint_every=5"]
+def test_a_killed_flow_leaves_no_process_and_goes_on_where_it_was(
+    tmp_path: Path, furnished: Callable[[Path], Path]
+) -> None:
+    home = furnished(tmp_path / "home")
+    # long enough that the kill comes in the middle of a stage
+    words = [*TINY[:-1], "schedule.cycle_steps=400", "schedule.cycles=1", "checkpoint_every=5"]
+    words += ["engine.name=scripted-process", "rollout.batch_size=16"]
     command = [BIN / "siri", "train", "laptop", *words, "--home", str(home)]
     metrics = home / "runs"
     with started(*command, home=home) as child:
         wait_for(
             "twenty steps", lambda: sum(len(p.read_text().splitlines()) for p in metrics.glob("*/metrics.jsonl")) > 20
         )
-        assert processes_of(home), "the flow has brought its own Prefect server"
-        check_password(home)
-        os.kill(child.pid, signal.SIGKILL)
+        [trainer] = [process for process in processes_of(home) if "siri.engines.scripted.child" in process.cmdline()]
+        with frozen(trainer):  # so that it stands in the middle of a stage, however long this takes
+            check_password(home)
+            os.kill(child.pid, signal.SIGKILL)
         child.wait()
-        wait_for("the guard to end what is left", lambda: not processes_of(home), 30)
+        wait_for("the guard to end what is left", lambda: not processes_of(home), 300)
     done = siri(home, "train", "laptop", *words)
     assert done.returncode == 0, done.stderr
     assert "c1-low: goes on after step " in done.stdout
     steps = [json.loads(line)["step"] for p in metrics.glob("*/metrics.jsonl") for line in p.read_text().splitlines()]
-    assert steps == list(range(1, 641))
+    assert steps == list(range(1, 401))
 
 
-def test_ctrl_c_keeps_a_checkpoint_and_says_how_to_go_on(tmp_path: Path) -> None:
-    home = tmp_path / "home"
+def test_ctrl_c_keeps_a_checkpoint_and_says_how_to_go_on(tmp_path: Path, furnished: Callable[[Path], Path]) -> None:
+    home = furnished(tmp_path / "home")
     words = [
         *TINY[:-1],
         "schedule.cycle_steps=2000",
@@ -173,7 +179,7 @@ def test_ctrl_c_keeps_a_checkpoint_and_says_how_to_go_on(tmp_path: Path) -> None
             "twenty steps", lambda: sum(len(p.read_text().splitlines()) for p in metrics.glob("*/metrics.jsonl")) > 20
         )
         os.killpg(child.pid, signal.SIGINT)  # as a terminal does it: the flow's own server hears it too
-        assert child.wait(timeout=60) == 130
+        assert child.wait(timeout=300) == 130
     [log] = tmp_path.glob("siri-*.log")
     assert "its checkpoint is kept. Resume with: siri train laptop" in log.read_text()
     roles = [json.loads(p.read_text())["role"] for p in (home / "store" / "entries").glob("*/*/manifest.json")]
@@ -200,13 +206,6 @@ def test_two_first_starts_on_a_new_home_do_not_spoil_each_other(tmp_path: Path) 
     assert "Traceback" not in "".join(outputs)
 
 
-def free_port() -> int:
-    """A port of loopback that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def answers(url: str) -> bool:
     """Whether a server answers 200 at a URL."""
     try:
@@ -223,43 +222,34 @@ def post(url: str, body: dict[str, Any]) -> Any:
         return json.load(reply)
 
 
-def test_a_deployment_runs_on_a_worker_under_a_server(tmp_path: Path) -> None:
-    home, port = tmp_path / "home", free_port()
-    api = f"http://127.0.0.1:{port}/api"
-    environment = {
-        "PREFECT_HOME": str(tmp_path / "prefect"),
-        "PREFECT_API_URL": api,
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "true",
-        "SIRI_HOME": str(home),
-    }
+def test_a_deployment_runs_on_a_worker_under_a_server(tmp_path: Path, server: "Server") -> None:
+    home, api = tmp_path / "home", server.api
+    environment = server.environment(home)
 
     def prefect(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [BIN / "prefect", *words], capture_output=True, text=True, timeout=120, check=False,
+            [BIN / "prefect", *words], capture_output=True, text=True, timeout=RUN_SECONDS, check=False,
             cwd=ROOT, env=os.environ | environment,
         )  # fmt: skip
 
-    server = [BIN / "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    with started(*server, home=home, **environment):
-        wait_for("the server", lambda: answers(f"{api}/health"))
-        assert prefect("work-pool", "create", "siri", "--type", "process").returncode == 0
-        deployed = prefect("--no-prompt", "deploy", "--all")
-        assert deployed.returncode == 0, deployed.stdout + deployed.stderr
-        scheduled = [made for made in post(f"{api}/deployments/filter", {}) if made["schedules"]]
-        active = {made["name"]: [schedule["active"] for schedule in made["schedules"]] for made in scheduled}
-        assert active == {"search-nightly": [False], "paper-weekly": [False], "maintain": [True]}
-        for made in scheduled:
-            assert made["global_concurrency_limit"]["limit"] == 1
-            assert made["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
-        with started(BIN / "prefect", "worker", "start", "--pool", "siri", home=home, **environment):
-            overrides = [*TINY, "schedule.cycles=1"]
-            ran = prefect(
-                "deployment", "run", "train-recipe/train-recipe", "--watch",
-                "--param", f"overrides={json.dumps(overrides)}", "--param", "recipe=laptop",
-            )  # fmt: skip
-            assert ran.returncode == 0, ran.stdout + ran.stderr
-            artifacts = post(f"{api}/artifacts/filter", {})
-    kinds = {artifact["type"] for artifact in artifacts}
+    assert prefect("work-pool", "create", "siri", "--type", "process").returncode == 0
+    deployed = prefect("--no-prompt", "deploy", "--all")
+    assert deployed.returncode == 0, deployed.stdout + deployed.stderr
+    deployments = {made["name"]: made for made in post(f"{api}/deployments/filter", {})}
+    scheduled = [made for made in deployments.values() if made["schedules"]]
+    active = {made["name"]: [schedule["active"] for schedule in made["schedules"]] for made in scheduled}
+    assert active == {"search-nightly": [False], "paper-weekly": [False], "maintain": [True]}
+    for made in scheduled:
+        assert made["global_concurrency_limit"]["limit"] == 1
+        assert made["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
+    with started(BIN / "prefect", "worker", "start", "--pool", "siri", home=home, **environment):
+        overrides = [*TINY, "schedule.cycles=1"]
+        ran = prefect(
+            "deployment", "run", "train-recipe/train-recipe", "--watch",
+            "--param", f"overrides={json.dumps(overrides)}", "--param", "recipe=laptop",
+        )  # fmt: skip
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+    runs = {"flow_runs": {"deployment_id": {"any_": [deployments["train-recipe"]["id"]]}}}
+    kinds = {artifact["type"] for artifact in post(f"{api}/artifacts/filter", runs)}
     assert {"markdown", "table", "progress"} <= kinds
     assert len(list((home / "runs").glob("*/metrics.jsonl"))) == 1

@@ -4,14 +4,18 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.flows.test_flows import ROOT, TINY, answers, free_port, post, started, wait_for
+from tests.flows.test_flows import ROOT, RUN_SECONDS, TINY, post, started, wait_for
 
-pytestmark = [pytest.mark.server, pytest.mark.timeout(900)]
+if TYPE_CHECKING:
+    from tests.flows.conftest import Server
+
+pytestmark = [pytest.mark.server, pytest.mark.timeout(2400)]
 
 FULL = [*TINY, "schedule.cycles=1", "guards.disk_free=1e9"]  # no disk is that large: the guard tells at each stage
 
@@ -19,7 +23,7 @@ FULL = [*TINY, "schedule.cycles=1", "guards.disk_free=1e9"]  # no disk is that l
 def siri(home: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "siri.cli", *words, "--home", str(home)]
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=400, env=os.environ | environment, check=False
+        command, capture_output=True, text=True, timeout=RUN_SECONDS, env=os.environ | environment, check=False
     )
 
 
@@ -27,8 +31,10 @@ def alarms(home: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for path in home.glob("runs/*/alarms.jsonl") for line in path.read_text().splitlines()]
 
 
-def test_a_stop_and_a_pause_without_a_server_end_in_one_line_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    home = tmp_path / "home"
+def test_a_stop_and_a_pause_without_a_server_end_in_one_line_and_the_same_command_goes_on(
+    tmp_path: Path, furnished: Callable[[Path], Path]
+) -> None:
+    home = furnished(tmp_path / "home")
     words = ["train", "laptop", *FULL]
     stopped = siri(home, *words, "guards.disk=stop")
     assert stopped.returncode == 130, stopped.stderr
@@ -48,26 +54,19 @@ def test_a_stop_and_a_pause_without_a_server_end_in_one_line_and_the_same_comman
     assert tags["siri.alarm.disk"].endswith("(step 5)")
 
 
-def test_a_pause_under_a_server_waits_to_be_resumed(tmp_path: Path) -> None:
-    home, port = tmp_path / "home", free_port()
-    api = f"http://127.0.0.1:{port}/api"
-    environment = {
-        "PREFECT_HOME": str(tmp_path / "prefect"), "PREFECT_API_URL": api, "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "true", "SIRI_HOME": str(home), "PYTHONPATH": str(ROOT),
-    }  # fmt: skip
-    server = [Path(sys.executable).parent / "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    with started(*server, home=home, **environment):
-        wait_for("the server", lambda: answers(f"{api}/health"), 300)
-        train = [sys.executable, "-m", "siri.cli", "train", "laptop", *FULL, "guards.disk=pause", "--home", str(home)]
-        with started(*train, home=home, **environment) as child:
-            wait_for("the pause", lambda: states(api) == ["PAUSED"] or child.poll() is not None, 300)
-            assert child.poll() is None, "it has to wait"
-            assert not list(home.glob("runs/*/store"))
-            [flow_run] = post(f"{api}/flow_runs/filter", {"flows": {"name": {"any_": ["train"]}}})
-            post(f"{api}/flow_runs/{flow_run['id']}/resume", {})
-            assert child.wait(timeout=180) == 0
-        artifacts = post(f"{api}/artifacts/filter", {})
-        wait_for("the events", lambda: "siri.alarm.disk" in events(api))
+def test_a_pause_under_a_server_waits_to_be_resumed(tmp_path: Path, server: "Server") -> None:
+    home, api = tmp_path / "home", server.api
+    environment = server.environment(home) | {"PYTHONPATH": str(ROOT)}
+    train = [sys.executable, "-m", "siri.cli", "train", "laptop", *FULL, "guards.disk=pause", "--home", str(home)]
+    with started(*train, home=home, **environment) as child:
+        wait_for("the pause", lambda: states(api) == ["PAUSED"] or child.poll() is not None, RUN_SECONDS)
+        assert child.poll() is None, "it has to wait"
+        assert not list(home.glob("runs/*/store"))
+        [flow_run] = post(f"{api}/flow_runs/filter", {"flows": {"name": {"any_": ["train"]}}})
+        post(f"{api}/flow_runs/{flow_run['id']}/resume", {})
+        assert child.wait(timeout=RUN_SECONDS) == 0
+    artifacts = post(f"{api}/artifacts/filter", {"flow_runs": {"id": {"any_": [flow_run["id"]]}}})
+    wait_for("the events", lambda: "siri.alarm.disk" in events(api))
     assert "alarm-disk" in {artifact["key"] for artifact in artifacts}
     assert states_of(artifacts, "alarm-disk") == 2  # one a stage
 

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from dashboards import data, findings, wording
 from dashboards.findings import FALSE_ALARMS, Evidence, best_lag, find_all, is_late, judge, sign
-from dashboards.report import pieces, print_table, write_report
+from dashboards.report import compared_in_words, pieces, print_table, write_report
 from siri.config import load
 from siri.errors import InputError
 from siri.evaluation.evaluation import Evaluation, measure
@@ -295,6 +295,51 @@ def test_findings_say_what_the_intervals_say(run: Run, constant: Run) -> None:
     assert wording.difference(length) in found[0].statement
     assert found[0].statement.startswith("In this run: c3-high against constant 72 at step 48")
     assert [finding.verdict for finding in found[-2:]] == ["not tested here"] * 2
+
+
+@pytest.mark.parametrize(
+    ("length", "accuracy", "said"),
+    [
+        (
+            (-7.3, -8.3, -6.3),
+            (-0.089, -0.126, -0.057),
+            "c3-high writes 15 % fewer tokens than constant 72 (−8.3 to −6.3 tokens) and is 8.9 points less accurate "
+            "(−12.6 to −5.7 points)",
+        ),
+        (
+            (7.3, 6.3, 8.3),
+            (0.01, -0.02, 0.04),
+            "c3-high writes 15 % more tokens than constant 72 (+6.3 to +8.3 tokens); no difference in accuracy is "
+            "shown (−2.0 to +4.0 points)",
+        ),
+        (
+            (-0.3, -1.0, 0.4),
+            (0.05, 0.01, 0.09),
+            "c3-high is 5.0 points more accurate than constant 72 (+1.0 to +9.0 points); no difference in tokens is "
+            "shown (−1.0 to +0.4 tokens)",
+        ),
+        (
+            (0.0, 0.0, 0.0),
+            (0.0, -0.1, 0.1),
+            "c3-high and constant 72: no difference is shown, neither in accuracy (−10.0 to +10.0 points) nor in "
+            "tokens (0.0 to 0.0 tokens)",
+        ),
+    ],
+)
+def test_a_comparison_is_one_sentence(
+    length: tuple[float, float, float], accuracy: tuple[float, float, float], said: str
+) -> None:
+    names = [f"{name}{end}" for name in ("length", "accuracy") for end in ("", "_low", "_high")]
+    row = pd.Series(
+        {"snapshot": "c3-high", "length_share": length[0] / 48.7} | dict(zip(names, length + accuracy, strict=True))
+    )
+    assert findings.sentence("constant 72", row) == said
+
+
+def test_the_sentences_stand_under_the_table_and_on_the_page(run: Run, constant: Run, page: str) -> None:
+    sentences = compared_in_words(run, [constant])
+    assert len(sentences) == 1
+    assert sentences[0] in page
 
 
 def test_without_a_baseline_its_findings_are_not_tested(run: Run) -> None:

@@ -12,5 +12,5 @@ pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(2400)]
 
 def test_a_run_survives_a_kill_of_everything_that_takes_part_in_it(platform: Platform) -> None:
     rng = random.Random(5)
-    outcome = chaos.unleash(platform, chaos.plan(len(chaos.KINDS), rng), 3000, rng)
+    outcome = chaos.unleash(platform, chaos.plan(len(chaos.KINDS), rng), 1600, rng)
     assert outcome.good, outcome

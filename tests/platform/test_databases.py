@@ -105,7 +105,7 @@ def test_a_user_who_may_not_make_databases_is_told_so(url: str, capsys: pytest.C
 def test_a_bad_address_is_one_line_that_shows_no_password(
     given: str, expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("psycopg")
+    pytest.importorskip("psycopg", reason="no driver here: pip install 'siri-rl[postgres]'")
     assert run_cli("databases", given) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1

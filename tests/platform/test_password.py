@@ -118,7 +118,7 @@ def test_a_password_that_others_can_have_read_or_put_there_is_refused_in_one_lin
     home.platform.chmod(0o755)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to others")
+@pytest.mark.skipif(os.geteuid() != 0, reason="run as root: only root can give files to others")
 def test_another_users_folder_or_file_is_refused(home: Home) -> None:
     private.generated(home)
     folder = private.folder(home)

@@ -9,7 +9,7 @@ import sys
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -26,7 +26,7 @@ from tests.browser import CHROMIUM, Page, browse
 from tests.platform.test_platform_in_browser import PICTURES, log_in
 from tests.upped import TINY_FLOW, Platform, imported, siri_command, wait_until
 
-pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(2400)]
 
 EVIL = "http://evil.example"
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium")
@@ -120,7 +120,7 @@ print(json.dumps(found))
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.skipif(os.geteuid() != 0, reason="run as root: only root can become another user")
 def test_another_user_of_the_machine_gets_neither_in_nor_at_the_password(platform: Platform) -> None:
     folder = private.folder(Home(platform.home))
     pids = [str(platform.process.pid), *(str(part["pid"]) for part in platform.status()["parts"])]
@@ -316,14 +316,16 @@ def test_the_pages_ask_nobody_beyond_loopback_and_the_link_logs_in(platform: Pla
         assert foreign(page) == ["http://beyond.invalid/"], "this test can fail"
 
 
-def test_modules_of_a_strangers_where_commands_are_typed_are_not_imported(platform: Platform) -> None:
+def test_modules_of_a_strangers_where_commands_are_typed_are_not_imported(
+    platform: Platform, furnished: Callable[[Path], Path]
+) -> None:
     folder = platform.hostile
     assert folder is not None
     control = subprocess.run([sys.executable, "-m", "uuid"], cwd=folder, check=False)
     assert control.returncode == 66
     assert imported(folder).startswith("uuid"), "they would be"
     (folder / "imported").unlink()
-    alone = platform.home.with_name("alone")
+    alone = furnished(platform.home.with_name("alone"))
     done = siri_command(alone, "train", "laptop", *TINY_FLOW, "engine.name=scripted-process", cwd=folder)
     assert done.returncode == 0, done.stderr
     for words in (["compare", "laptop"], ["sync"]):
@@ -339,7 +341,7 @@ def test_modules_of_a_strangers_where_commands_are_typed_are_not_imported(platfo
     run = platform.start("train-recipe", recipe="laptop", overrides=[*TINY_FLOW, "seed=67"])
     platform.wait(run, "Completed", "Failed", "Crashed")
     assert platform.state(run)[0] == "Completed"
-    assert wait_until("all parts to be well", lambda: platform.status()["well"])
+    assert wait_until("all parts to be well", platform.is_well)
     assert not imported(folder)
 
 

@@ -16,7 +16,7 @@ PICTURES = Path(os.environ.get("SIRI_CI_OUTPUT") or ROOT / "build" / "ci") / "sc
 pytestmark = [
     pytest.mark.server,
     pytest.mark.slow,
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(2400),
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium"),
 ]
 

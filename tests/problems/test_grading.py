@@ -93,9 +93,9 @@ def test_a_cut_response_may_have_its_box_already(grader):
 
 
 def test_ten_thousand_open_boxes_cost_no_time():
-    start = time.perf_counter()
+    start = time.process_time()
     assert grade(r"\boxed{" * 10_000 + "7", "7", "boxed") == "unparsed"
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def test_the_table_holds_right_and_wrong_in_equal_shares() -> None:
 # The published answers, where they are at hand
 
 published = pytest.mark.skipif(
-    "SIRI_BENCHMARKS" not in os.environ, reason="SIRI_BENCHMARKS names no folder of published benchmark files"
+    "SIRI_BENCHMARKS" not in os.environ, reason="set SIRI_BENCHMARKS to a folder of published benchmark files"
 )
 FILES = ("math500.json", "aime24.json", "aime25.json", "amc.json")
 

@@ -75,7 +75,7 @@ def test_no_pair_of_the_suite_takes_nearly_the_time_that_a_pair_has() -> None:
     for pair in [*asked, *HARD[::25]]:
         taken = seconds_of(pair)
         if limit / 3 < taken < 3 * limit:  # a busy machine adds to CPU seconds: the least of a few is the pair's own
-            taken = min(seconds_of(pair) for _ in range(4))
+            taken = min(seconds_of(pair) for _ in range(12))
         assert not limit / 3 < taken < 3 * limit, pair
 
 

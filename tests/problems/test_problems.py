@@ -21,8 +21,9 @@ from siri.problems import (
     problems_of_step,
     split_of,
 )
-from siri.problems.files import normalize_answer
 from siri.problems.grading import read_number
+from siri.problems.overlap import find_overlaps
+from siri.problems.rows import Reading, normalize_answer
 
 
 def write_json(path: Path, rows: object) -> str:
@@ -396,7 +397,7 @@ PUBLISHED = {
     "verl-format/amc23.parquet": 40,
 }
 needs_benchmarks = pytest.mark.skipif(
-    "SIRI_BENCHMARKS" not in os.environ, reason="SIRI_BENCHMARKS names no folder of published benchmark files"
+    "SIRI_BENCHMARKS" not in os.environ, reason="set SIRI_BENCHMARKS to a folder of published benchmark files"
 )
 
 
@@ -414,6 +415,22 @@ def test_the_published_rows_without_an_answer_are_named():
     path = Path(os.environ["SIRI_BENCHMARKS"]) / "deepscaler-format/train-math.json"
     with pytest.raises(InputError, match=r"train-math\.json: row 887, 1010, 5329, 5331: no answer"):
         load_problems(str(path))
+
+
+@needs_benchmarks
+def test_the_published_rows_without_an_answer_are_skipped_and_counted_on_request():
+    path = Path(os.environ["SIRI_BENCHMARKS"]) / "deepscaler-format/train-math.json"
+    problems = load_problems(str(path), reading=Reading(missing_answers="skip"))
+    assert (len(problems), problems.left_out.counts()) == (7470, {"no_answer": 4})
+
+
+@needs_benchmarks
+def test_old_aime_shares_four_questions_with_math500():
+    folder = Path(os.environ["SIRI_BENCHMARKS"])
+    names = ("deepscaler-format/train-aime-1983-2023.json", "deepscaler-format/math500.json")
+    train, test = (load_problems(str(folder / name)) for name in names)
+    [found] = find_overlaps(train, {"math500": test})
+    assert (len(found.exact), found.normalised) == (1, ("303", "561", "726", "787"))
 
 
 @needs_benchmarks

@@ -77,7 +77,7 @@ def test_no_text_takes_long(part: str) -> None:
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_an_error_shows_names_and_values_as_text(attack: str) -> None:
     text, shown = ATTACKS[attack]
-    assert str(InputError(f"field={text}: wrong")) == f"field={shown}: wrong"
+    assert str(InputError(f"field={text}: wrong")) == f"field={' '.join(shown.splitlines())}: wrong", "and one line"
 
 
 def drawn(renderable: object) -> str:

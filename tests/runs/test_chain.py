@@ -19,10 +19,10 @@ from siri.config import RunConfig
 from siri.engine import StagePlan, StepReport
 from siri.engines.scripted import ScriptedEngine
 from siri.errors import InputError
+from siri.evaluation.headlines import snapshot_rows
 from siri.home import Home
 from siri.runs import catalog, step_log
 from siri.runs.advancing import advance
-from siri.runs.catalog import snapshot_rows
 from siri.runs.chain import Chain, travel
 from siri.runs.exporting import describe_snapshot, export
 from siri.runs.run import Run, create_run, load_run

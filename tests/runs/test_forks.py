@@ -2,9 +2,11 @@
 
 import json
 import logging
+import os
 from contextlib import closing
 from dataclasses import replace
 from threading import Event
+from unittest import mock
 
 import pytest
 
@@ -126,7 +128,8 @@ def test_the_model_of_a_snapshot_is_without_the_state_of_any_engine(trunk: Run) 
 
 
 def test_the_command_line_names_a_fork_by_run_and_snapshot(trunk: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    found = fork_overrides(f"{trunk.name}:c1-low", "weights", trunk.home.root)
+    with mock.patch.dict(os.environ):  # a command uses its work folder from then on
+        found = fork_overrides(f"{trunk.name}:c1-low", "weights", trunk.home.root)
     assert found == [f"fork.key={trunk.keys[4]}", "fork.step=4"]
     assert fork_overrides(None, None, None) == []
     for words in (["--from", "laptop:c1-low"], ["--carry", "weights"], ["--from", "laptop:c1-low", "--carry", "all"]):

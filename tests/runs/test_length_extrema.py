@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 
 from siri.config import RunConfig
 from siri.evaluation.evaluation import Evaluation, measure
+from siri.evaluation.headlines import snapshot_rows
 from siri.home import Home
 from siri.monitoring.length_extrema import Turn, find_turn, scatter, stage_before
 from siri.monitoring.monitored_run import advance_watched
 from siri.runs import step_log
 from siri.runs.advancing import advance
-from siri.runs.catalog import held_steps, kept_names, snapshot_rows
+from siri.runs.catalog import held_steps, kept_names
 from siri.runs.retention import collect
 from siri.runs.run import Run
 from siri.schedule import LengthSchedule

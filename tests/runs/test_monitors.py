@@ -50,6 +50,7 @@ PROVOKED = {
     "entropy": ([{}] * 10 + [{"rollout/entropy": 0.02}] * 10, 15),
     "timeouts": ([{}, {"rollout/timeout": 0.06}, {"rollout/timeout": 0.07}], 2),
     "nonfinite": ([{}, {}, {"update/loss": NAN}, {"update/grad_norm": INF}], 3),
+    "mismatch": ([{"mismatch/mean": 0.002}] * 25 + [{"mismatch/mean": 0.002 + 0.001 * n} for n in range(9)], 33),
 }
 
 

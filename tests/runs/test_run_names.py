@@ -4,8 +4,6 @@ import pytest
 from prefect.utilities.names import generate_slug
 
 from flows.naming import beside
-from tests.conftest import TINY
-from tests.upped import Platform
 
 
 @pytest.mark.parametrize("typed", ["before the holidays", "run-3", "warm-up", "beta test", "my-first-long-run"])
@@ -22,13 +20,3 @@ def test_a_name_that_prefect_made_up_makes_room_for_ours(made_up: str) -> None:
 
 def test_no_name_of_prefect_s_server_counts_as_typed() -> None:
     assert {beside("ours", generate_slug(2)) for _ in range(500)} == {"ours"}
-
-
-@pytest.mark.server
-@pytest.mark.timeout(600)
-def test_a_run_started_with_a_name_bears_both(platform: Platform) -> None:
-    deployment = platform.deployment("train-recipe")["id"]
-    body = {"name": "for the poster", "parameters": {"recipe": "laptop", "overrides": [*TINY, "seed=77"]}}
-    run = str(platform.call(f"/deployments/{deployment}/create_flow_run", body)["id"])
-    platform.wait(run, "Completed", "Failed", "Crashed")
-    assert platform.call(f"/flow_runs/{run}")["name"] == "laptop · for the poster"

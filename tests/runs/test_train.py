@@ -13,7 +13,7 @@ from torch import Tensor
 from siri.config import RunConfig
 from siri.engine import StagePlan
 from siri.methods import METHODS
-from siri.methods.method import Method, State
+from siri.methods.method import Method, Rewarded, State, Step, Wording
 from siri.metrics import METRICS
 from siri.problems import Problem, load_splits, problems_of_step
 from siri.rollouts import RolloutBatch
@@ -30,7 +30,14 @@ class WrittenDown:
     questions: list[list[str]] = field(default_factory=list)
     advantages: list[Tensor] = field(default_factory=list)
 
-    def sample(self, problems: Sequence[Problem], budgets: Sequence[int], step: int) -> RolloutBatch:
+    def sample(
+        self,
+        problems: Sequence[Problem],
+        budgets: Sequence[int],
+        step: int,
+        draw: int = 1,
+        prefixes: Sequence[str] = (),
+    ) -> RolloutBatch:
         self.calls.append(("sample", step, list(budgets)))
         self.questions.append([problem.question for problem in problems])
         each = [budget for budget in budgets for _ in range(self.group_size)]
@@ -38,6 +45,12 @@ class WrittenDown:
         batch = make_batch([1] * len(each), each, verdicts, group_size=self.group_size)  # type: ignore[arg-type]
         ids = tuple(problem.id for problem in problems for _ in range(self.group_size))
         return replace(batch, problem_ids=ids)
+
+    def texts(self, batch: RolloutBatch, rows: Sequence[int]) -> list[str]:
+        raise AssertionError("nothing was cut")
+
+    def refer(self, folder: Path) -> None:
+        self.calls.append(("refer", folder.name))
 
     def update(self, batch: RolloutBatch, advantages: Tensor, step: int) -> dict[str, float]:
         self.calls.append(("update", step))
@@ -117,20 +130,20 @@ def test_a_report_has_the_metrics_of_sampling_reward_update_and_time(tmp_path: P
     assert len(report.responses) == 4
 
 
-def counting_rewards(batch: RolloutBatch, state: State) -> tuple[Tensor, State]:
+def counting_rewards(batch: RolloutBatch, state: State, step: Step[Any]) -> Rewarded:
     """Counts how often each problem was seen."""
-    return batch.correct, {name: state.get(name, 0) + 1 for name in batch.problem_ids} | {
-        name: count for name, count in state.items() if name not in batch.problem_ids
-    }
+    counts = {name: state.get(name, 0) + 1 for name in batch.problem_ids}
+    kept = {name: count for name, count in state.items() if name not in batch.problem_ids}
+    return Rewarded(batch.correct, counts | kept)
 
 
-def seen_budgets(budget: int, problem_ids: Sequence[str], state: State) -> list[int]:
+def seen_budgets(problem_ids: Sequence[str], state: State, step: Step[Any]) -> list[int]:
     """A budget rule that leans on the state: one token less for every time a problem was seen."""
-    return [budget - state.get(name, 0) for name in problem_ids]
+    return [step.budget - state.get(name, 0) for name in problem_ids]
 
 
-def shouted(questions: Sequence[str], budgets: Sequence[int]) -> list[str]:
-    return [f"{question} in {budget}" for question, budget in zip(questions, budgets, strict=True)]
+def shouted(problems: Sequence[Problem], budgets: Sequence[int], step: Step[Any]) -> list[Wording]:
+    return [Wording(f"{one.question} in {budget}") for one, budget in zip(problems, budgets, strict=True)]
 
 
 @pytest.fixture
@@ -193,7 +206,7 @@ def test_a_plan_without_steps_reports_nothing(tmp_path: Path) -> None:
 
 
 def test_rewards_of_a_method_reach_the_responses_that_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    doubled = replace(METHODS["siri"], rewards=lambda batch, state: (2 * batch.correct, state))
+    doubled = replace(METHODS["siri"], rewards=lambda batch, state, step: Rewarded(2 * batch.correct, state))
     monkeypatch.setitem(METHODS, "siri", doubled)
     _, [report] = run(tiny(), make_plan(tmp_path, 1, 1, set()))
     assert [response.reward for response in report.responses] == [2.0] * 4

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from siri.config import RunConfig
 from siri.errors import InputError
 from siri.evaluation.evaluation import Evaluation, measure
+from siri.evaluation.headlines import snapshot_rows
 from siri.home import Home
 from siri.runs import keys, retention, step_log
 from siri.runs.advancing import advance
-from siri.runs.catalog import snapshot_rows
 from siri.runs.forecast import forecast_room
 from siri.runs.retention import Item, Unneeded, apply_policy, collect, plan, promote
 from siri.runs.run import Run, load_run
@@ -78,7 +78,9 @@ def test_a_thinned_snapshot_has_its_model_and_lines_and_a_manifest_that_is_true(
 def test_a_thinning_that_was_killed_behind_its_manifest_leaves_a_whole_entry(run: Run, tmp_path: Path) -> None:
     shutil.copytree(entry_of(run, "c1-low").folder, tmp_path / "copy")
     thinned = thin(run, entry_of(run, "c1-low"))
-    for name in STATE:
+    there = [name for name in STATE if (tmp_path / "copy" / name).exists()]
+    assert "optimizer.safetensors" in there
+    for name in there:
         shutil.copyfile(tmp_path / "copy" / name, thinned.folder / name)
     verify(entry_of(run, "c1-low"))
     run.store.thin(thinned.manifest.key)
@@ -366,7 +368,7 @@ def read_only(folder: Path, place: Path) -> Iterator[Path]:
             shutil.which("mount") is None
             or subprocess.run(["mount", *words], check=False, capture_output=True).returncode
         ):
-            pytest.skip("nothing can be mounted here")
+            pytest.skip("run as root on Linux, where mounting is allowed")
     try:
         yield place
     finally:

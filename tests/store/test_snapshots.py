@@ -301,7 +301,7 @@ def mounted(folder: Path, size: str) -> Iterator[Path]:
         ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
-        pytest.skip(f"no small disk can be mounted here: {done.stderr.strip()}")
+        pytest.skip(f"run as root, where mounting is allowed, for a small disk: {done.stderr.strip()}")
     try:
         yield folder
     finally:
@@ -311,7 +311,7 @@ def mounted(folder: Path, size: str) -> Iterator[Path]:
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     if shutil.which("mount") is None or sys.platform != "linux":
-        pytest.skip("no small disk can be mounted here: no Linux mount")
+        pytest.skip("run on Linux with `mount` for a small disk")
     with mounted(tmp_path / "disk", "2m") as folder:
         yield folder
 

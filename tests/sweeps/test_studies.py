@@ -301,7 +301,7 @@ def test_an_unreachable_storage_is_one_line_without_the_password(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, reason: str
 ) -> None:
     if address.startswith("postgresql"):
-        pytest.importorskip("psycopg")
+        pytest.importorskip("psycopg", reason="no driver here: pip install 'siri-rl[postgres]'")
     monkeypatch.setenv(STUDY_URL, address)
     with pytest.raises(InputError, match=f"^SIRI_STUDY_URL=.*({reason})") as caught:
         open_study(SUBJECT, Home(tmp_path))

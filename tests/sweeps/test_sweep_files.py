@@ -1,11 +1,13 @@
 """Every sweep file loads at both sizes and says what the issue asks for; a mistake in one is one clear line."""
 
 import json
+import os
 from collections.abc import Callable
 from copy import deepcopy
 from importlib import resources
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import optuna
 import pytest
@@ -197,6 +199,7 @@ def test_a_file_of_ones_own_needs_one_size_only_and_is_named_by_its_file(tmp_pat
         sweep.trials("paper")
 
 
+@mock.patch.dict(os.environ)  # the command sets what Prefect reads
 def test_the_command_line_prints_the_plan_and_makes_nothing(tmp_path: Path) -> None:
     runner = CliRunner()
     result = runner.invoke(app, ["sweep", "shape", "--size", "paper", "--plan", "--json", "--home", str(tmp_path)])

@@ -1,5 +1,6 @@
 """Workers: shared trunks, kills at any moment, Ctrl-C, several at once; on the scripted engine, without Prefect."""
 
+import itertools
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ import psutil
 import pytest
 import yaml
 
+from siri.cli.results import find_sweep
 from siri.errors import InputError
 from siri.home import Home
 from siri.runs.advancing import advance
@@ -164,9 +166,28 @@ def test_a_trial_holds_its_measurements_and_links_to_its_run(tmp_path: Path) -> 
     from mlflow.tracking import MlflowClient
 
     record = MlflowClient(tracking_uri=job.home.tracking_uri).get_run(row.attributes["mlflow.run_id"])
-    tags = {name: record.data.tags[name] for name in ("sweep.id", "sweep.arm", "optuna.trial")}
-    assert tags == {"sweep.id": job.open_study().name, "sweep.arm": "cosine", "optuna.trial": "1"}
+    study = job.open_study().name
+    tags = {name: value for name, value in record.data.tags.items() if name.startswith("sweep.")}
+    assert tags == {f"sweep.{study}": "cosine", f"sweep.{study}.trial": "1"}
     assert record.info.status == "FINISHED"
+
+
+def test_a_second_sweep_on_shared_runs_leaves_them_the_firsts_too(tmp_path: Path) -> None:
+    arms = {"constant": ARMS["constant"], "cosine": ARMS["cosine"]}
+    first = make_job(tmp_path, seeds=[0], arms=arms)
+    work.work(first, stop=Event())
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=first.home.tracking_uri)
+    record = rows(first)[1].attributes["mlflow.run_id"]
+    before = client.get_run(record).info
+    second = make_job(tmp_path, seeds=[0], arms={**arms, "stair": ARMS["stair"]}, name="second")
+    work.work(second, stop=Event())
+    assert [row.attributes["trained"] for row in rows(second)][:2] == [0, 0], "the runs are the first one's"
+    after = client.get_run(record)
+    assert after.data.tags[f"sweep.{first.open_study().name}"] == "cosine"
+    assert after.data.tags[f"sweep.{second.open_study().name}"] == "cosine"
+    assert (after.info.start_time, after.info.end_time) == (before.start_time, before.end_time)
 
 
 def test_what_is_finished_is_not_run_again(tmp_path: Path) -> None:
@@ -344,3 +365,53 @@ def test_a_search_stops_suggestions_and_reruns_its_front_on_new_seeds(tmp_path: 
     assert seeds == {1, 2, 3, 4, 5}
     assert {row.attributes["arm"] for row in rows(final)} == {"constant", *(row.attributes["arm"] for row in front)}
     assert all("look.test.000024" in row.attributes for row in rows(final))
+
+
+ON_TWO_GPUS = """
+import json, os, sys, time
+from pathlib import Path
+from siri.processes.stopping import STOP
+from sweeps import studies
+from sweeps.worker import perform, read_job, work
+
+def perform_seen(job, study, claim, run, stop):
+    seen = {"pid": os.getpid(), "visible": os.environ["CUDA_VISIBLE_DEVICES"], "began": time.time()}
+    perform(job, study, claim, run, stop, {})
+    with (job.home.root.parent / "seen.jsonl").open("a") as file:
+        file.write(json.dumps(seen | {"ended": time.time()}) + "\\n")
+
+work(read_job(sys.argv[1]), perform_seen)
+"""
+
+
+def test_trials_of_several_workers_each_see_a_gpu_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")  # the scripted engine only says that it is on one
+    sizes = {"laptop": {"recipe": "laptop", "overrides": [*TINY, "engine.device=cuda"]}}
+    job = make_job(tmp_path, sizes=sizes, seeds=[0, 1, 2])
+    command = ("-c", ON_TWO_GPUS)
+    with worker(job, *command) as one, worker(job, *command) as two, worker(job, *command) as three:
+        assert [child.wait(timeout=280) for child in (one, two, three)] == [0, 0, 0]
+    assert {row.state for row in rows(job)} == {"done"}
+    seen = [json.loads(line) for line in (tmp_path / "seen.jsonl").read_text().splitlines()]
+    assert len(seen) == 12
+    assert {row.attributes["gpu"] for row in rows(job)} == {one["visible"] for one in seen} <= {"3", "5"}
+    pairs = {(one["pid"], one["visible"]) for one in seen}
+    assert len(pairs) == len({pid for pid, _ in pairs}) == len({gpu for _, gpu in pairs}), "a worker keeps its GPU"
+    for gpu in ("3", "5"):
+        spans = sorted((one["began"], one["ended"]) for one in seen if one["visible"] == gpu)
+        assert all(ended <= began for (_, ended), (began, _) in itertools.pairwise(spans))
+
+
+def test_a_study_is_compared_by_its_name_alone(tmp_path: Path) -> None:
+    overrides = ("evaluation.samples=3",)
+    job = Job(write_sweep(tmp_path, seeds=[0]), "laptop", Home(tmp_path / "home"), extra=overrides)
+    study = job.open_study()
+    found = find_sweep(job.home, [study.name], None)
+    assert found is not None
+    assert (found.extra, found.size, found.subject.study) == (overrides, "laptop", study.name)
+    assert find_sweep(job.home, ["tiny-laptop-00000000"], None) is None
+    with pytest.raises(InputError, match="keeps its size and its overrides; name it alone"):
+        find_sweep(job.home, [study.name, "evaluation.samples=4"], "laptop")
+    write_sweep(tmp_path, seeds=[0], arms={"constant": ARMS["constant"], "cosine": ARMS["cosine"]})
+    with pytest.raises(InputError, match="has changed since, and makes another study now"):
+        find_sweep(job.home, [study.name], None)

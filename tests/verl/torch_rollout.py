@@ -16,13 +16,12 @@ from verl.workers.rollout.replica import RolloutReplica, TokenOutput
 from siri.engines.local.pretrained import load_pretrained, load_tensors
 from siri.engines.local.sampler import sample
 from siri.engines.local.uniforms import Stream
-from siri.engines.verl.order import current_order
-from siri.problems import encode_prompt, load_splits, problems_of_step
+from siri.engines.verl.order import current_order, read_problems
+from siri.problems import encode_prompt, problems_of_step
 from siri.seeding import seed_for
 
 BUDGETS = "SIRI_TEST_BUDGETS"
 """Environment variable: a file that takes a line `[step of the weights, budget]` per response."""
-
 
 Request = tuple[list[int], dict[str, Any], asyncio.Future[TokenOutput]]
 
@@ -34,7 +33,7 @@ class TorchServer:
         torch.set_num_threads(1)
         self.loaded = load_pretrained(Path(folder), "cpu", torch.float32)
         self.config = current_order().config
-        self.problems = load_splits(self.config.problems).train
+        self.problems = read_problems(current_order())
         self.step = 0
         self.waiting: list[Request] = []
 
@@ -59,7 +58,7 @@ class TorchServer:
             group_size=1,
             temperature=asked[0][1]["temperature"],
             stream=self._stream(len(asked)),
-            eos_ids=self.loaded.eos_ids,
+            eos_ids=asked[0][1]["stop_token_ids"],
             pad_id=self.loaded.pad_id,
             rows_at_once=len(asked),
         )

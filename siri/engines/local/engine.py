@@ -1,7 +1,6 @@
 """The local engine: an Engine over the torch stepper."""
 
 import os
-import sys
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -12,13 +11,13 @@ import torch
 from siri.config import RunConfig
 from siri.engine import SampleRequest, StagePlan, StepReport
 from siri.engines.local import kernels
-from siri.engines.local.pretrained import export_loaded, load_pretrained
+from siri.engines.local.network import context_of
+from siri.engines.local.pretrained import export_loaded, load_pretrained, read_config
 from siri.engines.local.stepper import LocalStepper
 from siri.engines.local.uniforms import Stream
-from siri.engines.model_folder import require_data
 from siri.errors import InputError
 from siri.problems import ProblemSet, laptop
-from siri.reading import read_object
+from siri.processes.devices import WITHOUT_CUDA
 from siri.rollouts import RolloutBatch
 from siri.seeding import seed_for
 from siri.train import train
@@ -35,6 +34,7 @@ class LocalEngine:
     """Trains and samples with torch in this process. Raises InputError for a device that is not there."""
 
     def __init__(self, config: RunConfig, problems: ProblemSet) -> None:
+        os.environ.setdefault(WITHOUT_CUDA, "1")  # a GPU may be leased to this process later
         if config.engine.device == "cuda" and not torch.cuda.is_available():
             raise InputError("engine.device=cuda: torch sees no GPU here; use engine.device=cpu")
         if config.engine.kernels == "compiled":
@@ -60,7 +60,7 @@ class LocalEngine:
     def sample(self, model: Path, request: SampleRequest) -> Iterator[RolloutBatch]:
         """Answer in batches of some `engine.sample_rows` responses; a problem's random numbers are its own."""
         stepper = LocalStepper(self.config)
-        stepper.load(model)
+        stepper.load_model(model)
         seed = seed_for(request.seed, "evaluate")
         count = max(1, REFILLS[self.config.engine.kernels] * self.config.engine.sample_rows // request.samples)
         for first in range(0, len(request.problems), count):
@@ -130,6 +130,4 @@ def _context(config: RunConfig) -> int:
     path = Path(config.model.base) / "config.json"
     if not os.path.isfile(path):
         raise InputError(f"model.base={config.model.base}: neither `laptop` nor a folder with a model's config.json")
-    require_data(path.parent)
-    context = read_object(path, f"model.base={path.parent}: config.json").get("max_position_embeddings")
-    return context if isinstance(context, int) else sys.maxsize
+    return context_of(read_config(path.parent))

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from siri.engines.local.model import LanguageModel, pad_right
+
+CHUNK = 2**24
+"""Numbers of logits (rows x vocabulary) that are normalised at once: 64 MB of float32."""
 
 
 @dataclass(frozen=True)
 class Scores:
     """Natural log-probability of every response token and entropy, in nats, of the distribution it came from.
 
-    Both [B, T] float32 with gradients, 0 after a response's end.
+    Both [B, T] float32 with gradients, 0 after a response's end; entropies are computed when somebody asks for them.
     """
 
     logprobs: Tensor
-    entropies: Tensor
+    read_entropies: Callable[[], Tensor]
+
+    @cached_property
+    def entropies(self) -> Tensor:
+        """[B, T] nats."""
+        return self.read_entropies()
 
 
 def score(
@@ -41,9 +52,53 @@ def score(
     )
     select = (firsts[:, None] + torch.arange(written.shape[1], device=model.device))[written]
     targets = torch.tensor([token for response in responses for token in response], device=model.device)
-    logprobs = torch.log_softmax(model(ids, select).float() / temperature, dim=-1)
-    entropies = -(logprobs.exp() * logprobs).sum(-1)
-    return Scores(spread(logprobs.gather(1, targets[:, None])[:, 0], written), spread(entropies, written))
+    logits = model(ids, select)
+    logprobs: Tensor = ChosenLogprobs.apply(logits, targets, temperature)  # type: ignore[no-untyped-call]
+    return Scores(spread(logprobs, written), lambda: spread(entropies_of(logits, temperature), written))
+
+
+class ChosenLogprobs(torch.autograd.Function):
+    """Log-probabilities [N] of `targets` [N] under logits [N, V] / temperature, as a node of torch's graph.
+
+    Of a large vocabulary the logits are most of a step's memory: only they are kept, in their own number format, and
+    their distribution is computed again, some rows at a time, for the gradient.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
+        """See the class."""
+        ctx.save_for_backward(logits, targets)
+        ctx.temperature = temperature
+        parts = zip(*in_chunks(logits, logits, targets), strict=True)
+        return torch.cat([normalised(part, temperature).gather(1, at[:, None])[:, 0] for part, at in parts])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        """(one-hot of the target − probabilities) x gradient / temperature."""
+        logits, targets = ctx.saved_tensors
+        result = torch.empty_like(logits)
+        scaled = (gradient / ctx.temperature)[:, None]
+        for part, at, pull, place in zip(*in_chunks(logits, logits, targets, scaled, result), strict=True):
+            slope = normalised(part, ctx.temperature).exp_().mul_(-pull)
+            place.copy_(slope.scatter_add_(1, at[:, None], pull))
+        return result, None, None
+
+
+def in_chunks(logits: Tensor, *tensors: Tensor) -> list[tuple[Tensor, ...]]:
+    """Views of tensors [N, …], cut alike into parts of at most CHUNK logits, and of at least one row."""
+    return [torch.split(tensor, max(1, CHUNK // logits.shape[1])) for tensor in tensors]
+
+
+def normalised(logits: Tensor, temperature: float) -> Tensor:
+    """Log-probabilities, float32, of logits / temperature."""
+    return torch.log_softmax(logits.float() / temperature, dim=-1)
+
+
+def entropies_of(logits: Tensor, temperature: float) -> Tensor:
+    """Entropies [N] of logits [N, V] / temperature."""
+    logprobs = normalised(logits, temperature)
+    return -(logprobs.exp() * logprobs).sum(-1)
 
 
 def spread(values: Tensor, written: Tensor) -> Tensor:

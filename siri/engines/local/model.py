@@ -1,5 +1,5 @@
 """A compact Llama-shaped decoder that computes what Hugging Face's `LlamaForCausalLM` (or `Qwen2ForCausalLM`) computes,
-arranged for speed at small widths, with a key-value cache of fixed room for sampling."""
+arranged for speed at small widths, with a key-value cache that grows with what is written."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ from torch import Tensor, nn
 
 from siri.errors import InputError
 
+GROWTH = 1.5
+"""By how much a cache that is full grows: each token is copied twice on the average, and a third is unused at most."""
+FEWEST = 64
+"""Tokens that a cache has room for beyond what is written when it is made."""
 Rotation = tuple[Tensor, Tensor]
 AttentionBias = Literal["none", "qkv", "qkvo"]
 
@@ -35,6 +39,11 @@ class LanguageModel(Protocol):
 
     @property
     def device(self) -> torch.device: ...
+
+    @property
+    def pads(self) -> bool:
+        """Whether `prefill` takes prompts of different lengths at once."""
+        ...
 
     def __call__(self, ids: Tensor, select: Tensor) -> Tensor:
         """Logits [N, V] at the flat positions `select` [N] of a right-padded batch `ids` [B, T]."""
@@ -131,6 +140,7 @@ class Decoder(nn.Module):
 
     cosines: Tensor
     sines: Tensor
+    pads = True
 
     def __init__(
         self, shape: ModelShape, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
@@ -148,6 +158,11 @@ class Decoder(nn.Module):
     @property
     def device(self) -> torch.device:
         return self.embedding.device
+
+    @property
+    def vocabulary(self) -> int:
+        """Tokens that it can read."""
+        return self.shape.vocabulary
 
     def forward(self, ids: Tensor, select: Tensor) -> Tensor:
         """Logits [N, vocabulary] at the flat positions `select` [N] of the right-padded batch `ids` [B, T]."""
@@ -191,7 +206,7 @@ class Decoder(nn.Module):
 
 
 class CachedRows:
-    """Rows continued by a `Decoder`, with keys and values in memory of fixed size.
+    """Rows continued by a `Decoder`, with keys and values in memory that grows by GROWTH when it is full.
 
     Responses are aligned at their first token, so that all rows write the same slot; a shorter prompt leaves a gap
     before it. A row's rotations follow its own positions, as in training. Memory is [slots, B, kv_heads, head_size]:
@@ -206,25 +221,39 @@ class CachedRows:
         self.layers = decoder.layers()
         self.positions = lengths[row_of]
         self.written = longest
-        self.keys = [reserve(keys[row_of], new) for keys, _ in remembered]
-        self.values = [reserve(values[row_of], new) for _, values in remembered]
-        gap = torch.arange(longest + new, device=lengths.device) >= self.positions[:, None]
+        self.most = longest + new
+        self.slot = torch.full_like(lengths[:1], longest)
+        slots = self.slots()
+        self.keys = [reserve(keys[row_of].transpose(0, 1), slots) for keys, _ in remembered]
+        self.values = [reserve(values[row_of].transpose(0, 1), slots) for _, values in remembered]
+        gap = torch.arange(self.most, device=lengths.device) >= self.positions[:, None]
         gap[:, longest:] = False
         self.bias = decoder.embedding.new_zeros(gap.shape).masked_fill_(gap, -math.inf)[:, None, None]
 
+    def slots(self) -> int:
+        """Slots that memory has room for once it holds what is written now."""
+        return min(self.most, max(self.written + FEWEST, int(GROWTH * self.written)))
+
     def decode(self, tokens: Tensor) -> Tensor:
-        """Append one token [B] to every row; the logits [B, vocabulary] of the token after it."""
-        decoder, slot = self.decoder, self.written
+        """Append one token [B] to every row; the logits [B, vocabulary] of the token after it.
+
+        Nothing here waits for a device: slots and positions are tensors, and the host only counts how many there are.
+        """
+        decoder = self.decoder
+        if self.written == len(self.keys[0]):
+            self.keys = [reserve(keys, self.slots()) for keys in self.keys]
+            self.values = [reserve(values, self.slots()) for values in self.values]
         self.written += 1
         rotation = (decoder.cosines[self.positions][:, None, None], decoder.sines[self.positions][:, None, None])
         x = F.embedding(tokens[:, None], decoder.embedding)
         for layer, block in enumerate(self.layers):
             queries, keys, values = block.project(x, rotation)
-            self.keys[layer][slot] = keys[:, 0]
-            self.values[layer][slot] = values[:, 0]
+            for memory, new in ((self.keys[layer], keys), (self.values[layer], values)):
+                memory.index_copy_(0, self.slot, new.transpose(0, 1).to(memory.dtype))
             x = block.finish(x, self.gather(layer, queries))
         # A row that ended early may be decoded on, beyond the context; one still written never needs the last position.
-        self.positions = (self.positions + 1).clamp_(max=decoder.shape.context - 1)
+        self.positions.add_(1).clamp_(max=decoder.shape.context - 1)
+        self.slot += 1
         return decoder.logits(x[:, 0])
 
     def gather(self, layer: int, queries: Tensor) -> Tensor:
@@ -245,10 +274,13 @@ class CachedRows:
         self.bias, self.positions = self.bias[rows], self.positions[rows]
 
 
-def reserve(prompts: Tensor, new: int) -> Tensor:
-    """Memory [T + new, B, kv_heads, head_size] that begins with what the prompts left, [B, T, kv_heads, head_size]."""
-    memory = prompts.new_empty(prompts.shape[1] + new, len(prompts), *prompts.shape[2:])
-    memory[: prompts.shape[1]] = prompts.transpose(0, 1)
+def reserve(held: Tensor, slots: int) -> Tensor:
+    """Memory [slots, B, kv_heads, head_size] that begins with what is held [T, B, kv_heads, head_size].
+
+    Its number format is the one that attention reads it in.
+    """
+    memory = held.new_empty(slots, *held.shape[1:], dtype=cache_dtype(held))
+    memory[: len(held)] = held
     return memory
 
 
@@ -279,6 +311,12 @@ def rotation_speeds(shape: ModelShape) -> Tensor:
     """Radians per position [head_size / 2] of every rotated pair."""
     even = torch.arange(0, shape.head_size, 2, dtype=torch.float32)
     return 1.0 / shape.rope_theta ** (even / shape.head_size)
+
+
+def cache_dtype(states: Tensor) -> torch.dtype:
+    """The number format that attention reads keys and values in: autocast's where it is on, else their own."""
+    kind = states.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else states.dtype
 
 
 def pad_right(texts: Sequence[Sequence[int]], device: torch.device | str) -> tuple[Tensor, Tensor]:

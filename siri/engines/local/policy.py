@@ -30,7 +30,7 @@ class AdamSettings:
 
 
 class Policy:
-    """What is trained. It is empty until `load`."""
+    """What is trained. It is empty until `load`, or, to sample with, until `load_model`."""
 
     loaded: LoadedModel
     kernels: Kernels
@@ -40,13 +40,17 @@ class Policy:
         self.engine = engine
         self.adam = adam
 
-    def load(self, folder: Path) -> None:
-        """Take model and tokenizer from a folder, and the optimizer's state if there is one.
+    def load_model(self, folder: Path) -> None:
+        """Take model and tokenizer from a folder, to sample with.
 
         Weights are float32 whatever `engine.dtype` says: at RL's learning rates bfloat16 would round updates away.
         """
         self.loaded = load_pretrained(folder, torch.device(self.engine.device), torch.float32)
         self.kernels = open_kernels(self.engine, self.loaded)
+
+    def load(self, folder: Path) -> None:
+        """Take model and tokenizer from a folder, and the optimizer's state if there is one."""
+        self.load_model(folder)
         parameters = list(self.parameters().values())
         matrices = [parameter for parameter in parameters if parameter.ndim > 1]
         vectors = [parameter for parameter in parameters if parameter.ndim <= 1]
@@ -75,6 +79,8 @@ class Policy:
 
     def _load_optimizer(self, stored: dict[str, Tensor]) -> None:
         for name, parameter in self.parameters().items():
+            if f"{name}.step" not in stored:  # it has had no gradient yet, as a part that reads pictures has none
+                continue
             # Copied into fresh memory: kernels may take another path, and round differently, on unaligned memory.
             moments = {
                 moment: torch.empty_like(parameter).copy_(stored[f"{name}.{moment}"])

@@ -5,42 +5,38 @@ Weights travel under Hugging Face's names, and no code from a model folder is ev
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from huggingface_hub import save_torch_state_dict
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import (
     AutoConfig,
-    AutoModelForCausalLM,
     AutoTokenizer,
-    Cache,
     GenerationConfig,
     LlamaConfig,
     PreTrainedConfig,
-    PreTrainedModel,
     PreTrainedTokenizerBase,
     Qwen2Config,
 )
 
-from siri.engines.local.model import AttentionBias, Block, Decoder, ModelShape, pad_left, repeat_rows, require_room
+from siri.engines.local.model import AttentionBias, Block, Decoder, ModelShape
+from siri.engines.local.network import PretrainedModel, check_agreement, context_of, load_network
 from siri.engines.model_folder import copy_beside, require_data, weight_files
 from siri.errors import InputError
-from siri.reading import expand
+from siri.reading import expand, read_object
 
 T = TypeVar("T")
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 MAX_SHARD = 50 * 10**9
 """Bytes of weights in one file; what is larger is written as shards and an index."""
-REQUIRED_INPUTS = ("attention_mask", "position_ids", "past_key_values", "logits_to_keep")
 
 
 @dataclass(frozen=True)
@@ -55,73 +51,13 @@ class LoadedModel:
     eos_ids: tuple[int, ...]
     pad_id: int
 
-
-class PretrainedModel(nn.Module):
-    """A transformers causal LM behind `LanguageModel`; dropout stays off, in training too."""
-
-    def __init__(self, network: PreTrainedModel) -> None:
-        super().__init__()
-        self.network = network.eval()
-
-    @property
-    def device(self) -> torch.device:
-        device: torch.device = self.network.device
-        return device
-
-    def forward(self, ids: Tensor, select: Tensor) -> Tensor:
-        """Logits [N, V] at the flat positions `select` [N] of the right-padded batch `ids` [B, T].
-
-        The head runs at every position selected in any row.
-        """
-        require_room(ids.shape[1], self.network.config.max_position_embeddings)
-        kept, place = torch.unique(select % ids.shape[1], return_inverse=True)
-        logits: Tensor = self.network(input_ids=ids, use_cache=False, logits_to_keep=kept).logits
-        return logits[select // ids.shape[1], place]
-
-    def prefill(
-        self, prompts: Sequence[Sequence[int]], copies: Sequence[int], room: int
-    ) -> tuple[PretrainedRows, Tensor]:
-        """Read every prompt once and continue each in `copies` rows (see `LanguageModel.prefill`)."""
-        require_room(room, self.network.config.max_position_embeddings)
-        ids, mask = pad_left(prompts, self.device)
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
-        output = self.network(
-            input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True, logits_to_keep=1
-        )
-        rows = PretrainedRows(self.network, output.past_key_values, mask, mask.sum(1))
-        row_of = repeat_rows(copies, self.device)
-        rows.keep(row_of)
-        return rows, output.logits[:, -1][row_of]
-
-
-class PretrainedRows:
-    """Rows continued by a transformers model: prompts padded on the left, positions counted from their first token."""
-
-    def __init__(self, network: PreTrainedModel, cache: Cache, mask: Tensor, lengths: Tensor) -> None:
-        self.network = network
-        self.cache = cache
-        self.mask = mask
-        self.lengths = lengths
-
-    def decode(self, tokens: Tensor) -> Tensor:
-        """Append one token [B] to every row; the logits [B, V] of the token after it."""
-        self.mask = torch.cat((self.mask, torch.ones_like(self.mask[:, :1])), dim=1)
-        logits: Tensor = self.network(
-            input_ids=tokens[:, None],
-            attention_mask=self.mask,
-            position_ids=self.lengths[:, None],
-            past_key_values=self.cache,
-            use_cache=True,
-        ).logits
-        # A row that ended early may be decoded on, beyond the context; one still written never needs the last position.
-        self.lengths = (self.lengths + 1).clamp(max=self.network.config.max_position_embeddings - 1)
-        return logits[:, -1]
-
-    def keep(self, rows: Tensor) -> None:
-        """Go on with the rows of these indices [K] only, in this order."""
-        # reorder_cache takes fewer or repeated rows as well, and unlike batch_select_indices every cache layer has it.
-        self.cache.reorder_cache(rows)
-        self.mask, self.lengths = self.mask[rows], self.lengths[rows]
+    def require_readable(self, prompt: Sequence[int], problem: str) -> None:
+        """Raise InputError for a prompt with a token that the model does not have, though its tokenizer does."""
+        if prompt and max(prompt) >= self.model.vocabulary:
+            raise InputError(
+                f"model.base={self.folder}: the prompt of problem {problem} has token {max(prompt)} of its tokenizer, "
+                f"which is none of the model's {self.model.vocabulary}"
+            )
 
 
 def load_pretrained(folder: Path, device: torch.device | str, dtype: torch.dtype) -> LoadedModel:
@@ -132,7 +68,7 @@ def load_pretrained(folder: Path, device: torch.device | str, dtype: torch.dtype
     if not (folder / "config.json").is_file():
         raise InputError(f"model.base={folder}: not a folder with a Hugging Face model (it has no config.json)")
     require_data(folder)
-    config = _attempt(folder, "config", lambda: load_config(folder))
+    config = read_config(folder)
     tokenizer = read_tokenizer(folder)
     eos_ids = _attempt(folder, "generation config", lambda: read_eos_ids(folder, config, tokenizer))
     weight_files(folder)
@@ -142,9 +78,28 @@ def load_pretrained(folder: Path, device: torch.device | str, dtype: torch.dtype
         model = _attempt(folder, "weights", lambda: load_decoder(folder, shape, device, dtype))
     else:
         model = _attempt(folder, "model", lambda: load_network(folder, device, dtype))
-    pad_ids = (tokenizer.pad_token_id, config.pad_token_id, eos_ids[0])
-    pad_id = next(token for token in pad_ids if token is not None)
-    return LoadedModel(folder, model, tokenizer, config.max_position_embeddings, eos_ids, pad_id)
+    _attempt(folder, "weights", lambda: check_finite(model))
+    _attempt(folder, "end token", lambda: check_ends(eos_ids, model))
+    if isinstance(model, PretrainedModel) and dtype == torch.float32:
+        wrapped = model
+        _attempt(folder, "model", lambda: check_agreement(wrapped))
+    pad_ids = (tokenizer.pad_token_id, setting(config, "pad_token_id"), eos_ids[0])
+    pad_id = next(token for token in pad_ids if token is not None and 0 <= token < model.vocabulary)
+    return LoadedModel(folder, model, tokenizer, context_of(config), eos_ids, pad_id)
+
+
+def check_finite(model: Decoder | PretrainedModel) -> None:
+    """Raise ValueError for weights that are not numbers, or infinite: the text of such a model is one token."""
+    for name, weight in named_weights(model):
+        if weight.is_floating_point() and not bool(torch.isfinite(weight).all()):
+            raise ValueError(f"{name} has values that are not finite (NaN or infinite)")
+
+
+def check_ends(eos_ids: Sequence[int], model: Decoder | PretrainedModel) -> None:
+    """Raise ValueError for an end token that the model cannot write."""
+    for token in eos_ids:
+        if not 0 <= token < model.vocabulary:
+            raise ValueError(f"eos_token_id={token} is none of the model's {model.vocabulary} tokens")
 
 
 def model_folder(base: str) -> Path:
@@ -183,6 +138,19 @@ def load_config(folder: Path) -> PreTrainedConfig:
     return config
 
 
+def read_config(folder: Path) -> PreTrainedConfig:
+    """A folder's config.json. Raises InputError naming `model.base` when it cannot be used."""
+    require_data(folder)
+    read_object(folder / "config.json", f"model.base={folder}: config.json")
+    return _attempt(folder, "config", lambda: load_config(folder))
+
+
+def setting(config: PreTrainedConfig, name: str) -> Any:
+    """A setting of a model that also reads pictures may stand with its text model alone; None where neither has it."""
+    own = getattr(config, name, None)
+    return getattr(config.get_text_config(), name, None) if own is None else own
+
+
 def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """A folder's tokenizer. Raises InputError naming `model.base` when it cannot be used."""
     require_data(folder)
@@ -199,7 +167,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 def read_eos_ids(folder: Path, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     """The tokens that end a response: generation_config.json's, else config.json's, else the tokenizer's."""
-    chosen = [config.eos_token_id, tokenizer.eos_token_id]
+    chosen = [setting(config, "eos_token_id"), tokenizer.eos_token_id]
     if (folder / "generation_config.json").is_file():
         chosen.insert(0, load_generation_config(folder).eos_token_id)
     for ids in chosen:
@@ -257,29 +225,6 @@ def load_decoder(folder: Path, shape: ModelShape, device: torch.device | str, dt
     decoder = Decoder(shape, device, dtype)
     load_tensors(decoder, tensors)
     return decoder
-
-
-def load_network(folder: Path, device: torch.device | str, dtype: torch.dtype) -> PretrainedModel:
-    """A transformers causal LM; every weight must be in the folder."""
-    network, found = AutoModelForCausalLM.from_pretrained(
-        folder,
-        dtype=dtype,
-        local_files_only=True,
-        output_loading_info=True,
-        use_safetensors=True,
-        trust_remote_code=False,
-    )
-    if found["missing_keys"]:
-        raise ValueError(f"weights are missing: {', '.join(sorted(found['missing_keys'])[:3])}")
-    inputs = inspect.signature(network.forward).parameters
-    lacking = [name for name in REQUIRED_INPUTS if name not in inputs]
-    if lacking:
-        raise ValueError(f"{type(network).__name__} takes no {', '.join(lacking)}, which sampling needs")
-    network.to(device)
-    for parameter in network.parameters():
-        # Mapped from a file it may lie at an odd address, and sums of unaligned vectors round differently.
-        parameter.data = parameter.data.clone()
-    return PretrainedModel(network)
 
 
 def state_tensors(model: Decoder | PretrainedModel) -> dict[str, Tensor]:

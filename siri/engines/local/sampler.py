@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,11 +65,26 @@ def sample(
     forced, forced_lengths = prefix_table(prefixes, len(rows))
     forced[np.arange(forced.shape[1]) >= forced_lengths[:, None]] = FREE
     with torch.inference_mode():
-        for first in range(0, len(rows), rows_at_once):
-            batch = rows[first : first + rows_at_once]
+        for batch in batches(rows, [len(prompts[row // group_size]) for row in rows], rows_at_once, model):
             running = start(model, batch, prompts, budgets, group_size)
             run(running, sampled, temperature, stream.rows(group_size), ends, torch.from_numpy(forced).to(ends.device))
     return trimmed(sampled, ends, pad_id)
+
+
+def batches(
+    rows: Sequence[int], lengths: Sequence[int], rows_at_once: int, model: LanguageModel
+) -> Iterator[Sequence[int]]:
+    """Rows in batches of at most `rows_at_once`, of prompts of one length where the model cannot pad them.
+
+    `lengths`: of each row's prompt; rows come in the order of their prompts' lengths.
+    """
+    first = 0
+    while first < len(rows):
+        last = min(first + rows_at_once, len(rows))
+        if not model.pads:
+            last = first + lengths[first:last].count(lengths[first])
+        yield rows[first:last]
+        first = last
 
 
 def check_request(
@@ -102,7 +117,7 @@ def prefix_table(prefixes: Sequence[Sequence[int]], rows: int) -> tuple[npt.NDAr
 
 
 class Running:
-    """Rows being decoded: their continuation, next logits, place in the result, budgets, and which still write."""
+    """Rows being decoded: their continuation, next logits, rows in the result, budgets, and which still write where."""
 
     def __init__(self, continuation: Continuation, logits: Tensor, rows: Tensor, budgets: Tensor) -> None:
         self.continuation = continuation
@@ -110,6 +125,7 @@ class Running:
         self.rows = rows
         self.budgets = budgets
         self.writing = torch.ones_like(rows, dtype=torch.bool)
+        self.place = torch.zeros_like(rows[:1])
         self.uniforms = torch.empty(len(rows), 0, dtype=torch.float64)
 
     def draw(self, words: Words, place: int) -> Tensor:
@@ -151,17 +167,29 @@ def run(running: Running, sampled: Sampled, temperature: float, words: Words, en
     written = 0
     while True:
         given = forced[running.rows, written] if written < forced.shape[1] else None
-        uniform = running.draw(words, written)
-        tokens, logprobs, entropies = choose(running.logits, temperature, uniform, given)
-        sampled.tokens[:, written].index_copy_(0, running.rows, tokens)
-        sampled.logprobs[:, written].index_copy_(0, running.rows, logprobs)
-        sampled.entropies[:, written].index_copy_(0, running.rows, entropies)
+        tokens = write_tokens(running, sampled, temperature, running.draw(words, written), ends, given)
         written += 1
-        running.writing &= (running.budgets > written) & (tokens[:, None] != ends).all(-1)
-        count = int(running.writing.sum())
+        count = int(running.writing.sum())  # where the host waits for the device: once a token, outside of the step
         if not count:
             return
         running.advance(tokens, count)
+
+
+def write_tokens(
+    running: Running, sampled: Sampled, temperature: float, uniform: Tensor, ends: Tensor, given: Tensor | None
+) -> Tensor:
+    """Choose every row's next token [B] (see `choose`) and write it into `sampled`.
+
+    With `Continuation.decode` this is a step: it asks nothing of the tensors' values, and writes where they say.
+    """
+    tokens, logprobs, entropies = choose(running.logits, temperature, uniform, given)
+    place = (running.rows, running.place)
+    sampled.tokens.index_put_(place, tokens)
+    sampled.logprobs.index_put_(place, logprobs)
+    sampled.entropies.index_put_(place, entropies)
+    running.place += 1
+    running.writing &= (running.budgets > running.place) & (tokens[:, None] != ends).all(-1)
+    return tokens
 
 
 def choose(

@@ -13,7 +13,7 @@ from siri.config import RunConfig
 from siri.engine import StagePlan
 from siri.engines.scripted.engine import ScriptedEngine
 from siri.errors import InputError
-from siri.problems import load_splits
+from siri.problems.problem import problems_from_json
 from siri.store.entries import full_disk_explained
 
 
@@ -39,8 +39,7 @@ def main() -> None:
     order = json.loads(sys.stdin.readline())
     plan = _plan_from_json(order["plan"])
     threading.Thread(target=_obey, args=(sys.stdin, plan), daemon=True).start()
-    config = RunConfig.model_validate(order["config"])
-    engine = ScriptedEngine(config, load_splits(config.problems).train)
+    engine = ScriptedEngine(RunConfig.model_validate(order["config"]), problems_from_json(order["problems"]))
     try:
         with full_disk_explained(plan.scratch):
             for report in engine.train(plan):

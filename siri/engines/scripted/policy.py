@@ -32,15 +32,29 @@ class ScriptedStepper:
         self.policy = torch.tensor([0.3, 64.0], dtype=torch.float64)
         self.momentum = torch.zeros(2, dtype=torch.float64)
 
-    def sample(self, problems: Sequence[Problem], budgets: Sequence[int], step: int) -> RolloutBatch:
-        """Write words until the verbosity is reached, then the answer, if the budget lets it."""
-        rng = random.Random(seed_for(self.config.seed, "sample", step))
+    def sample(
+        self,
+        problems: Sequence[Problem],
+        budgets: Sequence[int],
+        step: int,
+        draw: int = 1,
+        prefixes: Sequence[str] = (),
+    ) -> RolloutBatch:
+        """Write words until the verbosity is reached, then the answer, if the budget lets it; prefixes are not read."""
+        rng = random.Random(seed_for(self.config.seed, "sample" if draw == 1 else f"sample of draw {draw}", step))
         return self._answer(problems, budgets, self.config.rollout.group_size, rng)
 
     def answer(self, request: SampleRequest) -> RolloutBatch:
         """The request's problems under one budget."""
         rng = random.Random(seed_for(request.seed, "evaluate"))
         return self._answer(request.problems, [request.budget] * len(request.problems), request.samples, rng)
+
+    def texts(self, batch: RolloutBatch, rows: Sequence[int]) -> list[str]:
+        """The first words of these rows, as many as they are long."""
+        return [" ".join(batch.texts[row].split(" ")[: batch.lengths[row]]) for row in rows]
+
+    def refer(self, folder: Path) -> None:
+        """There is no loss that would refer to anything."""
 
     def _answer(
         self, problems: Sequence[Problem], budgets: Sequence[int], group_size: int, rng: random.Random
@@ -71,6 +85,7 @@ class ScriptedStepper:
             found=tuple(grades.found),
             answers=answers,
             grader=grader_version(settings.grader),
+            thoughts=torch.tensor([_thought(text, settings.thinking.closes) for text in words]),
         )
 
     def _write(self, problem: Problem, rng: random.Random) -> list[str]:
@@ -105,3 +120,7 @@ class ScriptedStepper:
         self.policy = load_file(folder / WEIGHTS)["policy"].clone()
         optimizer = folder / "optimizer.safetensors"
         self.momentum = load_file(optimizer)["momentum"].clone() if optimizer.exists() else torch.zeros(2).double()
+
+
+def _thought(words: list[str], closes: str) -> int:
+    return words.index(closes) + 1 if closes in words else len(words)

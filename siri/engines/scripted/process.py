@@ -14,6 +14,7 @@ from siri.engine import Response, StagePlan, StepReport
 from siri.engines.scripted.engine import ScriptedEngine
 from siri.errors import LostEngineError
 from siri.problems import ProblemSet
+from siri.problems.problem import problems_to_json
 from siri.processes import children
 
 
@@ -37,7 +38,11 @@ class ScriptedProcessEngine(ScriptedEngine):
         )
         assert self._child.stdin is not None
         assert self._child.stdout is not None
-        order = {"config": self.config.model_dump(mode="json"), "plan": _plan_to_json(plan)}
+        order = {
+            "config": self.config.model_dump(mode="json"),
+            "plan": _plan_to_json(plan),
+            "problems": problems_to_json(self.problems),
+        }
         self._child.stdin.write(json.dumps(order) + "\n")
         self._child.stdin.flush()
         last = plan.start_step

@@ -13,14 +13,13 @@ from verl.trainer.ppo.core_algos import agg_loss, register_adv_est, register_pol
 from siri.config import MethodSettings
 from siri.engines.verl.order import current_order
 from siri.methods import METHODS
-from siri.rollouts import RolloutBatch
+from siri.methods.method import Losses, Scored
 
 Totals = tuple[Tensor, dict[str, float]]
 
 
-def place_advantages(batch: RolloutBatch, rewards: Tensor, places: Sequence[int], settings: MethodSettings) -> Tensor:
-    """[B] advantages in verl's order of rows; `places` is where each of verl's rows stands in the batch."""
-    advantages = METHODS[settings.name].advantages(rewards, batch, settings)
+def place_advantages(advantages: Tensor, places: Sequence[int]) -> Tensor:
+    """[B] or [B, T] advantages in verl's order of rows; `places` is where each of verl's rows stands in the batch."""
     return advantages[torch.tensor(places)]
 
 
@@ -28,11 +27,11 @@ def place_advantages(batch: RolloutBatch, rewards: Tensor, places: Sequence[int]
 def spread_advantages(
     token_level_rewards: Tensor, response_mask: Tensor, config: Any, index: Any = None
 ) -> tuple[Tensor, Tensor]:
-    """[B, T] advantages and returns: what the trainer put in a row's place for rewards is its advantage already.
+    """[B, T] advantages and returns: what the trainer put at a token for its reward is its advantage already.
 
     A method's advantages may look at the whole batch (lengths, budgets, entropies), which verl does not pass on.
     """
-    advantages = token_level_rewards.sum(-1, keepdim=True) * response_mask
+    advantages = token_level_rewards * response_mask
     return advantages, advantages
 
 
@@ -47,8 +46,9 @@ def policy_loss(
     rollout_is_weights: Tensor | None = None,
 ) -> Totals:
     """The loss of the run's method per token, aggregated by verl over the minibatch (verl's signature)."""
+    config_of_run = current_order().config
     return aggregate(
-        current_order().config.method,
+        config_of_run.method,
         old_log_prob,
         log_prob,
         advantages,
@@ -56,6 +56,7 @@ def policy_loss(
         loss_agg_mode,
         config.global_batch_info,
         rollout_is_weights,
+        config_of_run.rollout.group_size,
     )
 
 
@@ -68,19 +69,28 @@ def aggregate(
     mode: str,
     batch_info: dict[str, Any],
     weights: Tensor | None,
+    group_size: int,
 ) -> Totals:
     """The loss, and sums over the tokens for `update/ppo_clip` and `update/kl`; tensors are [B, T].
 
     verl averages what it is told over micro-batches of unlike sizes: sums and counts are told, and divided at the end.
     """
-    losses = METHODS[settings.name].loss(log_prob, old_log_prob, advantages, settings)
+    scored = Scored(log_prob, torch.zeros_like(log_prob), old_log_prob, advantages, response_mask, group_size)
+    losses = METHODS[settings.name].loss(scored, settings, settings.settings)
+    values, mode = _per_token(losses, response_mask, mode)
     if weights is not None:
-        losses = losses * weights
-    loss = agg_loss(loss_mat=losses, loss_mask=response_mask, loss_agg_mode=mode, **batch_info)
+        values = values * weights
+    loss = agg_loss(loss_mat=values, loss_mask=response_mask, loss_agg_mode=mode, **batch_info)
     with torch.no_grad():
-        log_ratio = log_prob - old_log_prob
-        ratio, mask = log_ratio.exp(), response_mask.float()
-        clipped = torch.where(advantages > 0, ratio > 1 + settings.clip_high, ratio < 1 - settings.clip_low)
+        mask = response_mask.float()
         trained = mask * (advantages != 0)
-        told = {"clipped": clipped * trained, "tokens": mask, "kl": -log_ratio * trained, "trained": trained}
+        kl = (old_log_prob - log_prob) * trained
+        told = {"clipped": losses.clipped * trained, "tokens": mask, "kl": kl, "trained": trained}
         return loss, {f"actor/{name}": float(values.sum()) for name, values in told.items()}
+
+
+def _per_token(losses: Losses, mask: Tensor, mode: str) -> tuple[Tensor, str]:
+    """[B, T] losses and how verl is to average them; a response's own loss is spread over its tokens."""
+    if losses.values.ndim > 1:
+        return losses.values, mode
+    return losses.values[:, None] * mask / mask.sum(1, keepdim=True).clamp(min=1), "seq-mean-token-sum"

@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from siri import asking
 from siri.config import RunConfig
 from siri.errors import InputError
-from siri.methods import METHODS
 from siri.methods.method import State
-from siri.problems import Problem, ProblemSet, make_prompt, problems_of_step
+from siri.problems import Problem, ProblemSet, ProblemSettings, count_thought, make_prompt, problems_of_step
+from siri.problems.grading import Thinking
 from siri.rollouts import RolloutBatch, pad_rows
 
 
@@ -30,20 +31,20 @@ def ask(
     config: RunConfig, problems: ProblemSet, tokenizer: PreTrainedTokenizerBase, state: State, step: int
 ) -> list[Asked]:
     """The problems of a step with budgets and prompts; the same ones as on every engine. Raises InputError."""
-    method, settings = METHODS[config.method.name], config.problems
+    settings = config.problems
     chosen = problems_of_step(problems, config.seed, step, config.rollout.batch_size)
-    budgets = method.budgets(config.schedule(step), [problem.id for problem in chosen], state)
-    questions = method.prompts([problem.question for problem in chosen], budgets)
-    asked = []
-    for problem, question, budget in zip(chosen, questions, budgets, strict=True):
-        put = Problem(problem.id, question, problem.answer)
-        ids, opening = make_prompt(put, tokenizer, settings.template, settings.suffix, settings.date, settings.thinking)
-        if len(ids) > config.engine.verl.prompt_tokens:
-            raise InputError(
-                f"engine.verl.prompt_tokens={config.engine.verl.prompt_tokens}: problem {problem.id} has {len(ids)}"
-            )
-        asked.append(Asked(put, budget, ids, opening))
-    return asked
+    return [_put(config, one, tokenizer, settings) for one in asking.ask(config, chosen, state, step)]
+
+
+def _put(config: RunConfig, one: asking.Asked, tokenizer: PreTrainedTokenizerBase, settings: ProblemSettings) -> Asked:
+    """A problem with its prompt's token ids. Raises InputError for a prompt that is too long."""
+    problem, most = one.problem, config.engine.verl.prompt_tokens
+    if one.prefix:
+        raise InputError(f"method.name={config.method.name}: forces how responses begin, which verl's rollout cannot")
+    ids, opening = make_prompt(problem, tokenizer, settings.template, settings.suffix, settings.date, settings.thinking)
+    if len(ids) > most:
+        raise InputError(f"engine.verl.prompt_tokens={most}: problem {problem.id} has {len(ids)}")
+    return Asked(problem, one.budget, ids, opening)
 
 
 def rows(asked: Sequence[Asked], eos_ids: Sequence[int]) -> dict[str, list[Any]]:
@@ -75,18 +76,24 @@ def places(keys: Sequence[str], group_size: int) -> list[int]:
     return found
 
 
-def share_out(keys: Sequence[str], lengths: Sequence[int], deals: Sequence[Sequence[int]], ranks: int) -> list[int]:
+def share_out(
+    keys: Sequence[str], lengths: Sequence[int], deals: Sequence[Sequence[int]], ranks: int, unit: int = 1
+) -> list[int]:
     """verl's rows, a GPU's after the other's, so that each minibatch holds the problems of its deal.
 
     verl cuts the rows into a piece per GPU, and each piece into minibatches, in order; long and short are balanced.
+    `unit`: rows of a problem that must stay side by side: 1, or the whole group.
     """
     pieces: list[list[int]] = [[] for _ in range(ranks)]
     for dealt in deals:
-        members = [row for row, key in enumerate(keys) if asked_at(key) in dealt]
-        members.sort(key=lengths.__getitem__, reverse=True)
-        for place, row in enumerate(members):
+        members = sorted((row for row, key in enumerate(keys) if asked_at(key) in dealt), key=lambda row: keys[row])
+        if unit == 1:
+            members.sort()
+        units = [members[first : first + unit] for first in range(0, len(members), unit)]
+        units.sort(key=lambda rows: sum(lengths[row] for row in rows), reverse=True)
+        for place, rows in enumerate(units):
             turn, seat = divmod(place, ranks)
-            pieces[seat if turn % 2 == 0 else ranks - 1 - seat].append(row)
+            pieces[seat if turn % 2 == 0 else ranks - 1 - seat] += rows
     return [row for piece in pieces for row in piece]
 
 
@@ -101,18 +108,29 @@ class Written:
     """What the reward manager said."""
 
 
-def rollout_batch(asked: Sequence[Asked], written: Written, order: Sequence[int], group_size: int) -> RolloutBatch:
+def rollout_batch(
+    asked: Sequence[Asked],
+    written: Written,
+    order: Sequence[int],
+    group_size: int,
+    tokenizer: PreTrainedTokenizerBase,
+    thinking: Thinking,
+) -> RolloutBatch:
     """The batch in siri's order; `order` is what `places` says."""
     at = sorted(range(len(order)), key=order.__getitem__)
     problems = [one for one in asked for _ in range(group_size)]
     lengths = torch.tensor([len(written.responses[row]) for row in at])
     width = int(lengths.max())
     graded = [written.graded[row] for row in at]
+    responses = [written.responses[row] for row in at]
+    thoughts = [
+        count_thought(tokens, told["text"], tokenizer, thinking) for tokens, told in zip(responses, graded, strict=True)
+    ]
     return RolloutBatch(
         problem_ids=tuple(one.problem.id for one in problems),
         group_size=group_size,
         prompts=tuple(tuple(one.prompt_ids) for one in problems),
-        tokens=pad_rows([written.responses[row] for row in at], width).long(),
+        tokens=pad_rows(responses, width).long(),
         logprobs=pad_rows([written.logprobs[row] for row in at], width),
         entropies=pad_rows([written.entropies[row] for row in at], width),
         lengths=lengths,
@@ -124,4 +142,5 @@ def rollout_batch(asked: Sequence[Asked], written: Written, order: Sequence[int]
         answers=tuple(one.problem.answer for one in problems),
         openings=tuple(one.opening for one in problems),
         grader=str(graded[0]["grader"]),
+        thoughts=torch.tensor(thoughts),
     )

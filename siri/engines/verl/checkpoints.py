@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from siri.store.entries import is_weights
-from siri.train import STATE_FILE
+from siri.train import STATE_FILE, STATE_TENSORS
 
 STATE = "state.verl.json"
 """Which world size verl's files belong to."""
@@ -29,6 +29,8 @@ def pack(state: Path, folder: Path, world_size: int) -> None:
         if path.name in CONFIGS or is_weights(path.name):
             os.rename(path, folder / path.name)
     os.rename(state / STATE_FILE, folder / STATE_FILE)
+    if (state / STATE_TENSORS).exists():
+        os.rename(state / STATE_TENSORS, folder / STATE_TENSORS)
     (folder / STATE).write_text(json.dumps({"world_size": world_size}))
     shutil.rmtree(state)
 

@@ -22,7 +22,7 @@ from siri.errors import LostEngineError
 from siri.problems import ProblemSet
 from siri.rollouts import RolloutBatch
 
-NUMERICS = 2
+NUMERICS = 3
 """Raised by hand when the plug-in makes other steps of equal settings."""
 LIBRARIES = ("verl", "torch", "vllm", "transformers")
 """What samples, trains and makes prompts."""
@@ -49,7 +49,7 @@ class VerlEngine:
         order = order_of(self.config, plan, resume)
         if resume:
             checkpoints.unpack(plan.start, order.state(plan.start_step))
-        order.write()
+        order.write(self.problems)
         self._process = VerlProcess(order)
         last = plan.start_step
         for line in self._process.lines(plan.stop):

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from siri.config import RunConfig
+from siri.config import MethodSettings, RunConfig
 from siri.engines.verl.order import Order
 from siri.errors import InputError
+from siri.methods import METHODS
 
 AGENTS = Path(__file__).with_name("agents.yaml")
 """Where verl finds the agent loop, at the same place on every node."""
@@ -20,6 +21,7 @@ def overrides(order: Order) -> list[str]:
         *_data(config),
         *_model(order),
         *_actor(config),
+        *_reference(config),
         *_rollout(config),
         *_trainer(order),
         *config.engine.verl.extra,
@@ -43,13 +45,20 @@ def check_recipe(config: RunConfig) -> None:
         raise InputError(
             f"engine.kernels={config.engine.kernels}: is for engine.name=local alone; verl needs engine.kernels=torch"
         )
+    if method.draws > 1:
+        raise InputError(f"method.draws={method.draws}: verl draws once; with 1, groups that are dropped teach nothing")
+    if METHODS[method.name].reads_reference:
+        raise InputError(f"method.name={method.name}: its loss reads the reference, which verl's losses do not see")
     gpus = settings.nodes * settings.gpus_per_node
     if rollout.batch_size % method.minibatches:
         raise InputError(f"method.minibatches={method.minibatches}: must divide rollout.batch_size for verl")
-    if rollout.batch_size * rollout.group_size // method.minibatches % gpus:
+    shared = rollout.batch_size * (1 if METHODS[method.name].scope == "groups" else rollout.group_size)
+    if shared // method.minibatches % gpus:
         raise InputError(
             f"engine.verl.gpus_per_node={settings.gpus_per_node}: {gpus} GPUs must share a minibatch evenly"
         )
+    if rollout.old_logprobs != "trainer":
+        raise InputError(f"rollout.old_logprobs={rollout.old_logprobs}: verl recomputes them; use trainer")
     if config.optimizer.warmup_steps:
         raise InputError("optimizer.warmup_steps: must be 0 for verl, whose own warm-up takes other values")
     longest = settings.prompt_tokens + config.schedule.highest
@@ -80,7 +89,7 @@ def _data(config: RunConfig) -> list[str]:
 
 def _model(order: Order) -> list[str]:
     return [
-        f"actor_rollout_ref.model.path={order.model}",
+        f"actor_rollout_ref.model.path={order.reference or order.model}",
         "actor_rollout_ref.model.trust_remote_code=False",
         "actor_rollout_ref.model.use_remove_padding=True",
         "actor_rollout_ref.model.enable_gradient_checkpointing=True",
@@ -100,8 +109,7 @@ def _actor(config: RunConfig) -> list[str]:
         f"{actor}.clip_ratio_low={method.clip_low}",
         f"{actor}.clip_ratio_high={method.clip_high}",
         f"{actor}.loss_agg_mode={method.loss_aggregation}",
-        f"{actor}.use_kl_loss=False",
-        f"{actor}.entropy_coeff=0",
+        *_regularisation(method),
         f"{actor}.optim.lr={optimizer.learning_rate}",
         f"{actor}.optim.lr_scheduler_type=constant",
         f"{actor}.optim.lr_warmup_steps=0",
@@ -113,6 +121,30 @@ def _actor(config: RunConfig) -> list[str]:
         f"+{actor}.fsdp_config.mixed_precision.param_dtype={PRECISION[settings.dtype]}",
         f"{actor}.checkpoint.save_contents=[model,optimizer,extra,hf_model]",
         f"{actor}.checkpoint.load_contents=[model,optimizer,extra]",
+    ]
+
+
+def _regularisation(method: MethodSettings) -> list[str]:
+    """verl's own terms, by the same formulas as siri.methods.regularisation."""
+    actor = "actor_rollout_ref.actor"
+    if not method.kl_weight:
+        return [f"{actor}.use_kl_loss=False", f"{actor}.entropy_coeff={method.entropy_weight:g}"]
+    return [
+        f"{actor}.use_kl_loss=True",
+        f"{actor}.kl_loss_coef={method.kl_weight}",
+        f"{actor}.kl_loss_type=low_var_kl",
+        f"{actor}.entropy_coeff={method.entropy_weight:g}",
+    ]
+
+
+def _reference(config: RunConfig) -> list[str]:
+    """How the base scores a step's responses, where the loss refers to it."""
+    if not config.method.kl_weight:
+        return []
+    reference = "actor_rollout_ref.ref"
+    return [
+        f"{reference}.log_prob_use_dynamic_bsz=True",
+        f"{reference}.log_prob_max_token_len_per_gpu={config.engine.micro_batch_tokens}",
     ]
 
 

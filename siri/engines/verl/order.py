@@ -10,6 +10,8 @@ from typing import Any
 
 from siri.config import RunConfig
 from siri.engine import StagePlan
+from siri.errors import InputError
+from siri.problems.problem import ProblemSet, problems_from_json, problems_to_json
 
 VARIABLE = "SIRI_VERL_ORDER"
 """Environment variable that names the file; verl's Ray processes inherit it."""
@@ -29,6 +31,9 @@ class Order:
     save_at: frozenset[int]
     resume: bool
     """Whether verl's own state lies in the folder, to go on from in full; else the weights alone start."""
+    reference: Path | None = None
+    """Folder of the run's base, where the loss refers to it and verl's state says what to go on from: verl reads both
+    policies from one folder, and then the state over the one that is trained."""
 
     @property
     def path(self) -> Path:
@@ -45,6 +50,11 @@ class Order:
         """Made to end the stage after the step at hand."""
         return self.folder / "stop"
 
+    @property
+    def problems(self) -> Path:
+        """The problems to train on: those that the run's keys name, whatever its files hold by now."""
+        return self.folder / "problems.json"
+
     def state(self, step: int) -> Path:
         """Where verl writes, or finds, its state of a step; verl wants this name."""
         return self.folder / f"global_step_{step}"
@@ -53,8 +63,9 @@ class Order:
         """Whether a step is to end with a checkpoint."""
         return step in self.save_at or self.stop.exists()
 
-    def write(self) -> None:
-        """Write the order for the child to read."""
+    def write(self, problems: ProblemSet) -> None:
+        """Write the order, and the problems to train on, for the child to read."""
+        self.problems.write_text(json.dumps(problems_to_json(problems)))
         values = {
             "config": self.config.model_dump(mode="json"),
             "model": str(self.model),
@@ -62,15 +73,20 @@ class Order:
             "last": self.last,
             "save_at": sorted(self.save_at),
             "resume": self.resume,
+            "reference": None if self.reference is None else str(self.reference),
         }
         self.path.write_text(json.dumps(values))
 
 
 def order_of(config: RunConfig, plan: StagePlan, resume: bool) -> Order:
-    """The order for a plan; its folder is made."""
+    """The order for a plan; its folder is made. Raises InputError for a reference that verl cannot have."""
+    if plan.reference is not None and not resume and plan.start_step > 0:
+        raise InputError("method.kl_weight: verl starts from weights alone here, and would refer to them; set 0")
     folder = plan.scratch.absolute() / "verl"
     folder.mkdir(parents=True)
-    return Order(config, folder, plan.start.absolute(), plan.start_step, plan.last, plan.save_at, resume)
+    reference = plan.reference.absolute() if plan.reference is not None and resume else None
+    start = plan.start.absolute()
+    return Order(config, folder, start, plan.start_step, plan.last, plan.save_at, resume, reference)
 
 
 def read_order(path: Path) -> Order:
@@ -84,7 +100,13 @@ def read_order(path: Path) -> Order:
         last=values["last"],
         save_at=frozenset(values["save_at"]),
         resume=values["resume"],
+        reference=None if values["reference"] is None else Path(values["reference"]),
     )
+
+
+def read_problems(order: Order) -> ProblemSet:
+    """The problems of an order."""
+    return problems_from_json(json.loads(order.problems.read_text()))
 
 
 @lru_cache(maxsize=1)

@@ -1,4 +1,4 @@
-"""verl's agent loop for one response: the prompt's token ids as siri made them, the row's budget as max_tokens."""
+"""verl's agent loop for one response: the prompt's token ids and the end tokens as siri read them, the row's budget."""
 
 from typing import Any
 from uuid import uuid4
@@ -13,13 +13,14 @@ class BudgetAgentLoop(AgentLoopBase):
     async def run(self, sampling_params: dict[str, Any], **kwargs: Any) -> AgentLoopOutput:  # verl's signature
         """Sample; `kwargs` is the row that the trainer put into the batch."""
         timing: dict[str, float] = {}
-        prompt = [int(token) for token in kwargs["prompt_ids"]]
+        prompt, ends = ([int(token) for token in kwargs[name]] for name in ("prompt_ids", "eos_ids"))
         budget = int(kwargs["budget"])
+        asked = {"max_tokens": budget, "stop_token_ids": ends, "ignore_eos": True}  # these ends and no others
         with simple_timer("generate_sequences", timing):
             output = await self.server_manager.generate(
                 request_id=uuid4().hex,
                 prompt_ids=prompt,
-                sampling_params={**sampling_params, "max_tokens": budget},  # a copy: the group shares the dict
+                sampling_params=sampling_params | asked,  # a copy: the group shares the dict
             )
         response = output.token_ids
         if not 1 <= len(response) <= budget:

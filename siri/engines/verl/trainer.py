@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import chain
 from typing import Any
@@ -14,15 +15,17 @@ from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils import tensordict_utils as tu
 from verl.workers.utils.padding import response_to_nested
 
+from siri.asking import gather_whole
 from siri.engine import StepReport
 from siri.engines.local.pretrained import load_config, load_tokenizer, read_eos_ids
 from siri.engines.verl.algorithms import place_advantages
 from siri.engines.verl.batch import Asked, Written, ask, asked_at, places, rollout_batch, rows, share_out
-from siri.engines.verl.order import current_order
+from siri.engines.verl.order import current_order, read_problems
 from siri.methods import METHODS
-from siri.problems import deal, load_splits
-from siri.rollouts import RolloutBatch, pad_rows, read_metrics
-from siri.train import STATE_FILE, load_state, pick_responses
+from siri.methods.regularisation import is_regularised
+from siri.problems import deal, decode_responses
+from siri.rollouts import RolloutBatch
+from siri.train import load_state, pick_responses, save_state
 
 UPDATE = {
     "update/loss": "actor/pg_loss",
@@ -56,7 +59,7 @@ class SiriTrainer(PPOTrainerSync):
         self.order = current_order()
         self.recipe = self.order.config
         self.method = METHODS[self.recipe.method.name]
-        self.problems = load_splits(self.recipe.problems).train
+        self.problems = read_problems(self.order)
         self.problem_state = load_state(self.order.model)
         start = self.order.model
         self.eos_ids = read_eos_ids(start, load_config(start), load_tokenizer(start))
@@ -91,34 +94,51 @@ class SiriTrainer(PPOTrainerSync):
         ranks = max(self.actor_rollout_wg._dispatch_info["actor"]) + 1
         count, minibatches = self.recipe.rollout.batch_size, self.recipe.method.minibatches
         self.deals = deal(count, minibatches, self.recipe.seed, self.global_steps)
-        batch.reorder(share_out(batch.keys, [tag["seq_len"] for tag in batch.tags], self.deals, ranks))
+        unit = self.recipe.rollout.group_size if self.method.scope == "groups" else 1
+        batch.reorder(share_out(batch.keys, [tag["seq_len"] for tag in batch.tags], self.deals, ranks, unit))
         return batch
 
     def _compute_advantage(self, batch: Any, metrics: dict[str, Any]) -> Any:
         """Rewards and advantages by the method, over the whole batch, before verl spreads them over the tokens."""
-        order = places(batch.keys, self.recipe.rollout.group_size)
+        size = self.recipe.rollout.group_size
+        order = places(batch.keys, size)
         fields = ["responses", "old_log_probs", "entropy", "response_mask", "extra_fields"]
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
-        sampled = rollout_batch(self.asked, read_rows(data), order, self.recipe.rollout.group_size)
-        rewards, self.problem_state = self.method.rewards(sampled, self.problem_state)
-        advantages = place_advantages(sampled, rewards, order, self.recipe.method)
-        taught = {asked_at(key) for key, value in zip(batch.keys, advantages.tolist(), strict=True) if value}
+        written, thinking = read_rows(data), self.recipe.problems.thinking
+        sampled = rollout_batch(self.asked, written, order, size, self.tokenizer, thinking)
+        gathered = gather_whole(self.recipe, sampled, self.problem_state, self.global_steps, self._texts)
+        self.problem_state = gathered.state
+        advantages = gathered.advantages.view(len(order), -1)
+        taught = {row // size for row in advantages.any(1).nonzero()[:, 0].tolist()}
+        if is_regularised(self.recipe.method):
+            taught = set(range(len(self.asked)))
         self.live = [dealt for dealt in self.deals if not taught.isdisjoint(dealt)]
-        metrics |= read_metrics(sampled, rewards)
-        self.sampled, self.rewards = sampled, rewards
-        lengths = sampled.lengths[order].tolist()
-        ends = pad_rows([[0.0] * (length - 1) + [1.0] for length in lengths], max(lengths))
-        scores = response_to_nested(ends * advantages[:, None], data["response_mask"])
-        fields_out = TensorDict({"rm_scores": scores}, batch_size=len(batch))
-        tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=fields_out)
+        self.told = frozenset(gathered.metrics)
+        metrics |= gathered.metrics
+        self.sampled, self.rewards = gathered.batch, gathered.rewards
+        kept = self.sampled.mask[order]
+        scores = place_advantages(advantages, order) * kept
+        fields_out = {"rm_scores": response_to_nested(scores, data["response_mask"])}
+        if self.sampled.written is not None:
+            fields_out["response_mask"] = response_to_nested(kept.long(), data["response_mask"])
+        put = TensorDict(fields_out, batch_size=len(batch))
+        tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=put)
         return super()._compute_advantage(batch, metrics)
+
+    def _texts(self, batch: RolloutBatch, rows: Sequence[int]) -> list[str]:
+        """The texts of these rows, up to their lengths."""
+        written = [batch.tokens[row, : batch.lengths[row]].tolist() for row in rows]
+        return decode_responses(written, self.tokenizer, self.recipe.problems.thinking)
 
     def _update_actor(self, batch: Any, metrics: dict[str, Any]) -> Any:
         """verl's, less the minibatches without any advantage: as on every engine they take no step at all."""
         live = set(chain.from_iterable(self.live))
         keys = [key for key in batch.keys if asked_at(key) in live]
         if keys:
-            super()._update_actor(batch.select_keys(keys), metrics)
+            chosen = batch.select_keys(keys)
+            if self.method.scope == "groups":  # verl then keeps so many neighbours in one micro-batch
+                chosen.extra_info["force_group_size"] = self.recipe.rollout.group_size
+            super()._update_actor(chosen, metrics)
         return batch
 
     def on_step_end(self) -> None:
@@ -127,15 +147,14 @@ class SiriTrainer(PPOTrainerSync):
         if self.saved:
             self._save_checkpoint()
             folder = self.order.state(self.global_steps)
-            (folder / STATE_FILE).write_text(json.dumps(self.problem_state, sort_keys=True))
+            save_state(folder, self.problem_state)
         super().on_step_end()
 
     def _compute_metrics(self, batch: Any, metrics: Any, timing_raw: Any, global_steps: int, epoch: int) -> None:
         """verl calls this once a step, when everything of it is known: the step's report is written here."""
         super()._compute_metrics(batch, metrics, timing_raw, global_steps, epoch)
         assert self.sampled is not None
-        told = {name: float(metrics[name]) for name in metrics if name.partition("/")[0] in ("rollout", "reward")}
-        told = {name: value for name, value in told.items() if name in read_names()}
+        told = {name: float(metrics[name]) for name in metrics if name in self.told}
         told |= self._read_update(metrics)
         told |= {"time/sample": timing_raw["gen"], "time/update": timing_raw["update_actor"]}
         checkpoint = self.order.state(global_steps) if self.saved else None
@@ -157,13 +176,6 @@ class SiriTrainer(PPOTrainerSync):
         told["update/loss"] *= len(self.live) / len(self.deals)
         told["update/ppo_clip"] *= float(tokens[list(chain.from_iterable(self.live))].sum() / tokens.sum())
         return told
-
-
-def read_names() -> frozenset[str]:
-    """The metrics that are read off a batch."""
-    from siri.metrics import METRICS
-
-    return frozenset(name for name in METRICS if name.startswith(("rollout/", "reward/")))
 
 
 def read_rows(data: TensorDict) -> Written:

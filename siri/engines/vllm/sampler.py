@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from siri.config import RunConfig
 from siri.engine import SampleRequest
+from siri.engines.local.network import context_of
 from siri.engines.local.pretrained import load_config, load_tokenizer, read_eos_ids
 from siri.engines.local.sampler import Sampled
 from siri.engines.local.stepper import graded
@@ -79,9 +80,9 @@ class VllmSampler:
         """What the child is asked, as a file in a folder that `close` removes."""
         config = load_config(model)
         longest = max(len(prompt.ids) for prompt in prompts) + request.budget
-        if longest > config.max_position_embeddings:
+        if longest > context_of(config):
             raise InputError(
-                f"evaluation.budget={request.budget}: the model reads {config.max_position_embeddings} tokens at most, "
+                f"evaluation.budget={request.budget}: the model reads {context_of(config)} tokens at most, "
                 f"and the longest prompt has {longest - request.budget}"
             )
         self._scratch = tempfile.TemporaryDirectory(prefix="siri-vllm-")

@@ -51,7 +51,7 @@ class CompiledKernels:
             work.release()
         lengths = torch.tensor([len(response) for response in responses])
         written = torch.arange(int(lengths.max())) < lengths[:, None]
-        return Scores(spread(logprobs, written), spread(entropies, written))
+        return Scores(spread(logprobs, written), lambda: spread(entropies, written))
 
     def micro_batches(
         self, prompts: Sequence[Sequence[int]], lengths: Sequence[int], tokens_at_once: int

@@ -15,8 +15,9 @@ from siri.config import MethodSettings, load
 from siri.methods import METHODS
 from siri.methods.aggregation import Aggregation, token_weights
 from siri.methods.grpo import GRPO, clipped_loss, group_advantages, plain_prompts, schedule_budgets
-from siri.methods.method import Method, State
+from siri.methods.method import Method, NoSettings, Rewarded, Scored, State, Step
 from siri.methods.siri import SIRI
+from siri.problems import Problem
 from siri.rollouts import RolloutBatch
 from tests.conftest import make_batch
 
@@ -24,13 +25,23 @@ DEFAULT = MethodSettings()
 UNSCALED = MethodSettings(advantage_scale="none")
 
 
+def under(settings: MethodSettings) -> Step[Any]:
+    """A step under a budget of 24."""
+    return Step(1, 24, 72, 0, settings, settings.settings)
+
+
+STEP = under(DEFAULT)
+
+
 def test_every_method_of_the_config_is_there_under_its_name() -> None:
-    assert set(METHODS) == set(get_args(MethodSettings.model_fields["name"].annotation))
+    described = MethodSettings.model_json_schema()["properties"]["name"]
+    assert described["enum"] == list(METHODS)
     assert all(method.name == name for name, method in METHODS.items())
 
 
-def test_siri_changes_nothing_in_grpo_but_the_name() -> None:
-    assert [f.name for f in fields(SIRI) if getattr(SIRI, f.name) is not getattr(GRPO, f.name)] == ["name"]
+def test_siri_changes_nothing_in_grpo_but_what_is_told_of_it() -> None:
+    told = {"name", "summary", "formula", "source", "evidence"}
+    assert {f.name for f in fields(SIRI) if getattr(SIRI, f.name) is not getattr(GRPO, f.name)} == told
 
 
 def test_the_paper_settings_are_the_defaults() -> None:
@@ -38,8 +49,10 @@ def test_the_paper_settings_are_the_defaults() -> None:
 
 
 def test_every_problem_gets_the_budget_of_the_schedule_and_its_question_as_it_is() -> None:
-    assert schedule_budgets(24, ["a", "b", "c"], {}) == [24, 24, 24]
-    assert plain_prompts(["x", "y"], [24, 24]) == ["x", "y"]
+    problems = [Problem("a", "x", "1"), Problem("b", "y", "2")]
+    assert schedule_budgets(["a", "b"], {}, STEP) == [24, 24]
+    wordings = plain_prompts(problems, [24, 24], STEP)
+    assert [(wording.question, wording.prefix) for wording in wordings] == [("x", ""), ("y", "")]
 
 
 # Rewards
@@ -47,19 +60,18 @@ def test_every_problem_gets_the_budget_of_the_schedule_and_its_question_as_it_is
 
 def test_a_right_answer_beyond_the_budget_earns_nothing() -> None:
     batch = make_batch([5, 6, 7, 6], budgets=[6, 6, 6, 6], verdicts=["correct", "correct", "correct", "wrong"])
-    rewards, _ = GRPO.rewards(batch, {})
-    assert rewards.tolist() == [1.0, 1.0, 0.0, 0.0]
+    assert GRPO.rewards(batch, {}, STEP).rewards.tolist() == [1.0, 1.0, 0.0, 0.0]
 
 
 @pytest.mark.parametrize("verdict", ["wrong", "unparsed", "timeout"])
 def test_what_is_not_correct_earns_nothing(verdict: Any) -> None:
-    rewards, _ = GRPO.rewards(make_batch([3, 3], verdicts=["correct", verdict]), {})
-    assert rewards.tolist() == [1.0, 0.0]
+    batch = make_batch([3, 3], verdicts=["correct", verdict])
+    assert GRPO.rewards(batch, {}, STEP).rewards.tolist() == [1.0, 0.0]
 
 
 def test_grpo_hands_its_state_on_unchanged() -> None:
     state = {"p0": [1, 2]}
-    assert GRPO.rewards(make_batch([3]), state)[1] == {"p0": [1, 2]}
+    assert GRPO.rewards(make_batch([3]), state, STEP).state == {"p0": [1, 2]}
 
 
 # Advantages
@@ -88,7 +100,7 @@ def grouped_rewards(draw: st.DrawFn) -> list[list[float]]:
 def test_advantages_are_those_of_the_slow_oracle(rewards: list[list[float]], scale: bool) -> None:
     size = len(rewards[0])
     batch = make_batch([1] * (len(rewards) * size), group_size=size)
-    fast = group_advantages(torch.tensor(rewards).flatten(), batch, DEFAULT if scale else UNSCALED)
+    fast = group_advantages(torch.tensor(rewards).flatten(), batch, under(DEFAULT if scale else UNSCALED))
     assert fast.tolist() == pytest.approx(slow_advantages(rewards, scale), abs=1e-5)
 
 
@@ -96,21 +108,27 @@ def test_advantages_are_those_of_the_slow_oracle(rewards: list[list[float]], sca
 def test_equal_rewards_give_exactly_0(reward: float, size: int) -> None:
     batch = make_batch([1] * size, group_size=size)
     for settings in (DEFAULT, UNSCALED):
-        assert group_advantages(torch.full((size,), reward), batch, settings).tolist() == [0.0] * size
+        assert group_advantages(torch.full((size,), reward), batch, under(settings)).tolist() == [0.0] * size
 
 
 def test_the_scale_is_the_sample_standard_deviation() -> None:
     batch = make_batch([1] * 4, group_size=4)
-    advantages = group_advantages(torch.tensor([1.0, 0.0, 0.0, 0.0]), batch, DEFAULT)
+    advantages = group_advantages(torch.tensor([1.0, 0.0, 0.0, 0.0]), batch, STEP)
     assert advantages.tolist() == pytest.approx([1.5, -0.5, -0.5, -0.5], abs=1e-5)  # std with n − 1 is 0.5
 
 
 def test_a_group_of_one_has_no_advantage() -> None:
-    advantages = group_advantages(torch.tensor([1.0, 0.0]), make_batch([1, 1], group_size=1), DEFAULT)
+    advantages = group_advantages(torch.tensor([1.0, 0.0]), make_batch([1, 1], group_size=1), STEP)
     assert advantages.tolist() == [0.0, 0.0]
 
 
 # The loss
+
+
+def clipped(new: Tensor, old: Tensor, advantages: Tensor, settings: MethodSettings) -> Tensor:
+    """The loss of single tokens."""
+    mask = torch.ones_like(new)
+    return clipped_loss(Scored(new, mask, old, advantages, mask, 1), settings, NoSettings()).values
 
 
 def slow_loss(new: float, old: float, advantage: float, settings: MethodSettings) -> float:
@@ -128,7 +146,7 @@ def test_the_loss_is_that_of_the_slow_oracle(tokens: list[tuple[float, float, fl
     settings = MethodSettings(clip_low=low, clip_high=high)
     new, old, advantages = torch.tensor(tokens, dtype=torch.float64).T
     slow = [slow_loss(*values, settings) for values in tokens]
-    assert clipped_loss(new, old, advantages, settings).tolist() == pytest.approx(slow, abs=1e-9)
+    assert clipped(new, old, advantages, settings).tolist() == pytest.approx(slow, abs=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -147,11 +165,11 @@ def test_the_loss_is_that_of_the_slow_oracle(tokens: list[tuple[float, float, fl
 def test_the_loss_at_the_bounds_of_the_clip(ratio: float, advantage: float, loss: float) -> None:
     new = torch.tensor([math.log(ratio)], dtype=torch.float64)
     advantages = torch.tensor([advantage], dtype=torch.float64)
-    assert clipped_loss(new, torch.zeros(1).double(), advantages, DEFAULT).item() == pytest.approx(loss)
+    assert clipped(new, torch.zeros(1).double(), advantages, DEFAULT).item() == pytest.approx(loss)
 
 
 def loss_of(new: torch.Tensor, old: torch.Tensor, advantages: torch.Tensor) -> torch.Tensor:
-    return clipped_loss(new, old, advantages, DEFAULT).sum()
+    return clipped(new, old, advantages, DEFAULT).sum()
 
 
 @given(st.lists(token, min_size=1, max_size=6))
@@ -172,7 +190,7 @@ def test_the_gradient_is_that_of_finite_differences(tokens: list[tuple[float, fl
 
 def test_a_clipped_token_has_no_gradient() -> None:
     new = torch.tensor([math.log(1.5), math.log(0.5), math.log(1.1)], requires_grad=True)
-    clipped_loss(new, torch.zeros(3), torch.tensor([1.0, -1.0, 1.0]), DEFAULT).sum().backward()
+    clipped(new, torch.zeros(3), torch.tensor([1.0, -1.0, 1.0]), DEFAULT).sum().backward()
     assert new.grad is not None
     assert new.grad.tolist() == pytest.approx([0.0, 0.0, -1.1])
 
@@ -205,7 +223,7 @@ def test_functions_of_equal_names_in_two_files_are_two_methods_in_keys() -> None
     settings = load("laptop").method
 
     def from_module(module: str) -> Method:
-        def capped_reward(batch: RolloutBatch, state: State) -> tuple[Tensor, State]:
+        def capped_reward(batch: RolloutBatch, state: State, step: Step[Any]) -> Rewarded:
             raise AssertionError
 
         capped_reward.__module__, capped_reward.__qualname__ = module, "capped_reward"
@@ -217,7 +235,7 @@ def test_functions_of_equal_names_in_two_files_are_two_methods_in_keys() -> None
 
 def test_a_function_without_a_name_cannot_stand_in_keys() -> None:
     with pytest.raises(ValueError, match="needs a name of its own"):
-        replace(GRPO, prompts=lambda questions, budgets: list(questions)).link(load("laptop").method)
+        replace(GRPO, prompts=lambda problems, budgets, step: []).link(load("laptop").method)
 
 
 def test_a_raised_version_is_another_link() -> None:

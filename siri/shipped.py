@@ -1,0 +1,11 @@
+"""The YAML files that ship with SIRI, by name; cheap, so that `--help` can list them."""
+
+from pathlib import Path
+
+RECIPES = Path(__file__).parent / "recipes"
+SWEEPS = Path(__file__).parent.parent / "sweeps"
+
+
+def names(folder: Path) -> list[str]:
+    """Names of a folder's YAML files, without the suffix, sorted."""
+    return sorted(path.stem for path in folder.glob("*.yaml"))
