@@ -23,6 +23,12 @@ OF_LIBRARIES = ("metrics.jsonl", "steps.jsonl", "journal of a study")
 """Files that only SIRI itself and Optuna write, by names that a stranger cannot take, and read while they grow."""
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A damaged name of a folder may be another one, here: it is made below a folder that goes."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture(scope="module")
 def readers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Reader]:
     folder = tmp_path_factory.mktemp("model")

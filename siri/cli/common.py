@@ -82,7 +82,7 @@ def table_of(title: str, rows: list[dict[str, Any]]) -> Any:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for name in rows[0]:
         justify: Literal["left", "right"] = "right" if _is_number(rows, name) else "left"
-        table.add_column(name.removesuffix("_sha256"), no_wrap=True, justify=justify)
+        table.add_column(name.removesuffix("_sha256"), no_wrap=name != "about", justify=justify)
     for row in rows:
         table.add_row(*(_cell(name, value) for name, value in row.items()))
     return table

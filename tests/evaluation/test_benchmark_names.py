@@ -14,7 +14,7 @@ from siri.evaluation.naming import benchmark_name
 from siri.evaluation.variants import as_measured, other_measurements
 from siri.home import Home
 from siri.runs.run import Run
-from siri.tracking.content import evaluation_prefixes
+from siri.tracking.content import evaluation_points
 from tests.cli.test_cli import run_cli
 from tests.conftest import settle, tiny
 
@@ -45,7 +45,10 @@ def test_reports_and_mlflow_have_a_name_for_each(run: Run, files: list[str]) -> 
     evaluations = [Evaluation(run, "c1-low", name) for name in ("test", *files)]
     assert [one.report().benchmark for one in evaluations] == ["laptop-test", "a-test", "b-test"]
     assert [one.report().problems for one in evaluations] == [32, 3, 4]
-    assert [evaluation_prefixes(one) for one in evaluations] == [["test", "low"], ["a-test"], ["b-test"]]
+    assert [benchmark_name(run, one.benchmark) for one in evaluations] == ["test", "a-test", "b-test"]
+    entry = evaluations[0].find()
+    assert entry is not None
+    assert {point.name.partition("/")[0] for point in evaluation_points(evaluations[0], entry)} == {"test", "low"}
 
 
 def test_tables_and_pages_show_the_names_and_no_folder_of_this_machine(

@@ -14,8 +14,8 @@ from flows.train import describe_run, snapshot_rows
 from siri.config.settings import EngineName
 from siri.engines import ENGINES, UNTRAINED, untrained
 from siri.evaluation.evaluation import Evaluation, measure
+from siri.evaluation.headlines import snapshot_rows as stored
 from siri.home import Home
-from siri.runs.catalog import snapshot_rows as stored
 from siri.runs.exporting import describe_snapshot
 from siri.runs.run import Run
 from siri.tracking.content import caution_tags, identity
