@@ -209,7 +209,7 @@ class Supervisor:
             if self.upkeep.poll() is None:
                 return
             if self.upkeep.returncode != 0:
-                self.seen.clear()  # in vain: again, but not in a hurry, it may be in vain for long
+                self.seen.clear()  # it failed: try again, but not soon, since it may fail for long
                 self.looked = time.monotonic() + VAIN_SECONDS
             self.upkeep = None
         if time.monotonic() - self.looked < LOOK_SECONDS:

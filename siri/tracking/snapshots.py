@@ -64,10 +64,17 @@ class SnapshotRecords:
 
     @cached_property
     def measured(self) -> dict[tuple[str, str], tuple[str, Mapping[str, float]]]:
-        """Key and `variant` -> the row and the metrics that it has; runs on one base share its row."""
+        """Key and `variant` -> the row and the metrics that it has; runs on one base share its row.
+
+        A row of this run's that was cut short before it said what it is goes, and is made again.
+        """
         found = self.client.search_runs([self.rows], f"tags.`{RUN_ID}` = '{self.run.id}'", max_results=MOST)
         found += self.client.search_runs([self.rows], f"tags.`{KEY}` = '{self.run.base}'", max_results=MOST)
-        return {(row.data.tags[KEY], row.data.tags[VARIANT]): (str(row.info.run_id), row.data.metrics) for row in found}
+        whole = [row for row in found if row.info.status == "FINISHED"]
+        for row in found:
+            if row.info.status != "FINISHED" and row.data.tags[RUN_ID] == self.run.id:
+                self.client.delete_run(row.info.run_id)
+        return {(row.data.tags[KEY], row.data.tags[VARIANT]): (str(row.info.run_id), row.data.metrics) for row in whole}
 
     def register(self) -> int:
         """Register the snapshots that are stored, and let each alias point to the last one of its kind."""
@@ -146,10 +153,10 @@ class SnapshotRecords:
             else {}
         )
         metrics = [Metric(f"{prefix}{metric}", value, time, step, **model, **data) for metric, value in found.items()]
-        self.client.log_batch(row, metrics=metrics)
-        self.measured[key, how] = (row, {**there, **{metric.key: metric.value for metric in metrics}})
         if headline and key in self.versions:
             self._tell_best(self.versions[key], found[ACCURACY])
+        self.client.log_batch(row, metrics=metrics)  # last: what stands there is not brought again
+        self.measured[key, how] = (row, {**there, **{metric.key: metric.value for metric in metrics}})
         return True
 
     def _create_row(self, evaluation: Evaluation, entry: Entry) -> str:

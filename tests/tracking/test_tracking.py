@@ -31,6 +31,7 @@ from siri.runs.retention import promote
 from siri.runs.run import Run, create_run, load_run
 from siri.tracking import content, server, views
 from siri.tracking.record import followed, open_record
+from siri.tracking.snapshots import variant
 from tests.browser import CHROMIUM, browse
 from tests.platform.test_platform_in_browser import PICTURES
 from tests.upped import free_port, wait_until
@@ -296,6 +297,23 @@ def test_every_measured_snapshot_is_a_row_with_its_numbers_on_its_model(run: Run
         values = {(metric.key, metric.dataset_name): metric.value for metric in model.metrics}
         assert values["accuracy", "test"] == Evaluation(run, name, "test").report().accuracy.mean
         assert values["dev/length", "dev"] == Evaluation(run, name, "dev").report().length.mean
+
+
+def test_a_row_that_was_cut_short_is_made_again(run: Run) -> None:
+    train(run, 4)
+    evaluate(run, "c1-low")
+    tracking.sync(reopened(run, benchmarks=(), final=("dev",)))  # makes both experiments
+    experiment = client_of(run).get_experiment_by_name("siri snapshots").experiment_id
+    for made in client_of(run).search_runs([experiment]):
+        client_of(run).delete_run(made.info.run_id)
+    measured = Evaluation(run, "c1-low", "test")
+    tags = {"siri.run_id": run.id, "siri.key": run.keys[4], "siri.measured_as": variant(measured)}
+    client_of(run).create_run(experiment, tags=tags)
+    tracking.sync(run)
+    [row] = client_of(run).search_runs([experiment])
+    assert row.info.status == "FINISHED"
+    assert row.data.params["snapshot"] == "c1-low"
+    assert row.data.metrics["accuracy"] == measured.report().accuracy.mean
 
 
 def test_a_record_has_at_most_forty_metrics(run: Run, tmp_path: Path) -> None:
