@@ -48,8 +48,8 @@ $(VERL_STAMP): constraints-verl.txt
 test-verl: $(VERL_STAMP)  ## The verl engine for real, on the CPU, in an environment of its own (2 GB, about ten minutes)
 	PYTHONPATH=. $(VERL)/bin/pytest -q -W default tests/engines/test_verl_launch.py tests/verl tests/problems/test_templates.py::test_a_dated_template_is_refused_before_anything_is_trained
 
-test-fsdp: $(VERL_STAMP)  ## verl's FSDP in two processes over gloo against one, on the CPU
-	SIRI_NIGHTLY=1 PYTHONPATH=. $(VERL)/bin/pytest -q -W default tests/verl/test_two_processes.py
+test-fsdp: $(VERL_STAMP)  ## verl's FSDP in two processes against one, and five methods against the local engine, on the CPU
+	SIRI_NIGHTLY=1 PYTHONPATH=. $(VERL)/bin/pytest -q -W default tests/verl/test_two_processes.py tests/verl/test_method_steps.py
 
 # Without what its packages ask for beyond the list: torchvision, torchaudio and torchcodec need CUDA's torch.
 $(VLLM_STAMP): constraints-vllm.txt
