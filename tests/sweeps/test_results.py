@@ -12,6 +12,7 @@ from unittest import mock
 import numpy as np
 import pandas as pd
 import pytest
+from optuna_dashboard import get_note, save_note
 from rich.console import Console
 
 from dashboards.ablation import explain, print_result, write_markdown, write_page
@@ -180,6 +181,13 @@ def test_results_of_the_scripted_engine_say_so_wherever_they_are_shown(result: R
     trained = replace(result, caution=None)
     assert all("caution" not in table for table in tables(trained).values())
     assert said not in write_page([trained], tmp_path / "page.html").read_text() + write_markdown([trained])
+
+
+def test_the_note_of_an_untrained_study_on_the_dashboard_says_so_and_a_user_s_own_stays(paper: Job) -> None:
+    study = paper.open_study()
+    assert get_note(study.study) == "caution: no model was trained (scripted engine)"
+    save_note(study.study, "mine")
+    assert get_note(paper.open_study().study) == "mine"
 
 
 def test_the_page_is_one_file_with_every_arm_and_verdict(result: Result, tmp_path: Path) -> None:
