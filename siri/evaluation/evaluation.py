@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,7 +17,7 @@ from siri.engine import SampleRequest
 from siri.engines import open_engine, open_sampler, sampler_settings
 from siri.errors import InputError
 from siri.evaluation.naming import benchmark_name
-from siri.evaluation.report import EvalReport, report_from_json, summarise, tabulate
+from siri.evaluation.report import EvalReport, report_from_json, summarise, tabulate, write_samples
 from siri.evaluation.statistics import accuracy_cr
 from siri.problems import BENCHMARKS, Problem, ProblemSet
 from siri.problems.grading import grader_version
@@ -34,7 +34,7 @@ REPORT = "report.json"
 SAMPLES = "samples.parquet"
 OF_DIGEST = re.compile(r"(.+)@([0-9a-f]{8,64})")
 """The problems of a name by the beginning of their digest."""
-COLUMNS = {"problem", "before", "sample", "verdict", "correct", "length", "finished", "entropy", "text"}
+COLUMNS = {"problem", "before", "sample", "verdict", "correct", "length", "finished", "entropy", "text", "tokens"}
 """What a table of samples has at least."""
 
 
@@ -140,9 +140,12 @@ class Evaluation:
         found = read_report(self._found().folder)
         return found if self.bare in BENCHMARKS else replace(found, benchmark=benchmark_name(self.run, self.bare))
 
-    def samples(self) -> pd.DataFrame:
-        """A row per sample. Raises InputError when the evaluation has not been made."""
-        return pd.read_parquet(self._found().folder / SAMPLES)
+    def samples(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """A row per sample, with these columns or all. Raises InputError when the evaluation has not been made.
+
+        The column `tokens` is by far the largest.
+        """
+        return pd.read_parquet(self._found().folder / SAMPLES, columns=None if columns is None else [*columns])
 
     def accuracy_cr(self) -> float:
         """Accuracy gained over the run's own base, over the share of its length that is kept, on this one benchmark.
@@ -291,7 +294,7 @@ def _commit(
 ) -> None:
     folder = evaluation.store.scratch()
     try:
-        rows.to_parquet(folder / SAMPLES, index=False)
+        write_samples(rows, folder / SAMPLES)
         (folder / REPORT).write_text(json.dumps(report.to_json(), indent=1))
         manifest = Manifest(
             key=evaluation.key,

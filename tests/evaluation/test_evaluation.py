@@ -1,17 +1,21 @@
 """Evaluations: made once, kept with every sample, and equal to what can be worked out from the samples by hand."""
 
+from dataclasses import replace
 from importlib.util import find_spec
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import torch
 
 from siri.errors import InputError
 from siri.evaluation import behavior
 from siri.evaluation.evaluation import REPORT, SAMPLES, Evaluation, measure
-from siri.evaluation.report import EvalReport, compare, report_from_json, summarise, tabulate
+from siri.evaluation.report import EvalReport, compare, report_from_json, summarise, tabulate, write_samples
 from siri.home import Home
 from siri.metrics import EVALUATION_METRICS
 from siri.runs.run import Run, check, create_run
@@ -54,6 +58,29 @@ def test_the_table_has_a_row_per_sample(made: Evaluation) -> None:
     assert made.budget == 72
     for word in behavior.WORDS:
         assert rows[f"word_{word}"].tolist() == [behavior.count_words(text)[word] for text in rows["text"]]
+
+
+def test_the_ids_of_every_sample_are_kept(made: Evaluation) -> None:
+    rows = made.samples(["tokens", "length"])
+    assert [len(ids) for ids in rows["tokens"]] == rows["length"].tolist()
+    entry = made.find()
+    assert entry is not None
+    assert pq.read_schema(entry.folder / SAMPLES).field("tokens").type == pa.list_(pa.int32())
+
+
+def test_the_ids_are_those_that_were_written_without_padding(tmp_path: Path) -> None:
+    batch = make_batch([2, 4])
+    told = replace(batch, tokens=torch.tensor([[7, 151_643, 0, 0], [1, 2, 3, 4]]))
+    write_samples(tabulate([told]), tmp_path / "told.parquet")
+    kept = pd.read_parquet(tmp_path / "told.parquet")["tokens"]
+    assert [ids.tolist() for ids in kept] == [[7, 151_643], [1, 2, 3, 4]]
+
+
+def test_a_sampler_that_tells_no_ids_leaves_the_column_empty(tmp_path: Path) -> None:
+    silent = replace(make_batch([2, 4]), tokens=torch.zeros(2, 0, dtype=torch.long))
+    write_samples(tabulate([silent]), tmp_path / "silent.parquet")
+    assert pq.read_schema(tmp_path / "silent.parquet").field("tokens").type == pa.list_(pa.int32())
+    assert pd.read_parquet(tmp_path / "silent.parquet")["tokens"].isna().all()
 
 
 def slow_pass_at(k: int, correct: list[float]) -> float:
