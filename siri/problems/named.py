@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,33 @@ def named_state(name: str, setting: str) -> tuple[Any, ...]:
     if benchmark is None:
         return ()
     return (benchmark.model_dump_json(), *map(file_state, _files_of(name, benchmark)))
+
+
+def place_of(name: str, benchmark: Benchmark) -> str | None:
+    """From where a benchmark would be read without a network; None where it could not. Reads no problems."""
+    if benchmark.generated.task:
+        return "reasoning-gym" if find_spec("reasoning_gym") else None
+    found = local_files(name, benchmark)
+    if found:
+        return str(found[0])
+    if benchmark.file:
+        path = own_file(name, benchmark)
+        return str(path) if os.path.isfile(path) else None
+    return _cached(benchmark)
+
+
+def _cached(benchmark: Benchmark) -> str | None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return str(
+            snapshot_download(
+                benchmark.hub, repo_type="dataset", revision=benchmark.revision or None, local_files_only=True
+            )
+        )
+    except LocalEntryNotFoundError:
+        return None
 
 
 def _files_of(name: str, benchmark: Benchmark) -> Iterator[Path]:
