@@ -168,7 +168,8 @@ def paired(ours: Evaluation, theirs: Evaluation, column: str) -> Interval:
                 f"{theirs.run.name}: measured under {name}={theirs.settings[name]}, {ours.run.name} under {value}; "
                 "a paired difference needs the same"
             )
-    return compare(ours.samples(), theirs.samples(), column, seed=ours.run.config.evaluation.seed)
+    rows, others = (evaluation.samples(["problem", column]) for evaluation in (ours, theirs))
+    return compare(rows, others, column, seed=ours.run.config.evaluation.seed)
 
 
 def comparison_table(run: Run, baseline: Run, benchmark: str) -> pd.DataFrame:
@@ -251,7 +252,7 @@ def one_problem(run: Run, benchmark: str) -> ProblemAnswers | None:
 
 
 def _first_samples(evaluation: Evaluation) -> pd.DataFrame:
-    rows = evaluation.samples()
+    rows = evaluation.samples(["problem", "sample", "correct", "text", "verdict", "length"])
     return rows[rows["sample"] == 0].drop_duplicates("problem").set_index("problem")
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from siri import __version__
-from siri.cli import looking, methods, platform, regrading, snapshots, training, upkeep
+from siri.cli import benchmarks, looking, methods, platform, regrading, snapshots, training, upkeep
 from siri.errors import InputError
 from siri.processes import children
 from siri.reading import require_text
@@ -47,6 +47,7 @@ for command in (
     looking.preview,
     looking.show,
     methods.methods,
+    benchmarks.benchmarks,
     upkeep.sync,
     upkeep.doctor,
     platform.up,

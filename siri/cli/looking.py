@@ -134,12 +134,12 @@ def show(
     found, name = find_snapshot(open_home(home), snapshot)
     run = measured_as(found, overrides or [], benchmark)
     evaluation = Evaluation(run, name, benchmark or run.config.evaluation.final[0])
-    rows = evaluation.samples()
+    shown = ["sample", "verdict", "found", "length", "finished", "text", "grader"]
+    rows = evaluation.samples(["problem", *shown])
     called = evaluation.report().benchmark
     if problem > len(evaluation.problems):
         raise InputError(f"problem={problem}: {called} has {len(evaluation.problems)} problems")
     asked = evaluation.problems.problems[problem - 1]
-    shown = ["sample", "verdict", "found", "length", "finished", "text", "grader"]
     answers = rows[rows["problem"] == asked.id][shown]
     counted = {"train": run.sets["train"].get("left_out"), called: evaluation.left_out}
     left_out = {set_name: counts for set_name, counts in counted.items() if counts}

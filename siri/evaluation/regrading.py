@@ -10,7 +10,7 @@ import pandas as pd
 
 from siri.errors import InputError
 from siri.evaluation.evaluation import REPORT, SAMPLES, Evaluation, read_report
-from siri.evaluation.report import EvalReport, summarise
+from siri.evaluation.report import EvalReport, summarise, write_samples
 from siri.problems import ProblemSettings
 from siri.problems.grading import grade_with_answers, grader_version, pool
 from siri.runs import step_log
@@ -175,7 +175,7 @@ def _same_samples(entry: Entry, evaluation: Evaluation) -> bool:
 def _commit(evaluation: Evaluation, entry: Entry, rows: pd.DataFrame, report: EvalReport) -> None:
     folder: Path = evaluation.store.scratch()
     try:
-        rows.to_parquet(folder / SAMPLES, index=False)
+        write_samples(rows, folder / SAMPLES)
         (folder / REPORT).write_text(json.dumps(report.to_json(), indent=1))
         manifest = Manifest(
             key=evaluation.key,

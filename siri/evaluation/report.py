@@ -1,10 +1,15 @@
 """Measure a snapshot on a benchmark: a row per sample, and the numbers with intervals that are read off the rows."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
 from siri.evaluation.behavior import WORDS, count_words
@@ -64,7 +69,8 @@ def report_from_json(values: dict[str, Any]) -> EvalReport:
 def tabulate(batches: Iterable[RolloutBatch]) -> pd.DataFrame:
     """One row per sample: problem, sample, verdict, correct, length, finished, entropy, a count per word, text.
 
-    And what a verdict was made from: answer found, problem's answer, opening of the prompt, version of the grader.
+    And what a verdict was made from: answer found, problem's answer, opening of the prompt, version of the grader; and
+    `tokens`, the ids that were written, as an int32 array of the length, or None where the sampler told none.
     """
     return pd.concat([_tabulate(batch) for batch in batches], ignore_index=True)
 
@@ -86,7 +92,26 @@ def _tabulate(batch: RolloutBatch) -> pd.DataFrame:
     graded = {"found": batch.found, "answer": batch.answers, "opening": batch.openings}
     beside = pd.DataFrame({name: list(values or ("",) * size) for name, values in graded.items()})
     beside["grader"] = batch.grader
+    beside["tokens"] = pd.Series(token_ids(batch), dtype=object)
     return pd.concat([rows, words.add_prefix("word_"), beside, pd.Series(batch.texts, name="text")], axis=1)
+
+
+def token_ids(batch: RolloutBatch) -> list[npt.NDArray[np.int32] | None]:
+    """The ids of each response, its end token included; None for those whose sampler told fewer than were written."""
+    told, lengths = batch.tokens.numpy().astype(np.int32), batch.lengths.tolist()
+    # A copy each: a view would keep the padding of the whole batch.
+    return [row[:length].copy() if length <= len(row) else None for row, length in zip(told, lengths, strict=True)]
+
+
+def write_samples(rows: pd.DataFrame, place: Path | BinaryIO, told: Mapping[bytes, bytes] | None = None) -> None:
+    """Write a table of samples as Parquet; `tokens` is a list of int32, also where no sample has any.
+
+    `told`: what is kept beside the rows, in the file's metadata.
+    """
+    table = pa.Table.from_pandas(rows, preserve_index=False)
+    column = table.schema.get_field_index("tokens")
+    table = table.set_column(column, "tokens", table.column(column).cast(pa.list_(pa.int32())))
+    pq.write_table(table.replace_schema_metadata({**table.schema.metadata, **(told or {})}), place)
 
 
 def summarise(rows: pd.DataFrame, benchmark: str, budget: int, temperature: float, seed: int) -> EvalReport:

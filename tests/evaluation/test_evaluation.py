@@ -1,17 +1,21 @@
 """Evaluations: made once, kept with every sample, and equal to what can be worked out from the samples by hand."""
 
+from dataclasses import replace
 from importlib.util import find_spec
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import torch
 
 from siri.errors import InputError
 from siri.evaluation import behavior
 from siri.evaluation.evaluation import REPORT, SAMPLES, Evaluation, measure
-from siri.evaluation.report import EvalReport, compare, report_from_json, summarise, tabulate
+from siri.evaluation.report import EvalReport, compare, report_from_json, summarise, tabulate, write_samples
 from siri.home import Home
 from siri.metrics import EVALUATION_METRICS
 from siri.runs.run import Run, check, create_run
@@ -27,7 +31,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def made(trained: Run) -> Evaluation:
     """c1-high on dev."""
     evaluation = Evaluation(trained, "c1-high", "dev")
-    assert list(measure(evaluation)) == [32 * 4]
+    assert list(measure(evaluation)) == [32, 64, 96, 32 * 4]
     return evaluation
 
 
@@ -54,6 +58,29 @@ def test_the_table_has_a_row_per_sample(made: Evaluation) -> None:
     assert made.budget == 72
     for word in behavior.WORDS:
         assert rows[f"word_{word}"].tolist() == [behavior.count_words(text)[word] for text in rows["text"]]
+
+
+def test_the_ids_of_every_sample_are_kept(made: Evaluation) -> None:
+    rows = made.samples(["tokens", "length"])
+    assert [len(ids) for ids in rows["tokens"]] == rows["length"].tolist()
+    entry = made.find()
+    assert entry is not None
+    assert pq.read_schema(entry.folder / SAMPLES).field("tokens").type == pa.list_(pa.int32())
+
+
+def test_the_ids_are_those_that_were_written_without_padding(tmp_path: Path) -> None:
+    batch = make_batch([2, 4])
+    told = replace(batch, tokens=torch.tensor([[7, 151_643, 0, 0], [1, 2, 3, 4]]))
+    write_samples(tabulate([told]), tmp_path / "told.parquet")
+    kept = pd.read_parquet(tmp_path / "told.parquet")["tokens"]
+    assert [ids.tolist() for ids in kept] == [[7, 151_643], [1, 2, 3, 4]]
+
+
+def test_a_sampler_that_tells_no_ids_leaves_the_column_empty(tmp_path: Path) -> None:
+    silent = replace(make_batch([2, 4]), tokens=torch.zeros(2, 0, dtype=torch.long))
+    write_samples(tabulate([silent]), tmp_path / "silent.parquet")
+    assert pq.read_schema(tmp_path / "silent.parquet").field("tokens").type == pa.list_(pa.int32())
+    assert pd.read_parquet(tmp_path / "silent.parquet")["tokens"].isna().all()
 
 
 def slow_pass_at(k: int, correct: list[float]) -> float:
@@ -100,7 +127,7 @@ def test_a_damaged_evaluation_is_made_again_the_same(
     assert made.find() is None
     with pytest.raises(InputError, match=r"snapshot=c1-high: not evaluated on dev yet; `siri evaluate` does it"):
         made.report()
-    assert list(measure(made)) == [32 * 4]
+    assert list(measure(made)) == [32, 64, 96, 32 * 4]
     assert made.report() == report
     pd.testing.assert_frame_equal(made.samples(), rows)
     assert "is corrupt" in caplog.text
@@ -111,6 +138,9 @@ def test_a_damaged_evaluation_is_made_again_the_same(
     [
         "evaluation.samples=2",
         "evaluation.temperature=1.0",
+        "evaluation.top_p=0.9",
+        "evaluation.suffix=Think.",
+        "evaluation.grader=boxed",
         "evaluation.seed=1",
         "evaluation.budget=30",
         "evaluation.sampler=vllm",
