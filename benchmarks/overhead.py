@@ -38,7 +38,7 @@ engine = open_engine(config, opened.problems.train)
 def measure(model, problems):
     settings = config.evaluation
     request = SampleRequest(problems, settings.samples, config.schedule.highest, settings.temperature, settings.seed)
-    summarise(tabulate(engine.sample(model, request)), "bench", config.schedule.highest, 0.6, 0)
+    summarise(tabulate(engine.sample(model, request)), "bench", config.schedule.highest, 0.6, 0, "exact")
 
 base = opened.snapshot("base").folder
 measure(base, opened.problems.dev.problems)

@@ -133,7 +133,8 @@ def _row(evaluation: Evaluation, label: str) -> Row:
         "truncated": report.truncated,
         "entropy": report.entropy,
         "unparsed": report.unparsed,
-        **{f"pass@{k}": value for k, value in report.pass_at.items()},
+        **{f"pass@{k}": value.mean for k, value in report.pass_at.items()},
+        **{f"maj@{k}": value.mean for k, value in report.majority_at.items()},
         **{f"word_{word}": report.words[word] for word in WORDS},
         **({"caution": said} if (said := untrained(run.config.engine.name)) else {}),
     }

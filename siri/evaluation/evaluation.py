@@ -235,7 +235,8 @@ def measure(evaluation: Evaluation) -> Generator[int, None, EvalReport]:
         require_room(evaluation.run.engine_config, evaluation.asked)
         rows, sampler = yield from _sample(evaluation, snapshot)
         settings = evaluation.run.config.evaluation
-        report = summarise(rows, evaluation.asked.name, evaluation.budget, settings.temperature, settings.seed)
+        name, grader = evaluation.asked.name, evaluation.run.config.problems.grader
+        report = summarise(rows, name, evaluation.budget, settings.temperature, settings.seed, grader)
         _commit(evaluation, snapshot, rows, report, sampler)
         _note_file(evaluation)
         return report

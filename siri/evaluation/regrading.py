@@ -113,7 +113,8 @@ def _regrade_evaluation(
         grader=done.now,
         correct=(done.rows["new_verdict"] == "correct") & (rows["length"] <= before.budget),
     )
-    report = summarise(again, before.benchmark, before.budget, before.temperature, before.seed)
+    grader = run.config.problems.grader
+    report = summarise(again, before.benchmark, before.budget, before.temperature, before.seed, grader)
     kept = _keep(run, name, entry, again, report)
     accuracy = (before.accuracy.mean, report.accuracy.mean)
     return Regraded(done.subject, done.before, done.now, done.rows, accuracy, kept)
