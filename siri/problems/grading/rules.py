@@ -10,7 +10,7 @@ from typing import Literal
 
 from siri.problems.grading.arithmetic import TooLargeError, UndefinedError, evaluate
 from siri.problems.grading.comparing import same
-from siri.problems.grading.finding import Thinking, find_answer, find_boxed, find_final_text
+from siri.problems.grading.finding import BOXES, Thinking, find_answer, find_boxed, find_final_text
 from siri.problems.grading.pool import Verdict
 from siri.problems.grading.presentation import tidy
 from siri.problems.grading.reading import read_answer
@@ -32,6 +32,8 @@ class Grader:
 
     find: Callable[[str, bool, Thinking], str]
     compare: Callable[[str, str], Verdict | None]
+    marks: tuple[str, ...]
+    """What a response that was cut holds one of where an answer can be found in it; none: never."""
     libraries: tuple[str, ...] = ()
     """Distributions whose versions a verdict may depend on."""
 
@@ -135,7 +137,7 @@ def _is_tractable(text: str) -> bool:
 
 
 GRADERS: dict[GraderName, Grader] = {
-    "exact": Grader(find_final_text, compare_tokens),
-    "answer": Grader(find_answer, compare_maths, _LIBRARIES),
-    "boxed": Grader(find_boxed, compare_maths, _LIBRARIES),
+    "exact": Grader(find_final_text, compare_tokens, ()),
+    "answer": Grader(find_answer, compare_maths, BOXES, _LIBRARIES),
+    "boxed": Grader(find_boxed, compare_maths, BOXES, _LIBRARIES),
 }
