@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from siri.methods import METHODS
 from siri.methods.settings import MethodSettings
 from siri.problems import ProblemSettings
+from siri.problems.grading import GraderName
 from siri.schedule import LengthSchedule
 from siri.settings import Settings
 
@@ -148,10 +149,17 @@ class EvaluationSettings(Settings):
     """Measured at every snapshot: `dev`, `test` (the problems' own splits), files or data sets as `problems.test`."""
     final: Annotated[tuple[str, ...], Field(min_length=1)] = ("test",)
     """Measured once training is done; the tables of the report show these, so there is at least one."""
-    samples: Annotated[int, Field(ge=1)] = 32
-    """Responses per problem."""
-    temperature: Annotated[float, Field(ge=0)] = 0.6
-    """Sampling temperature; 0 is greedy."""
+    samples: Annotated[int, Field(ge=1)] | None = None
+    """Responses per problem; left out, those of a named benchmark (`siri benchmarks`), else 32."""
+    temperature: Annotated[float, Field(ge=0)] | None = None
+    """Sampling temperature, 0 is greedy; left out, that of a named benchmark, else 0.6."""
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Each token is drawn from the likeliest ones that hold this share of the probability; left out, that of a named
+    benchmark, else 1: from all. The compiled kernels leave what is below 1 to torch."""
+    suffix: str | None = None
+    """Text put behind every question; left out, that of a named benchmark, else `problems.suffix`."""
+    grader: GraderName | None = None
+    """How answers are graded; left out, as a named benchmark says, else as `problems.grader`."""
     budget: Annotated[int, Field(ge=1)] | None = None
     """Most response tokens; left out, the schedule's highest budget."""
     seed: Annotated[int, Field(ge=0)] = 0

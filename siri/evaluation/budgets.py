@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from siri.config import measured_config
 from siri.engines import kind_of
 from siri.errors import InputError
 from siri.evaluation.evaluation import Evaluation
@@ -57,7 +58,8 @@ def accuracy_by_budget(evaluation: Evaluation, budgets: Sequence[int] = ()) -> l
     for budget in chosen:
         if not 1 <= budget <= evaluation.budget:
             raise InputError(f"budget={budget}: must lie between 1 and {evaluation.budget}, which was sampled")
-    rows, settings = read_samples(evaluation), evaluation.run.config.problems
+    rows = read_samples(evaluation)
+    settings = measured_config(evaluation.run.config, evaluation.bare).problems
     cut = cut_and_grade(rows, chosen, _tokenizer(evaluation), settings)
     return [_at(part, budget, evaluation.run.config.evaluation.seed) for budget, part in cut]
 
@@ -67,7 +69,7 @@ def read_samples(evaluation: Evaluation) -> pd.DataFrame:
     subject = f"{evaluation.run.name}:{evaluation.snapshot}"
     if not kind_of(evaluation.run.config).has_model:
         raise InputError(f"{subject}: engine.name={evaluation.run.config.engine.name} writes no tokens that can be cut")
-    now, then = grader_version(evaluation.run.config.problems.grader), evaluation.settings["grader"]
+    now, then = grader_version(evaluation.measuring.grader), evaluation.settings["grader"]
     if now != then:
         raise InputError(
             f"{subject}: graded by {then}, cut responses would be by {now}; `siri regrade` grades all alike"

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
-from siri.config import absolute_benchmark
+from siri.config import Measuring, absolute_benchmark, measured_config, measuring
 from siri.engine import SampleRequest
 from siri.engines import open_engine, open_sampler, sampler_settings
 from siri.errors import InputError
@@ -87,20 +87,26 @@ class Evaluation:
         """Most response tokens."""
         return self.run.config.evaluation.budget or self.run.config.schedule.highest
 
+    @cached_property
+    def measuring(self) -> Measuring:
+        """How it is asked and graded: as the run's settings say, else as the benchmark does."""
+        return measuring(self.run.config, self.bare)
+
     @property
     def settings(self) -> dict[str, Any]:
         """Everything that decides the samples, apart from the snapshot and the sampler's version, which is recorded."""
-        evaluation = self.run.config.evaluation
+        evaluation, how = self.run.config.evaluation, self.measuring
         return {
             "benchmark": self.digest,
             "budget": self.budget,
-            "samples": evaluation.samples,
-            "temperature": evaluation.temperature,
+            "samples": how.samples,
+            "temperature": how.temperature,
+            "top_p": how.top_p,
             "seed": evaluation.seed,
             "sampler": evaluation.sampler,
             "sampled_with": sampler_settings(self.run.config),
-            "prompt": self.run.prompt,
-            "grader": self.run.graded_by or grader_version(self.run.config.problems.grader),
+            "prompt": {**self.run.prompt, "suffix": how.suffix},
+            "grader": self.run.graded_by or grader_version(how.grader),
             "numerics": self.run.numerics,
         }
 
@@ -232,11 +238,10 @@ def measure(evaluation: Evaluation) -> Generator[int, None, EvalReport]:
                 f"snapshot={evaluation.snapshot}: not in the store; `siri train` with the same recipe makes it"
             )
         _require_same(evaluation)
-        require_room(evaluation.run.engine_config, evaluation.asked)
+        require_room(measured_config(evaluation.run.engine_config, evaluation.bare), evaluation.asked)
         rows, sampler = yield from _sample(evaluation, snapshot)
-        settings = evaluation.run.config.evaluation
-        name, grader = evaluation.asked.name, evaluation.run.config.problems.grader
-        report = summarise(rows, name, evaluation.budget, settings.temperature, settings.seed, grader)
+        seed, how = evaluation.run.config.evaluation.seed, evaluation.measuring
+        report = summarise(rows, evaluation.asked.name, evaluation.budget, how.temperature, seed, how.grader)
         _commit(evaluation, snapshot, rows, report, sampler)
         _note_file(evaluation)
         return report
@@ -252,18 +257,20 @@ def _note_file(evaluation: Evaluation) -> None:
 
 def _sample(evaluation: Evaluation, snapshot: Entry) -> Generator[int, None, tuple[pd.DataFrame, dict[str, Any]]]:
     """The samples, and the numerics of what wrote them."""
-    run, settings, batches = evaluation.run, evaluation.run.config.evaluation, []
+    run, how, batches = evaluation.run, evaluation.measuring, []
+    config = measured_config(run.engine_config, evaluation.bare)
     request = SampleRequest(
         problems=evaluation.asked.problems,
-        samples=settings.samples,
+        samples=how.samples,
         budget=evaluation.budget,
-        temperature=settings.temperature,
-        seed=settings.seed,
+        temperature=how.temperature,
+        seed=run.config.evaluation.seed,
+        top_p=how.top_p,
     )
     done = 0
     with (
-        closing(open_engine(run.engine_config, ProblemSet("none", ()))) as engine,
-        closing(open_sampler(run.config, engine)) as sampler,
+        closing(open_engine(config, ProblemSet("none", ()))) as engine,
+        closing(open_sampler(config, engine)) as sampler,
     ):
         for batch in sampler.sample(snapshot.folder, request):
             batches.append(batch)

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from siri.config import absolute_benchmark
+from siri.config import absolute_benchmark, measuring
 from siri.errors import InputError
 from siri.evaluation.evaluation import Evaluation, asked_name
 from siri.problems.grading import grader_version
 from siri.runs.run import Run
 from siri.store.replicated import open_store
 
-SETTINGS = ("samples", "temperature", "budget", "seed", "sampler")
+SETTINGS = ("samples", "temperature", "top_p", "budget", "seed", "sampler")
 """What evaluations of one snapshot on one set of problems differ in."""
 Variant = tuple[Any, ...]
 """Values of SETTINGS, then the digest of the problems."""
@@ -45,7 +45,7 @@ def as_measured(run: Run, benchmark: str | None = None) -> Run:
 
 def _as_graded(run: Run, benchmark: str) -> Run:
     """The run with today's verdicts; where there are those of an older grader alone, with these, and a warning."""
-    own, versions = grader_version(run.config.problems.grader), Counter[str]()
+    own, versions = grader_version(measuring(run.config, benchmark).grader), Counter[str]()
     versions.update(str(facts["grader"]) for facts in _measured(run, benchmark))
     if not versions or own in versions:
         return run
@@ -64,7 +64,7 @@ def _own(run: Run, benchmark: str) -> Variant:
 
 def _variants(run: Run, benchmark: str) -> "Counter[Variant]":
     """Variant -> how many snapshots were measured so, of the run's own on the benchmark of this name."""
-    version = run.graded_by or grader_version(run.config.problems.grader)
+    version = run.graded_by or grader_version(measuring(run.config, benchmark).grader)
     return Counter(_variant(facts) for facts in _measured(run, benchmark) if facts["grader"] == version)
 
 

@@ -33,7 +33,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def made(trained: Run) -> Evaluation:
     """c1-high on dev."""
     evaluation = Evaluation(trained, "c1-high", "dev")
-    assert list(measure(evaluation)) == [32 * 4]
+    assert list(measure(evaluation)) == [32, 64, 96, 32 * 4]
     return evaluation
 
 
@@ -139,7 +139,7 @@ def test_a_damaged_evaluation_is_made_again_the_same(
     assert made.find() is None
     with pytest.raises(InputError, match=r"snapshot=c1-high: not evaluated on dev yet; `siri evaluate` does it"):
         made.report()
-    assert list(measure(made)) == [32 * 4]
+    assert list(measure(made)) == [32, 64, 96, 32 * 4]
     assert made.report() == report
     pd.testing.assert_frame_equal(made.samples(), rows)
     assert "is corrupt" in caplog.text
@@ -150,6 +150,9 @@ def test_a_damaged_evaluation_is_made_again_the_same(
     [
         "evaluation.samples=2",
         "evaluation.temperature=1.0",
+        "evaluation.top_p=0.9",
+        "evaluation.suffix=Think.",
+        "evaluation.grader=boxed",
         "evaluation.seed=1",
         "evaluation.budget=30",
         "evaluation.sampler=vllm",

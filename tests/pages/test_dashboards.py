@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from html import unescape
 from pathlib import Path
@@ -411,8 +411,8 @@ def plant(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every model write HOSTILE, in evaluations and in training."""
     samples, lines = Evaluation.samples, step_log.read_lines
 
-    def hostile_samples(self: Evaluation) -> pd.DataFrame:
-        return samples(self).assign(text=HOSTILE)
+    def hostile_samples(self: Evaluation, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        return samples(self, columns).assign(text=HOSTILE)
 
     def hostile_lines(path: Path) -> list[dict[str, Any]]:
         found = lines(path)

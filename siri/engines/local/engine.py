@@ -63,11 +63,11 @@ class LocalEngine:
         stepper.load_model(model)
         seed = seed_for(request.seed, "evaluate")
         count = max(1, REFILLS[self.config.engine.kernels] * self.config.engine.sample_rows // request.samples)
-        for first in range(0, len(request.problems), count):
+        for first in range(request.first, len(request.problems), count):
             problems = request.problems[first : first + count]
             budgets = [request.budget] * len(problems)
             stream = Stream(seed, range(first, first + len(problems)))
-            yield stepper.answer(problems, budgets, request.samples, request.temperature, stream)
+            yield stepper.answer(problems, budgets, request.samples, request.temperature, stream, top_p=request.top_p)
 
     def make_base(self, folder: Path) -> None:
         """Take the Hugging Face folder that `model.base` names over into the store's format."""

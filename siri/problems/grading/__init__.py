@@ -18,6 +18,7 @@ from siri.problems.grading.rules import (
     GraderName,
     compare_maths,
     compare_tokens,
+    grader_name,
     grader_version,
     read_number,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "grade",
     "grade_many",
     "grade_with_answers",
+    "grader_name",
     "grader_version",
     "read_number",
 ]

@@ -8,6 +8,7 @@ from functools import lru_cache
 from importlib.metadata import version
 from typing import Literal
 
+from siri.errors import InputError
 from siri.problems.grading.arithmetic import TooLargeError, UndefinedError, evaluate
 from siri.problems.grading.comparing import same
 from siri.problems.grading.finding import BOXES, Thinking, find_answer, find_boxed, find_final_text
@@ -46,6 +47,15 @@ def grader_version(name: GraderName) -> str:
     """
     libraries = (f"{library} {version(library)}" for library in GRADERS[name].libraries)
     return ", ".join([f"{name} {VERSIONS[name]}", *libraries])
+
+
+def grader_name(version: str) -> GraderName:
+    """The name of the rule whose version this is, as `grader_version` wrote it. Raises InputError for any other text."""
+    name = version.partition(" ")[0]
+    for known in GRADERS:
+        if known == name:
+            return known
+    raise InputError(f"grader={version}: none of {', '.join(GRADERS)}")
 
 
 def compare_tokens(given: str, gold: str) -> Verdict:
