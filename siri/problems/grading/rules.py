@@ -50,7 +50,7 @@ def grader_version(name: GraderName) -> str:
 
 
 def grader_name(version: str) -> GraderName:
-    """The name of the rule whose version this is, as `grader_version` wrote it. Raises InputError for any other text."""
+    """The name of the rule whose version this is, as `grader_version` wrote it. Raises InputError for others."""
     name = version.partition(" ")[0]
     for known in GRADERS:
         if known == name:
