@@ -88,14 +88,11 @@ def remarks(table: BenchmarkTable) -> list[str]:
 
 
 def terminal_table(table: BenchmarkTable) -> Table:
-    """For a terminal of 80 columns with four benchmarks: accuracy, its bounds and tokens below each other."""
-    made = Table(
-        caption=Text("\n".join(remarks(table))),
-        caption_justify="left",
-        box=None,
-        padding=(0, 1, 1, 0),
-        header_style="bold",
-    )
+    """For a terminal of 80 columns with four benchmarks: accuracy, its bounds and tokens below each other.
+
+    What `remarks` tells belongs below it.
+    """
+    made = Table(box=None, padding=(0, 1, 1, 0), header_style="bold")
     made.add_column("accuracy %, tokens", overflow="fold", min_width=12)
     for column in (*columns_of(table), "acc.–CR"):
         made.add_column(Text(column), justify="right", overflow="fold")

@@ -60,6 +60,7 @@ def show_table(home: "Home", wanted: Wanted, as_json: bool) -> None:
         print_rich(formats.terminal_table(table))
         if found:
             print_rich(formats.difference_table(table, found, wanted.against or ""))
+        say("\n".join(formats.remarks(table)))
     if wanted.out is not None:
         say(f"table: {wanted.out}", sys.stderr)
 
@@ -115,8 +116,9 @@ def make_table(home: "Home", wanted: Wanted) -> "BenchmarkTable":
 
     papers = [load_published(name) for name in wanted.published]
     rows, notes = _measured_rows(home, wanted, papers[0].benchmarks if papers else ())
-    benchmarks = wanted.benchmarks or [*dict.fromkeys(name for row in rows for name in row.cells)]
-    benchmarks = benchmarks or papers[0].benchmarks
+    labels = _labels(wanted.benchmarks)
+    benchmarks = [*labels.values()] or [*dict.fromkeys(name for row in rows for name in row.cells)]
+    benchmarks = benchmarks or [*papers[0].benchmarks]
     if notes and SELECTION in benchmarks:
         notes.append(f"{SELECTION} itself is in this table: what was chosen on it looks better there than it is")
     cautions = protocol_cautions(rows, benchmarks)
@@ -149,13 +151,23 @@ def _measured_rows(home: "Home", wanted: Wanted, fallback: Sequence[str]) -> "tu
             if found and key not in keys:
                 keys.add(key)
                 name = reference if snapshots and not note else f"{reference.removesuffix(f':{BEST}')}:{snapshot}"
-                rows[name] = measured_row(name, found)
+                labels = _labels(benchmarks)
+                rows[name] = measured_row(name, {labels[one.benchmark]: one for one in found})
             elif snapshots and not found:
                 asked = ",".join(benchmarks)
                 raise InputError(
                     f"{reference}: not evaluated on {asked}; `siri evaluate {reference} --benchmark {asked}`"
                 )
     return [*rows.values()], notes
+
+
+def _labels(benchmarks: Sequence[str]) -> dict[str, str]:
+    """Benchmark -> what its column is called: a file by its name, where that tells it apart."""
+    from siri.problems.names import short_names
+    from siri.problems.problem import SPLITS
+
+    short = short_names([name for name in benchmarks if name not in SPLITS], SPLITS)
+    return {name: short.get(name, name) for name in benchmarks}
 
 
 def _find(home: "Home", reference: str) -> "tuple[Run, list[str], str]":

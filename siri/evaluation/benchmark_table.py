@@ -1,7 +1,7 @@
 """The paper's Table 1 of any models: a row a model, accuracy and mean tokens a benchmark, averages, accuracy–CR."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -102,11 +102,11 @@ def mean_interval(parts: Sequence[Interval]) -> Interval:
     return Interval(mean, mean - below, mean + above)
 
 
-def measured_row(name: str, evaluations: Sequence[Evaluation]) -> Row:
-    """The row of one snapshot's stored evaluations, and what its base reaches on the same benchmarks."""
-    cells = {one.benchmark: _cell(one) for one in evaluations}
-    bases = [replace(one, snapshot="base") for one in evaluations]
-    return Row(name, cells, {one.benchmark: _cell(one) for one in bases if one.find() is not None})
+def measured_row(name: str, evaluations: Mapping[str, Evaluation]) -> Row:
+    """The row of one snapshot's stored evaluations, by benchmark, and what its base reaches on the same ones."""
+    cells = {benchmark: _cell(one) for benchmark, one in evaluations.items()}
+    bases = {benchmark: replace(one, snapshot="base") for benchmark, one in evaluations.items()}
+    return Row(name, cells, {benchmark: _cell(one) for benchmark, one in bases.items() if one.find() is not None})
 
 
 def _cell(evaluation: Evaluation) -> Cell:
