@@ -22,7 +22,7 @@ from siri.engines.local.pretrained import load_pretrained, read_tokenizer
 from siri.engines.model_folder import count_parameters, require_data, weight_files
 from siri.home import Home, find_home
 from siri.platform import private, running
-from siri.problems import load_problems
+from siri.problems import load_benchmark, load_problems
 from siri.runs import catalog, retention, step_log
 from siri.store.entry import Entry
 from siri.store.files import file_sha256, seal
@@ -98,6 +98,7 @@ DESCRIPTION = {
     "keys": [KEY], "snapshots": {"base": KEY}, "base": KEY, "numerics": {}, "grader": ["exact", "1"], "prompt": {},
     "problems": {"train": {"digest": KEY, "name": "train", "rows": 1}},
 }  # fmt: skip
+BENCHMARK = b"description: sums\nfile: rows.json\nfields: {question: problem}\nsamples: 4\ntop_p: 0.95\n"
 JOURNAL = b'{"op_code": 0, "worker_id": "w", "study_name": "s", "directions": [1]}\n'
 
 
@@ -170,6 +171,12 @@ READERS: dict[str, Reader] = {
     "problems, JSON": Reader(json.dumps(ROWS).encode(), lambda path: load_problems(str(path)), "mine.json"),
     "problems, JSON lines": Reader(
         "\n".join(map(json.dumps, ROWS)).encode(), lambda path: load_problems(str(path)), "mine.jsonl"
+    ),
+    "benchmark": Reader(
+        BENCHMARK,
+        lambda path: load_benchmark(str(path), "--benchmark"),
+        "mine.yaml",
+        beside={"rows.json": b'[{"problem": "1 + 1?", "answer": 2}]'},
     ),
     "problems, Parquet": Reader(table(), lambda path: load_problems(str(path)), "mine.parquet"),
     "run.json": Reader(sealed(DESCRIPTION), catalog.read_description, "run.json"),
@@ -259,7 +266,8 @@ CALLS: dict[str, str] = {
     "siri/platform/supervisor.py:Supervisor._deploy": OWN_LOG,
     "siri/platform/supervisor.py:Child.last_words": OWN_LOG,
     "siri/problems/files.py:read_rows": "problems, JSON",
-    "siri/problems/sources.py:_fetch": "problems, Parquet",
+    "siri/problems/sources.py:fetch": "problems, Parquet",
+    "siri/problems/benchmarks.py:find_benchmark": "benchmark",
     "siri/problems/grading/pool.py:serve": PROBE,
     "siri/problems/grading/pool.py:_work": OWN_CHILD,
     "siri/problems/template_child.py:main": OWN_CHILD,

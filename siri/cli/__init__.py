@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from siri import __version__
-from siri.cli import evaluations, looking, methods, platform, regrading, snapshots, training, upkeep
+from siri.cli import benchmarks, evaluations, looking, methods, platform, regrading, snapshots, training, upkeep
 from siri.errors import InputError
 from siri.processes import children
 from siri.reading import require_text
@@ -48,6 +48,7 @@ for command in (
     looking.show,
     evaluations.budgets,
     methods.methods,
+    benchmarks.benchmarks,
     upkeep.sync,
     upkeep.doctor,
     platform.up,

@@ -102,9 +102,10 @@ def compare(
     `siri compare siri-7b --benchmark aime24,amc --published siri-1.5b --out t.tex`
     """
     from siri.cli import results, tables
+    from siri.cli.benchmarks import named_in
 
     place, runs = open_home(home), runs or []
-    benchmarks = tables.split_names(benchmark or [])
+    benchmarks = named_in(benchmark)
     of_snapshots = any(":" in name and not Path(name).exists() for name in runs)
     if of_snapshots or len(benchmarks) > 1 or against or published or mixed or form or out:
         _refuse_others({"size": size, "report": report, "csv": csv, "parquet": parquet, "picture": picture})

@@ -227,9 +227,3 @@ def _evaluations(runs: "dict[str, Run]", snapshot: str) -> "Iterator[Evaluation]
         evaluation = Evaluation(run, snapshot, benchmark)
         if find_evaluation(evaluation) is not None:
             yield evaluation
-
-
-def split_names(options: Sequence[str]) -> list[str]:
-    """Names that stand in repeated options or with commas between; the path of a file is one, whatever it holds."""
-    names = [part for text in options for part in ([text] if Path(text).exists() else text.split(","))]
-    return [*dict.fromkeys(name.strip() for name in names if name.strip())]

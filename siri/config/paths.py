@@ -4,6 +4,7 @@ import os
 
 from siri.config.settings import EvaluationSettings, RunConfig
 from siri.problems import BENCHMARKS, ProblemSettings
+from siri.problems.benchmarks import definition, is_named
 from siri.problems.files import SUFFIXES
 from siri.problems.sources import parse_source
 from siri.reading import expand
@@ -30,8 +31,10 @@ def absolute_benchmarks(settings: EvaluationSettings) -> EvaluationSettings:
 
 
 def absolute_benchmark(name: str) -> str:
-    """A benchmark's name; a file's as an absolute path."""
-    return name if name in BENCHMARKS else _absolute_file(name)
+    """A benchmark's name; a file's as an absolute path. A bare name of the registry is never a file: `./aime24` is."""
+    if name in BENCHMARKS or is_named(name):
+        return name
+    return absolute(name) if definition(name) is not None else _absolute_file(name)
 
 
 def _absolute_problems(settings: ProblemSettings) -> ProblemSettings:

@@ -1,6 +1,7 @@
 """Under which settings, and on which problems, a run's snapshots have been measured beside those of its own."""
 
 import logging
+import shlex
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,7 +14,7 @@ from siri.problems.grading import grader_version
 from siri.runs.run import Run
 from siri.store.replicated import open_store
 
-SETTINGS = ("samples", "temperature", "top_p", "budget", "seed", "sampler")
+SETTINGS = ("samples", "temperature", "top_p", "budget", "seed", "sampler", "suffix")
 """What evaluations of one snapshot on one set of problems differ in."""
 Variant = tuple[Any, ...]
 """Values of SETTINGS, then the digest of the problems."""
@@ -84,7 +85,8 @@ def _of_others(run: Run, benchmark: str) -> set[str]:
 
 
 def _variant(settings: Mapping[str, Any]) -> Variant:
-    return (*(settings[name] for name in SETTINGS), settings["benchmark"])
+    told = {**settings, "suffix": settings["prompt"]["suffix"]}
+    return (*(told[name] for name in SETTINGS), settings["benchmark"])
 
 
 def _in_words(own: Variant, other: Variant, benchmark: str) -> str:
@@ -96,4 +98,4 @@ def _in_words(own: Variant, other: Variant, benchmark: str) -> str:
 
 def _settings_in_words(own: Variant, other: Variant) -> str:
     pairs = zip(SETTINGS, own, other, strict=False)
-    return " ".join(f"evaluation.{name}={theirs}" for name, mine, theirs in pairs if mine != theirs)
+    return shlex.join(f"evaluation.{name}={theirs}" for name, mine, theirs in pairs if mine != theirs)

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, Strict, WithJsonSchema, field_valid
 from siri.problems import laptop
 from siri.problems.grading import THINKING, GraderName, Thinking
 from siri.problems.prompts import TemplateName
-from siri.problems.rows import MissingAnswers, Reading
+from siri.problems.rows import FieldSettings, MissingAnswers, Reading
 from siri.settings import Settings
 
 Size = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -22,15 +22,6 @@ def require_day(value: Any) -> Any:
     if value is None or type(value) is datetime.date or (isinstance(value, str) and len(value) == len("2025-01-31")):
         return value
     raise ValueError(f"{value!r}: must be an ISO date, as in 2025-01-31")
-
-
-class FieldSettings(Settings):
-    """Fields of problem files that are not called as usual; `a.b` is the field b inside a."""
-
-    question: str = ""
-    """Field with the question; empty: question, problem, prompt, query or messages, whichever a row has."""
-    answer: str = ""
-    """Field with the answer; empty: by its usual names, or the last box of the solution."""
 
 
 class ProblemSettings(Settings):

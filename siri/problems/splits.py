@@ -1,11 +1,15 @@
 """The train, dev and test problems that a run's settings name, and the benchmarks beside them."""
 
+import os
+import re
 from dataclasses import replace
 from functools import lru_cache
 
 from siri.errors import InputError
 from siri.problems import laptop
+from siri.problems.benchmarks import benchmark_names, find_benchmark
 from siri.problems.files import FileState
+from siri.problems.named import load_named, named_state
 from siri.problems.problem import SPLITS, LeftOut, Problem, ProblemSet, Split, Splits, split_of
 from siri.problems.rows import Reading
 from siri.problems.settings import ProblemSettings
@@ -47,13 +51,22 @@ def _load_splits(settings: ProblemSettings, states: tuple[FileState | None, ...]
 def load_benchmark(name: str, setting: str, reading: Reading | None = None) -> ProblemSet:
     """The problems of a benchmark that is no split of a run's own problems; of a data set its test split.
 
-    Raises InputError, which names the setting that asked for it, for what is neither `dev` or `test` nor a file.
+    A name of the registry (`siri benchmarks`), a task of reasoning-gym or a benchmark's YAML file is read as it says.
+    Raises InputError, which names the setting that asked for it, for what is neither that nor a file or data set.
     """
-    return _load_benchmark(name, setting, reading or Reading(), source_state(name))
+    named = named_state(name, setting)
+    return _load_benchmark(name, setting, reading or Reading(), named or source_state(name))
 
 
 @lru_cache(maxsize=16)
 def _load_benchmark(name: str, setting: str, reading: Reading, state: FileState | None) -> ProblemSet:
+    benchmark = find_benchmark(name, setting)
+    if benchmark is not None:
+        return load_named(name, benchmark, setting)
+    if re.fullmatch(r"[\w-]+", name) and not os.path.exists(name):
+        raise InputError(
+            f"{setting}: {name!r} is no benchmark; there are {', '.join((*BENCHMARKS, *benchmark_names()))}"
+        )
     return load_problems(name, setting, BENCHMARKS, reading, "test")
 
 

@@ -61,7 +61,7 @@ def test_a_files_ending_is_its_format(
         (["laptop", "--out", "table.doc"], "out=table.doc: its name must end in one of .md, .tex, .csv, .parquet"),
         (["laptop:c9-low"], "snapshot=c9-low: this schedule has base, c1-low, c1-high"),
         (["laptop", "--published", "nobody"], "published=nobody: neither a file nor one of siri-1.5b"),
-        (["laptop:base", "--csv", "x.csv"], "--csv: is not for the table over benchmarks; --out and --format write that"),
+        (["laptop:base", "--csv", "x.csv"], "--csv: is not for the table over benchmarks; --out"),
         ([], "runs: name a run, a snapshot or a sweep"),
     ],
 )  # fmt: skip

@@ -112,11 +112,12 @@ def model_folder(base: str) -> Path:
         return folder
     if not HUB_NAME.fullmatch(base):
         raise InputError(f"model.base={base}: neither `laptop` nor a folder with a model nor a hub name `owner/name`")
+    from httpx import HTTPError
     from huggingface_hub import snapshot_download
 
     try:
         return Path(snapshot_download(base, allow_patterns=["*.json", "*.safetensors", "*.jinja", "tokenizer.model"]))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPError) as error:
         raise InputError(
             f"model.base={base}: cannot be fetched from the hub ({type(error).__name__}); where it can be reached, "
             f"`hf download {base} --local-dir FOLDER`, then name that folder"
