@@ -47,6 +47,7 @@ for command in (
     looking.preview,
     looking.show,
     evaluations.budgets,
+    evaluations.samples,
     methods.methods,
     benchmarks.benchmarks,
     upkeep.sync,
