@@ -1,6 +1,7 @@
 """Evaluations in the store: named by snapshot, benchmark and sampling settings, made once, kept with every sample."""
 
 import json
+import logging
 import re
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
@@ -17,6 +18,7 @@ from siri.engine import SampleRequest
 from siri.engines import open_engine, open_sampler, sampler_settings
 from siri.errors import InputError
 from siri.evaluation.naming import benchmark_name
+from siri.evaluation.partial import Partial, join, partial_of, sampled_by
 from siri.evaluation.report import EvalReport, report_from_json, summarise, tabulate, write_samples
 from siri.evaluation.statistics import accuracy_cr
 from siri.problems import BENCHMARKS, Problem, ProblemSet
@@ -36,6 +38,8 @@ OF_DIGEST = re.compile(r"(.+)@([0-9a-f]{8,64})")
 """The problems of a name by the beginning of their digest."""
 COLUMNS = {"problem", "before", "sample", "verdict", "correct", "length", "finished", "entropy", "text", "tokens"}
 """What a table of samples has at least."""
+
+log = logging.getLogger("siri")
 
 
 @dataclass(frozen=True)
@@ -225,6 +229,7 @@ def find_evaluation(evaluation: Evaluation) -> Entry | None:
 def measure(evaluation: Evaluation) -> Generator[int, None, EvalReport]:
     """Evaluate a snapshot unless that is done already; yields the responses written so far, returns the report.
 
+    What was written when it was left, or killed, is kept: the next call goes on behind it, to the same samples.
     Raises InputError when the snapshot is not in the store.
     """
     with full_disk_explained(evaluation.store.root), evaluation.store.lease(evaluation.key):
@@ -243,6 +248,7 @@ def measure(evaluation: Evaluation) -> Generator[int, None, EvalReport]:
         seed, how = evaluation.run.config.evaluation.seed, evaluation.measuring
         report = summarise(rows, evaluation.asked.name, evaluation.budget, how.temperature, seed, how.grader)
         _commit(evaluation, snapshot, rows, report, sampler)
+        _partial(evaluation).remove()
         _note_file(evaluation)
         return report
 
@@ -256,8 +262,45 @@ def _note_file(evaluation: Evaluation) -> None:
 
 
 def _sample(evaluation: Evaluation, snapshot: Entry) -> Generator[int, None, tuple[pd.DataFrame, dict[str, Any]]]:
-    """The samples, and the numerics of what wrote them."""
-    run, how, batches = evaluation.run, evaluation.measuring, []
+    """The samples, and the numerics of what wrote them; what an earlier process has sampled is not sampled again."""
+    partial = _partial(evaluation)
+    parts = partial.read()
+    before = sampled_by(parts[0]) if parts else None
+    done = sum(pq.read_metadata(part).num_rows for part in parts)
+    if done:
+        yield done
+    if before is not None and done == len(evaluation.asked) * partial.samples:
+        return join(parts), before
+    with closing(_batches(evaluation, snapshot, done // partial.samples)) as batches:
+        for rows, sampler in batches:
+            if before not in (None, sampler):
+                break
+            before = sampler
+            parts.append(partial.add(done // partial.samples, rows, sampler))
+            done += len(rows)
+            yield done
+        else:
+            return join(parts), before or {}
+    log.warning(
+        "%s on %s: begun with %s, here it is %s: sampled from its beginning",
+        evaluation.snapshot,
+        evaluation.benchmark,
+        before,
+        sampler,
+    )
+    partial.remove()
+    return (yield from _sample(evaluation, snapshot))
+
+
+def _partial(evaluation: Evaluation) -> Partial:
+    """What is sampled of an evaluation so far."""
+    ids = [problem.id for problem in evaluation.asked]
+    return partial_of(evaluation.store, evaluation.key, ids, evaluation.measuring.samples)
+
+
+def _batches(evaluation: Evaluation, snapshot: Entry, first: int) -> Generator[tuple[pd.DataFrame, dict[str, Any]]]:
+    """The samples of the problems from place `first` on, a table per batch, and the numerics of what wrote them."""
+    run, how = evaluation.run, evaluation.measuring
     config = measured_config(run.engine_config, evaluation.bare)
     request = SampleRequest(
         problems=evaluation.asked.problems,
@@ -266,17 +309,14 @@ def _sample(evaluation: Evaluation, snapshot: Entry) -> Generator[int, None, tup
         temperature=how.temperature,
         seed=run.config.evaluation.seed,
         top_p=how.top_p,
+        first=first,
     )
-    done = 0
     with (
         closing(open_engine(config, ProblemSet("none", ()))) as engine,
         closing(open_sampler(config, engine)) as sampler,
     ):
         for batch in sampler.sample(snapshot.folder, request):
-            batches.append(batch)
-            done += len(batch.texts)
-            yield done
-        return _with_problems(tabulate(batches), evaluation.asked), sampler.numerics()
+            yield _with_problems(tabulate([batch]), evaluation.asked), sampler.numerics()
 
 
 def _with_problems(rows: pd.DataFrame, problems: ProblemSet) -> pd.DataFrame:

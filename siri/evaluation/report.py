@@ -1,9 +1,9 @@
 """Measure a snapshot on a benchmark: a row per sample, and the numbers with intervals that are read off the rows."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -133,12 +133,15 @@ def token_ids(batch: RolloutBatch) -> list[npt.NDArray[np.int32] | None]:
     return [row[:length].copy() if length <= len(row) else None for row, length in zip(told, lengths, strict=True)]
 
 
-def write_samples(rows: pd.DataFrame, path: Path) -> None:
-    """Write a table of samples as Parquet; `tokens` is a list of int32, also where no sample has any."""
+def write_samples(rows: pd.DataFrame, place: Path | BinaryIO, told: Mapping[bytes, bytes] | None = None) -> None:
+    """Write a table of samples as Parquet; `tokens` is a list of int32, also where no sample has any.
+
+    `told`: what is kept beside the rows, in the file's metadata.
+    """
     table = pa.Table.from_pandas(rows, preserve_index=False)
-    place = table.schema.get_field_index("tokens")
-    tokens = table.column(place).cast(pa.list_(pa.int32()))
-    pq.write_table(table.set_column(place, "tokens", tokens), path)
+    column = table.schema.get_field_index("tokens")
+    table = table.set_column(column, "tokens", table.column(column).cast(pa.list_(pa.int32())))
+    pq.write_table(table.replace_schema_metadata({**table.schema.metadata, **(told or {})}), place)
 
 
 def summarise(
