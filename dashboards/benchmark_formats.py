@@ -218,7 +218,8 @@ def frame(table: BenchmarkTable, found: Sequence[Difference] = ()) -> pd.DataFra
     """A row per row, with the interval's bounds as columns and the protocol of what was measured.
 
     Accuracies are fractions. Columns: model, published, `aime24_accuracy`, `aime24_accuracy_low`, …, `aime24_tokens`,
-    …, the averages, accuracy_cr, budget, samples, temperature; and `aime24_accuracy_difference`, … to a chosen row.
+    …, the averages, accuracy_cr, budget, samples, temperature, response_tokens and seconds spent;
+    and `aime24_accuracy_difference`, … to a chosen row.
     """
     differing = {one.name: one for one in found}
     return pd.DataFrame([_numbers(table, row, differing.get(row.name)) for row in table.rows])
@@ -239,6 +240,9 @@ def _numbers(table: BenchmarkTable, row: Row, difference: Difference | None) -> 
     if evaluation is not None:
         how = protocol(evaluation)
         numbers |= {"budget": how.budget, "samples": how.samples, "temperature": how.temperature}
+        made = [cell.evaluation for cell in row.cells.values() if cell.evaluation is not None]
+        numbers["response_tokens"] = sum(one.report().tokens for one in made)
+        numbers["seconds"] = sum(one.seconds() for one in made)
     return numbers
 
 

@@ -176,7 +176,11 @@ def test_the_sampler_is_in_the_name_and_leaves_a_record_of_itself(made: Evaluati
     entry = made.find()
     assert entry is not None
     assert made.settings["sampler"] == "torch"
-    assert entry.manifest.facts == made.settings | {"asked": "dev", "sampled_by": made.run.numerics}
+    seconds = entry.manifest.facts["seconds"]
+    assert entry.manifest.facts == made.settings | {
+        "asked": "dev", "sampled_by": made.run.numerics, "seconds": seconds,
+    }  # fmt: skip
+    assert 0 < seconds == made.seconds()
 
 
 def test_a_sampler_that_is_not_there_is_one_line_before_anything_starts(made: Evaluation) -> None:
