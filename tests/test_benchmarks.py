@@ -11,6 +11,7 @@ import yaml
 
 import siri
 from benchmarks import (
+    evaluation,
     grading,
     local_engine,
     many_runs,
@@ -36,6 +37,7 @@ HERE = (
     "grading",
     "many_runs",
     "methods",
+    "evaluation",
 )
 SWEEPS = ("search_saving", "sweep_overhead", "trials")
 ELSEWHERE = {"both_engines": "verl", "verl_overhead": "verl", "verl_plain": "verl", "peer_trl": "trl"}
@@ -127,6 +129,17 @@ def test_a_benchmark_of_sweeps_tells_its_numbers(
 def test_grading_tells_its_share_of_a_step(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     found = json.loads(printed(grading.main, ["--only", "step"], monkeypatch, capsys))["step"]
     assert 0 < found["grading"] < found["cpu_seconds"]
+
+
+def test_the_numbers_of_an_evaluation_are_timed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--problems", "4", "--samples", "4", "--length", "60"]
+    told = dict[str, dict[str, float]]()
+    for line in printed(evaluation.main, words, monkeypatch, capsys).splitlines():
+        told |= json.loads(line)
+    assert told["samples"]["responses"] == 16
+    assert 0 <= told["budgets"]["lowest"] <= told["budgets"]["highest"] == told["summary"]["accuracy"]
 
 
 def test_a_command_is_timed_on_a_run(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from siri import __version__
-from siri.cli import benchmarks, looking, methods, platform, regrading, snapshots, training, upkeep
+from siri.cli import benchmarks, evaluations, looking, methods, platform, regrading, snapshots, training, upkeep
 from siri.errors import InputError
 from siri.processes import children
 from siri.reading import require_text
@@ -46,6 +46,8 @@ for command in (
     training.sweep,
     looking.preview,
     looking.show,
+    evaluations.budgets,
+    evaluations.samples,
     methods.methods,
     benchmarks.benchmarks,
     upkeep.sync,
