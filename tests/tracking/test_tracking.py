@@ -633,7 +633,14 @@ def wait_for_server(uri: str, process: subprocess.Popen[bytes]) -> None:
             time.sleep(0.2)
 
 
-HEADS = "[...document.querySelectorAll('.ag-header-cell-text, [role=columnheader]')].map(e => e.innerText.trim())"
+HEADS = """
+[...document.querySelectorAll('.ag-header-cell')]
+  .map(head => [head.getBoundingClientRect().left, head.innerText.trim()]).filter(([, name]) => name)
+  .sort(([left], [other]) => left - other).map(([, name]) => name)
+"""
+"""The heads of the table of runs, from left to right."""
+COLUMNS = ["schedule.shape", "schedule.cycle_steps", "method.name", "seed", "high/accuracy", "high/length"]
+COLUMNS += ["high/accuracy_cr", "state"]
 POINTS = """
 [...document.querySelectorAll('.js-plotly-plot')].flatMap(plot => plot.data)
   .filter(trace => trace.mode === 'markers').flatMap(trace => trace.x.map((x, i) => [x, trace.y[i]]))
@@ -645,12 +652,18 @@ def look_at_views(run: Run, profile: Path) -> None:
     links = tracking.make_views(run.home)
     with browse(profile) as page:
         page.open(links["runs"])
+        page.wait_for_text("MLflow Assistant")
+        page.evaluate("document.querySelector('[data-component-id=\"mlflow.assistant.chat_panel.close\"]').click()")
         page.wait_for_text(run.name)
-        wanted = {"cycle_steps", "method.name", "seed", "high/accuracy", "high/length", "high/accuracy_cr"}
-        page.wait_for(f"{HEADS}.some(head => head.includes('high/length'))")
-        heads = " ".join(page.evaluate(HEADS))
-        assert [name for name in ("high/accuracy", "high/length") if name not in heads] == [], wanted
+        page.wait_for(f"{HEADS}.includes('state')")
+        heads = page.evaluate(HEADS)
+        assert [head for head in heads if head not in ("Run Name", "Created")][: len(COLUMNS)] == COLUMNS
         page.screenshot(PICTURES / "mlflow-runs.png")
+        page.open("about:blank")
+        page.open(links["runs"].replace("compareRunsMode=TABLE", "compareRunsMode=CHART"))
+        for chart in ("Length under the budget", "Accuracy on test", "Tokens on test"):
+            page.wait_for_text(chart)
+        page.screenshot(PICTURES / "mlflow-charts.png")
         page.open("about:blank")
         page.open(links["snapshots"])
         page.wait_for(f"{POINTS}.length >= 5")
