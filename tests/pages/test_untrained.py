@@ -19,6 +19,7 @@ from siri.home import Home
 from siri.runs.exporting import describe_snapshot
 from siri.runs.run import Run
 from siri.tracking.content import caution_tags, identity
+from siri.tracking.describing import describe
 from tests.cli.test_cli import run_cli
 from tests.conftest import settle, tiny
 
@@ -55,8 +56,8 @@ def test_tables_and_pages_of_a_run_say_so(run: Run, tmp_path: Path) -> None:
 
 
 def test_its_record_in_mlflow_says_so(run: Run) -> None:
-    tags = identity(run)
-    assert (tags["siri.caution"], tags["mlflow.note.content"]) == (SAID, SAID)
+    assert identity(run)["siri.caution"] == SAID
+    assert f"**Caution:** {SAID}." in describe(run, {})
 
 
 def test_its_snapshots_say_so(run: Run) -> None:
