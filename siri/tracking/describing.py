@@ -17,11 +17,10 @@ from siri.redaction import redact
 from siri.runs.keys import digest
 from siri.runs.run import Run
 from siri.tracking.content import benchmarks
+from siri.tracking.server import REPORT, report_link
 
 LINK = "siri.link."
 """What a tag begins with whose value is an address that the description links to: `siri.link.Prefect`."""
-REPORT = "report.html"
-"""In a run's folder, where somebody has drawn it: the run's own report."""
 MOST_BYTES = 64_000_000
 """Files of samples that are larger stay in the store alone."""
 
@@ -78,6 +77,12 @@ def _headline(evaluation: Evaluation) -> Headline:
 def links_of(tags: Mapping[str, str]) -> dict[str, str]:
     """Text -> address of the links that tags hold."""
     return {name.removeprefix(LINK): link for name, link in tags.items() if name.startswith(LINK)}
+
+
+def links_to(run: Run, tags: Mapping[str, str]) -> dict[str, str]:
+    """Text -> address: what a run's tags link to, and its report."""
+    page = report_link(run)
+    return links_of(tags) | ({"report": page} if page else {})
 
 
 def describe(run: Run, links: Mapping[str, str]) -> str:

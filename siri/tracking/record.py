@@ -17,9 +17,9 @@ from siri.runs.run import Run
 from siri.store.entries import Entry
 from siri.tracking import content, describing
 from siri.tracking.content import BASE, DESCRIPTION, RUN_ID, Point
-from siri.tracking.server import ARTIFACTS, TrackingError, address_of, put_files, write_note
+from siri.tracking.server import ARTIFACTS, TrackingError, put_files, write_note
 from siri.tracking.snapshots import SnapshotRecords
-from siri.tracking.views import EXPERIMENT, PAGES, RUN_VIEW, SNAPSHOT_VIEW, SNAPSHOTS, View
+from siri.tracking.views import EXPERIMENT, RUN_VIEW, SNAPSHOT_VIEW, SNAPSHOTS, View
 
 STATES = {"RUNNING": "training", "FINISHED": "finished", "FAILED": "failed", "KILLED": "stopped"}
 """MLflow's status of a run -> tag `state`, a column of the table."""
@@ -209,11 +209,7 @@ class Record:
         """Bring the description up to date, unless somebody has written one of their own."""
         from mlflow.entities import RunTag
 
-        links = describing.links_of(self.tags)
-        if (self.run.folder / describing.REPORT).exists() and self.run.home.tracking_uri.startswith("http"):
-            page = f"{address_of(self.run.home)}/#/experiments/{self.snapshots.runs}/runs/{self.mlflow_id}"
-            links["report"] = f"{page}/artifacts/{describing.REPORT}?{PAGES}"
-        text = describing.describe(self.run, links)
+        text = describing.describe(self.run, describing.links_to(self.run, self.tags))
         if text == self.note or (self.note and self.noted != keys.digest(self.note)):
             return
         self.note, self.noted = text, keys.digest(text)

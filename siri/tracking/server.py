@@ -19,6 +19,8 @@ ARTIFACTS = "mlflow-artifacts:/"
 """Where artifacts are that no server has placed: below `mlartifacts` of the work folder, wherever that is moved."""
 NOTE = "mlflow.json"
 """In a run's folder: where its record is, so that a link to it needs no look-up."""
+REPORT = "report.html"
+"""In a run's folder, where somebody has drawn it, and among the artifacts of its record: the run's own report."""
 PROBE_SECONDS = 2.0
 """Longest wait for a sign of life."""
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}
@@ -57,6 +59,14 @@ def run_link(run: Run) -> str | None:
     """Address of a run's page; None without a server, or when the run has not been recorded there."""
     note = _read_note(run)
     return f"{note['server']}/#/experiments/{note['experiment']}/runs/{note['run']}?{PAGES}" if note else None
+
+
+def report_link(run: Run) -> str | None:
+    """Address of the run's report among the artifacts of its record; None without a server, or without a report."""
+    note = _read_note(run)
+    if note is None or not (run.folder / REPORT).exists():
+        return None
+    return f"{note['server']}/#/experiments/{note['experiment']}/runs/{note['run']}/artifacts/{REPORT}?{PAGES}"
 
 
 def recorded_as(run: Run) -> str | None:

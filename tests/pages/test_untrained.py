@@ -10,7 +10,7 @@ from rich.console import Console
 
 from dashboards import data
 from dashboards.report import print_table, write_report
-from flows.train import describe_run, snapshot_rows
+from flows.train import snapshot_rows
 from siri.config.settings import EngineName
 from siri.engines import ENGINES, UNTRAINED, untrained
 from siri.evaluation.evaluation import Evaluation, measure
@@ -52,7 +52,6 @@ def test_tables_and_pages_of_a_run_say_so(run: Run, tmp_path: Path) -> None:
     assert set(data.snapshot_table([run], "test")["caution"]) == {SAID}
     assert f"<strong>Caution:</strong> {SAID}: {run.name}." in write_report(run, [], tmp_path / "page.html").read_text()
     assert {row["caution"] for row in snapshot_rows(run)} == {SAID}
-    assert f"**Caution:** {SAID}." in describe_run(run, [])
 
 
 def test_its_record_in_mlflow_says_so(run: Run) -> None:

@@ -29,7 +29,7 @@ from siri.runs import base_model, step_log
 from siri.runs.advancing import advance
 from siri.runs.retention import promote
 from siri.runs.run import Run, create_run, load_run
-from siri.tracking import content, describing, server, views
+from siri.tracking import content, server, views
 from siri.tracking.record import followed, open_record
 from siri.tracking.snapshots import variant
 from tests.browser import CHROMIUM, browse
@@ -375,7 +375,7 @@ def test_config_lineage_samples_and_report_are_artifacts_once_nobody_trains(run:
     assert found["samples/c1-low.parquet"] == (stored.folder / "samples.parquet").read_bytes()
     lineage = json.loads(found["lineage.json"])
     assert lineage["snapshots"]["c2-low"]["key"] == run.keys[12]
-    (run.folder / describing.REPORT).write_text("the report")
+    (run.folder / server.REPORT).write_text("the report")
     tracking.sync(run)
     assert artifacts_of(run)["report.html"] == b"the report"
     assert load("laptop").model_dump().keys() == load(str(_written(run, found["config.yaml"]))).model_dump().keys()
