@@ -8,11 +8,23 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from siri.engine import StepReport
 from siri.terminal import one_line, say
 
+WIDE = 130
+"""Columns from which on a terminal has room for the bar beside a step's numbers."""
+BAR, TIMES = 25, 20
+"""Columns that the bar takes, and two times of seven digits with what stands between."""
 LINE_SECONDS = 5.0
 """Most often that a line is written where there is no terminal."""
 
@@ -25,10 +37,13 @@ def steps_shown(name: str, first: int, last: int) -> Iterator[Callable[[StepRepo
         return
     speed = _Speed()
     with _bar() as bar:
-        task = bar.add_task(one_line(name), total=last - first + 1, note="")
+        total = last - first + 1
+        task = bar.add_task(one_line(name), total=total, note="")
+        taken = len(one_line(name)) + 2 * len(str(total)) + (TIMES + BAR if bar.console.width >= WIDE else TIMES)
+        room = bar.console.width - taken
 
         def show(report: StepReport) -> None:
-            note = f"{describe(report)} · {speed.add(report)}"
+            note = _fitting([*describe(report).split(" · "), speed.add(report)], room)
             bar.update(task, completed=report.step - first + 1, note=note)
 
         yield show
@@ -102,12 +117,16 @@ def hint_of(lines: Sequence[dict[str, Any]]) -> str | None:
 
 
 def _bar() -> Progress:
-    return Progress(
-        TextColumn("{task.description:<18}", markup=False),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", markup=False),
-        console=Console(stderr=True),
-    )
+    """The bar itself stands only where a terminal is wide enough for it and for a step's numbers."""
+    console = Console(stderr=True)
+    columns: list[ProgressColumn] = [TextColumn("{task.description}", markup=False)]
+    if console.width >= WIDE:
+        columns.append(BarColumn(bar_width=24))
+    columns += [MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()]
+    return Progress(*columns, TextColumn("{task.fields[note]}", markup=False), console=console)
+
+
+def _fitting(parts: Sequence[str], room: int) -> str:
+    """As many of the parts, the first of which matters most, as there is room for."""
+    kept = [" · ".join(parts[:count]) for count in range(1, len(parts) + 1)]
+    return next((text for text in reversed(kept) if len(text) <= room), kept[0])

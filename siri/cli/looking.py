@@ -59,6 +59,10 @@ def compare(
         str, typer.Option(help="A sweep's rows in these two: `arms`, `trials`, `snapshots`, `pairs` or `claims`.")
     ] = "arms",
     picture: Annotated[Path | None, typer.Option(help="Draw a sweep's front into this .png or .svg file.")] = None,
+    open_page: Annotated[
+        bool,
+        typer.Option("--open", help="Open MLflow's page that compares the runs, or, above 100 runs, the HTML report."),
+    ] = False,
     home: HomeOption = None,
     as_json: Json = False,
 ) -> None:
@@ -73,13 +77,17 @@ def compare(
 
     place = open_home(home)
     job = results.find_sweep(place, runs, size)
+    if open_page and (job is not None or as_json):
+        raise InputError("--open is for runs, and not together with --json")
     if job is not None:
         results.show_sweep(job, results.Files(report, csv, parquet, rows, picture), as_json)
         return
     if size is not None or picture is not None:
         raise InputError(f"runs={runs[0]}: a run, while --size and --picture are for a sweep")
     opened = results.load_runs(place, runs, benchmark)
-    results.show_runs(opened, benchmark, results.Files(report, csv, parquet), as_json)
+    path = results.show_runs(opened, benchmark, results.Files(report, csv, parquet), as_json)
+    if open_page:
+        results.open_compared(opened, path)
 
 
 def preview(
