@@ -12,9 +12,9 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import Abort, PrefectHTTPStatusError
 from prefect.runtime import deployment, flow_run
-from prefect.states import Cancelled, Crashed
+from prefect.states import Cancelled, Crashed, Failed
 
-from siri.errors import LostEngineError, StoppedError
+from siri.errors import InputError, LostEngineError, StoppedError
 from siri.home import find_home
 from siri.processes import children, flow_lock, reaper, stopping
 
@@ -28,7 +28,8 @@ def live(body: Callable[[], str]) -> str:
     """Run a flow's body; asked to stop, it keeps a checkpoint.
 
     Started by a worker, a stopped flow run ends as Cancelled if that is what was asked for, else as Crashed, which
-    `maintain` takes up again; started by a command, it raises StoppedError, and the command says how to go on.
+    `maintain` takes up again, and a user's mistake as Failed, its one line the message; started by a command, it raises
+    StoppedError or InputError, and the command says how to go on.
     """
     from_worker = deployment.id is not None
     if current_thread() is main_thread():
@@ -46,6 +47,8 @@ def live(body: Callable[[], str]) -> str:
     with flow_lock.shown(find_home(), str(flow_run.id), attempt):
         try:
             return body()
+        except InputError as mistake:
+            return Failed(message=str(mistake))  # type: ignore[return-value]
         except (StoppedError, LostEngineError, httpx.TransportError) as ended:
             return _end(ended, attempt)  # type: ignore[return-value]
         finally:

@@ -5,6 +5,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.events import emit_event
 from prefect.settings import PREFECT_API_URL
 
+from flows.naming import artifact_key
 from siri import tracking
 from siri.errors import AlarmError
 from siri.monitoring.monitored_run import read_alarms
@@ -22,7 +23,7 @@ def publish_alarm(run: Run, alarm: Alarm) -> None:
     resource = {"prefect.resource.id": f"siri.run.{run.id}", "prefect.resource.name": run.name}
     payload = {"guard": alarm.guard, "action": alarm.action, "step": alarm.step, "message": alarm.message}
     emit_event(f"siri.alarm.{alarm.guard}", resource, payload=payload)
-    key = f"alarm-{alarm.guard.replace('_', '-')}"
+    key = artifact_key(f"alarm-{alarm.guard.replace('_', '-')}", run.name)
     text = f"# {run.name}\n\n**{alarm.action}**, step {alarm.step}: {alarm.message}\n"
     create_markdown_artifact(text, key=key, description=f"guard {alarm.guard}")
 
