@@ -19,6 +19,7 @@ from pydantic import Field
 from flows.gpu import make_gpu_limit, needs_gpu_to_measure, turn
 from flows.lifecycle import live
 from flows.naming import named
+from flows.schedules import give_way
 from siri import tracking
 from siri.engines import untrained
 from siri.errors import InputError, StoppedError
@@ -65,6 +66,9 @@ def ablate(
         retry_failed: Run failed trials again, as trials of their own.
         more: Seeds of a grid, or suggestions of a search, to add.
     """
+    waits = give_way()
+    if waits is not None:
+        return waits  # type: ignore[return-value]
     return live(lambda: _ablate(Job(sweep, size, find_home(), extra=tuple(overrides)), workers, retry_failed, more))
 
 

@@ -15,6 +15,7 @@ from prefect.events.schemas.automations import EventTrigger, Posture
 from prefect.exceptions import ObjectNotFound
 from prefect.workers.process import ProcessWorker
 
+from flows import schedules
 from flows.gpu import make_gpu_limit
 from siri import tracking
 from siri.errors import InputError
@@ -52,6 +53,8 @@ def deploy(file: Path = FILE) -> None:
         before = read_schedules(client)
         _run_prefect(file)
         _restore(client, before)
+        if file == FILE:  # another may hold no `ablate`
+            schedules.renew(client)
 
 
 def make_pool(client: SyncPrefectClient) -> None:
