@@ -17,6 +17,7 @@ from prefect.workers.process import ProcessWorker
 
 from flows import schedules
 from flows.gpu import make_gpu_limit
+from flows.notify import make_notifications
 from siri import tracking
 from siri.errors import InputError
 from siri.home import find_home
@@ -50,6 +51,7 @@ def deploy(file: Path = FILE) -> None:
         make_pool(client)
         make_gpu_limit(client)
         make_watch(client)
+        make_notifications(client)
         before = read_schedules(client)
         _run_prefect(file)
         _restore(client, before)

@@ -14,7 +14,7 @@ from prefect.exceptions import Abort, PrefectHTTPStatusError
 from prefect.runtime import deployment, flow_run
 from prefect.states import Cancelled, Crashed
 
-from siri.errors import LostEngineError, StoppedError
+from siri.errors import AlarmError, LostEngineError, StoppedError
 from siri.home import find_home
 from siri.processes import children, flow_lock, reaper, stopping
 
@@ -46,6 +46,8 @@ def live(body: Callable[[], str]) -> str:
     with flow_lock.shown(find_home(), str(flow_run.id), attempt):
         try:
             return body()
+        except AlarmError:  # a monitor has stopped it: it is not taken up again
+            raise
         except (StoppedError, LostEngineError, httpx.TransportError) as ended:
             return _end(ended, attempt)  # type: ignore[return-value]
         finally:

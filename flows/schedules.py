@@ -75,7 +75,7 @@ class Scheduled:
 
 def parse_cron(cron: str, timezone: str) -> CronSchedule:
     """A cron line that has a next time. Raises InputError for the line or the time zone."""
-    from prefect._vendor.croniter import CroniterError, croniter  # what the server reads it by
+    from prefect._vendor.croniter.croniter import CroniterBadDateError, croniter  # what the server reads it by
 
     try:
         schedule = CronSchedule(cron=cron, timezone=timezone or "UTC")
@@ -86,8 +86,8 @@ def parse_cron(cron: str, timezone: str) -> CronSchedule:
     if len(cron.split()) != FIELDS and not cron.startswith("@"):
         raise _refuse(cron)
     try:
-        croniter(cron, datetime.now(UTC)).get_next()
-    except CroniterError:
+        croniter(cron, datetime.now(UTC)).get_next()  # type: ignore[no-untyped-call]
+    except CroniterBadDateError:
         raise InputError(f"cron={cron}: is never due") from None
     return schedule
 

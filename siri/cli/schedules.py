@@ -37,6 +37,9 @@ def schedule(
     more: Annotated[
         int, typer.Option(min=0, help="Seeds of a grid, or suggestions of a search, to add each time.")
     ] = 0,
+    at_most: Annotated[
+        str, typer.Option(help="Start no trial that would take the sweep past it: `20M tokens`, `6h`, `30 trials`.")
+    ] = "",
     pause: Annotated[bool, typer.Option("--pause", help="Start no more runs until --resume.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Start runs again.")] = False,
     remove: Annotated[bool, typer.Option("--remove", help="Delete the schedule; the sweep's results stay.")] = False,
@@ -55,12 +58,15 @@ def schedule(
         raise InputError(f"{' '.join(asked) or '--cron'}: give one of --cron, --pause, --resume, --remove")
     place = open_home(home)
     from flows import schedules
+    from sweeps.cap import parse_cap
 
     if cron is not None:
         when = schedules.parse_cron(cron, timezone)
+        parse_cap(at_most)
         job = _job(sweep, size, place, overrides or [])
         _require_server()
-        name = schedules.write(schedules.connect(), job, when, {"workers": workers, "more": more})
+        options = {"workers": workers, "more": more, "at_most": at_most}
+        name = schedules.write(schedules.connect(), job, when, options)
         say(f"scheduled {name}: {cron} {timezone}")
         return
     _require_server()
