@@ -14,7 +14,7 @@ from prefect.exceptions import Abort, PrefectHTTPStatusError
 from prefect.runtime import deployment, flow_run
 from prefect.states import Cancelled, Crashed, Failed
 
-from siri.errors import InputError, LostEngineError, StoppedError
+from siri.errors import AlarmError, InputError, LostEngineError, StoppedError
 from siri.home import find_home
 from siri.processes import children, flow_lock, reaper, stopping
 
@@ -49,6 +49,8 @@ def live(body: Callable[[], str]) -> str:
             return body()
         except InputError as mistake:
             return Failed(message=str(mistake))  # type: ignore[return-value]
+        except AlarmError:  # a monitor has stopped it: it is not taken up again
+            raise
         except (StoppedError, LostEngineError, httpx.TransportError) as ended:
             return _end(ended, attempt)  # type: ignore[return-value]
         finally:

@@ -23,7 +23,7 @@ from siri.evaluation.statistics import Interval, hypervolume, t_interval
 from siri.home import Home
 from siri.runs.run import load_run
 from sweeps import studies, worker
-from sweeps.diff import find_changes, report_changes, summarise
+from sweeps.diff import Changes, find_changes, read_changes, summarise
 from sweeps.export import find_table, results_json, tables, write_tables
 from sweeps.phase import Job
 from sweeps.planner import plan_sweep
@@ -363,10 +363,13 @@ def test_more_seeds_are_new_ones_and_what_is_unfinished_counts_as_new(paper: Job
 
 
 def test_only_what_changed_is_reported(paper: Job, result: Result) -> None:
-    first = report_changes(paper, [result])
-    assert "16 new trials (arms), 16 in all" in first
-    assert any(line.startswith("shape: ") for line in first)
-    assert report_changes(paper, [result]) == []
+    first = read_changes(paper, [result])
+    assert "16 new trials (arms), 16 in all" in first.lines
+    assert any(line.startswith("shape: ") for line in first.lines)
+    assert first.verdicts == [], "a first verdict is no change of one"
+    assert read_changes(paper, [result]).lines == first.lines, "nobody has it yet"
+    first.mark()
+    assert read_changes(paper, [result]).lines == []
     before = summarise([result])
     after: dict[str, Any] = json.loads(json.dumps(before))
     after["done"]["arms"] += 8
@@ -375,6 +378,7 @@ def test_only_what_changed_is_reported(paper: Job, result: Result) -> None:
     lines = find_changes(before, after)
     assert lines[0] == "8 new trials (arms), 24 in all"
     assert lines[1] == f"shape: {before['claims']['shape']} → holds"
+    assert Changes(paper, before, after).verdicts == [lines[1]]
     assert lines[2] == f"stair, 3 seeds: {before['arms']['stair']['accuracy']} → 50.0 ± 1.0 %"
     assert len(lines) == 3
 
