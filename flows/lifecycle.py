@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import httpx
+from prefect import get_run_logger
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import Abort, PrefectHTTPStatusError
@@ -48,7 +49,8 @@ def live(body: Callable[[], str]) -> str:
         try:
             return body()
         except InputError as mistake:
-            return Failed(message=str(mistake))  # type: ignore[return-value]
+            _fail(mistake)
+            raise Abort("a mistake of the user's") from mistake  # anything else is logged with a traceback
         except AlarmError:  # a monitor has stopped it: it is not taken up again
             raise
         except (StoppedError, LostEngineError, httpx.TransportError) as ended:
@@ -91,6 +93,13 @@ def _heed(run_id: UUID, attempt: int, done: Event) -> None:
 def _is_ours(run: FlowRun, attempt: int) -> bool:
     going_on = (StateType.RUNNING, StateType.PAUSED)  # paused: it ends where its stage does
     return run.run_count == attempt and run.state is not None and run.state.type in going_on
+
+
+def _fail(mistake: InputError) -> None:
+    """Say what is wrong, in one line, in the log and as the state of this flow run."""
+    get_run_logger().error(str(mistake))
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(UUID(flow_run.id), Failed(message=str(mistake)))
 
 
 def _end(ended: Exception, attempt: int) -> State[Any]:

@@ -123,7 +123,11 @@ def test_a_mistake_that_the_schema_can_tell_is_refused_before_there_is_a_run(pla
             {"config": {"schedule": {"min_budget": 96, "max_budget": 72}, "recipe": "mine", "seed": 5}},
             "schedule: min_budget=96 is above max_budget=72",
         ),
-        ("train-recipe", {"overrides": ["problems.source=not-there.jsonl"]}, "problems.source=not-there.jsonl"),
+        (
+            "train-recipe",
+            {"overrides": ["problems.source=not-there.jsonl"]},
+            "problems.source: there is no file not-there.jsonl",
+        ),
         ("train-recipe", {"until": "c9-low"}, "until=c9-low: this schedule has the stages c1-low"),
     ],
 )
@@ -135,7 +139,7 @@ def test_a_mistake_that_the_schema_cannot_tell_is_one_line(
     assert platform.state(run)[0] == "Failed"
     assert line in message
     assert "\n" not in message
-    assert not [text for text in platform.logged(run) if "Traceback" in text]
+    assert not [text for text in platform.logged(run, line) if "Traceback" in text]
 
 
 def test_waiting_under_siri_up_is_measured(platform: Platform) -> None:

@@ -639,7 +639,7 @@ assert tracking.sync(run).failure is None
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert sorted(path.name for path in tmp_path.glob("ml*")) == ["mlflow.db", "mlflow.lock"]
+    assert sorted(path.name for path in tmp_path.glob("ml*")) == ["mlartifacts", "mlflow.db", "mlflow.lock"]
 
 
 def test_importing_it_does_not_import_mlflow() -> None:
