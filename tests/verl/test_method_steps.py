@@ -57,8 +57,10 @@ def test_two_steps_on_verl_are_the_local_engine_s(name: str, base: Path, tmp_pat
     assert left() == []
     for ours, theirs in zip(seen["local"], seen["verl"], strict=True):
         own = [metric for metric in ours if metric.startswith("method/")]
-        assert own == [] or set(own) <= theirs.keys()
-        for metric in [*COMPARED, *own]:
+        whole = ours["rollout/dropped"] == 0  # else verl's means are over dropped groups too, which have no advantage
+        for metric in [name for name in (*COMPARED, *own) if whole or not name.startswith("update/")]:
             close = {"rel": 0.5, "abs": 1e-3} if metric in ROUGH else {"rel": 2e-3, "abs": 1e-5}
             assert theirs[metric] == pytest.approx(ours[metric], **close), (theirs["step"], metric)
+        if not whole:
+            break  # the weights part here
     assert sum(line["update/grad_norm"] for line in seen["verl"]) > 0, "some group taught something"
