@@ -26,7 +26,7 @@ def load_splits(settings: ProblemSettings) -> Splits:
     never sees them. Raises InputError when a source cannot be read or leaves a split empty.
     """
     files = (settings.source, settings.dev, settings.test)
-    return _load_splits(settings, tuple(source_state(name) for name in files if name not in (None, "laptop")))
+    return _load_splits(settings, tuple(source_state(name) for name in files if name not in (None, "laptop", "none")))
 
 
 @lru_cache(maxsize=4)
@@ -40,6 +40,8 @@ def _load_splits(settings: ProblemSettings, states: tuple[FileState | None, ...]
     reading = settings.reading
     if settings.source == "laptop":
         sets = _generate(settings)
+    elif settings.source == "none":
+        sets = {split: ProblemSet("none", ()) for split in SPLITS}
     else:
         sets = _divide(load_problems(settings.source, reading=reading), set(own))
     sets |= {split: load_problems(path, f"problems.{split}", (), reading, split) for split, path in own.items()}
