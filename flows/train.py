@@ -12,7 +12,7 @@ from flows.monitors import pause_if_asked
 from flows.naming import named
 from flows.tasks import evaluate_all, make_base, train_stage
 from siri import tracking
-from siri.config import RunConfig, load, recipe_names
+from siri.config import RunConfig, load, recipe_names, require_training
 from siri.engines import untrained
 from siri.evaluation.evaluation import Evaluation
 from siri.evaluation.naming import benchmark_name
@@ -39,6 +39,7 @@ def train(config: RunConfig = LAPTOP, until: str = "") -> str:
 
 
 def _train(config: RunConfig, until: str) -> str:
+    require_training(config)
     stages = [stage for stage in config.schedule.stages_until(until or None) if stage.last > config.fork.step]
     make_base(config)
     run = create_run(config, find_home())

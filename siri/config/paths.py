@@ -43,9 +43,9 @@ def _absolute_problems(settings: ProblemSettings) -> ProblemSettings:
 
 
 def _absolute_file(text: str) -> str:
-    """`laptop` is a name whatever lies beside it; another name is a file or a folder where there is one."""
+    """`laptop` and `none` are names whatever lies beside them; another one is a file or a folder where there is one."""
     place, wanted = parse_source(text)
-    if text == "laptop" or (place.suffix not in SUFFIXES and not os.path.isdir(place)):
+    if text in ("laptop", "none") or (place.suffix not in SUFFIXES and not os.path.isdir(place)):
         return text
     return absolute(str(place)) + (f"#{wanted}" if wanted else "")
 

@@ -86,7 +86,7 @@ def _tabulate(batch: RolloutBatch) -> pd.DataFrame:
             "correct": batch.correct.bool().tolist(),
             "length": batch.lengths.tolist(),
             "finished": batch.finished.tolist(),
-            "entropy": (batch.entropies.sum(1) / batch.lengths).tolist(),
+            "entropy": _entropies(batch),
         }
     )
     graded = {"found": batch.found, "answer": batch.answers, "opening": batch.openings}
@@ -94,6 +94,12 @@ def _tabulate(batch: RolloutBatch) -> pd.DataFrame:
     beside["grader"] = batch.grader
     beside["tokens"] = pd.Series(token_ids(batch), dtype=object)
     return pd.concat([rows, words.add_prefix("word_"), beside, pd.Series(batch.texts, name="text")], axis=1)
+
+
+def _entropies(batch: RolloutBatch) -> list[float]:
+    """[B] mean entropy of each response's tokens, in nats; NaN where the sampler tells none, as servers do."""
+    told = batch.entropies.shape[1] > 0
+    return (batch.entropies.sum(1) / batch.lengths).tolist() if told else [float("nan")] * len(batch.texts)
 
 
 def token_ids(batch: RolloutBatch) -> list[npt.NDArray[np.int32] | None]:
@@ -130,7 +136,7 @@ def summarise(rows: pd.DataFrame, benchmark: str, budget: int, temperature: floa
         length=bootstrap_mean(by_problem(rows, "length"), seed=seed),
         pass_at={k: float(pass_at_k(correct, k).mean()) for k in powers},
         truncated=1 - float(rows["finished"].mean()),
-        entropy=float((rows["entropy"] * rows["length"]).sum() / rows["length"].sum()),
+        entropy=float((rows["entropy"] * rows["length"]).sum(skipna=False) / rows["length"].sum()),
         unparsed=float((rows["verdict"] == "unparsed").mean()),
         timeout=float((rows["verdict"] == "timeout").mean()),
         words={word: float(rows[f"word_{word}"].mean()) for word in WORDS},

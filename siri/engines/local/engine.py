@@ -10,6 +10,7 @@ import torch
 
 from siri.config import RunConfig
 from siri.engine import SampleRequest, StagePlan, StepReport
+from siri.engines.base_folder import base_folder
 from siri.engines.local import kernels
 from siri.engines.local.network import context_of
 from siri.engines.local.pretrained import export_loaded, load_pretrained, read_config
@@ -71,7 +72,7 @@ class LocalEngine:
 
     def make_base(self, folder: Path) -> None:
         """Take the Hugging Face folder that `model.base` names over into the store's format."""
-        loaded = load_pretrained(Path(self.config.model.base), "cpu", torch.float32)
+        loaded = load_pretrained(base_folder(self.config), "cpu", torch.float32)
         if self.config.engine.kernels == "compiled":
             kernels.require_suited(loaded)
         export_loaded(loaded, folder)
@@ -103,7 +104,8 @@ def numerics_of(config: RunConfig) -> dict[str, Any]:
 def _check_context(config: RunConfig) -> None:
     """Raise InputError for a budget that the model cannot read to its end; its prompts are looked at when sampled."""
     highest = "schedule.segments" if config.schedule.segments else "schedule.max_budget"
-    budgets = {highest: config.schedule.highest, "evaluation.budget": config.evaluation.budget or 0}
+    budgets = {highest: config.schedule.highest} if config.trains else {}
+    budgets["evaluation.budget"] = config.evaluation.budget or 0
     context = _context(config)
     for setting, budget in budgets.items():
         if budget >= context:
@@ -127,7 +129,7 @@ def _check_words(config: RunConfig, problems: ProblemSet) -> None:
 def _context(config: RunConfig) -> int:
     if config.model.base == "laptop":
         return config.model.shape.context
-    path = Path(config.model.base) / "config.json"
-    if not os.path.isfile(path):
+    folder = base_folder(config)
+    if not os.path.isfile(folder / "config.json"):
         raise InputError(f"model.base={config.model.base}: neither `laptop` nor a folder with a model's config.json")
-    return context_of(read_config(path.parent))
+    return context_of(read_config(folder))
