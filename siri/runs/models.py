@@ -26,7 +26,12 @@ def local_model(base: str, benchmarks: Sequence[str], overrides: Sequence[str]) 
     """
     from siri.engines.local.pretrained import pinned
 
-    values = {"recipe": _label(base.partition("@")[0]), "model": {"base": pinned(base)}, "engine": {"name": "local"}}
+    folder = expand(base, "model")
+    # From the root: `laptop` alone would be the model that is made here.
+    name, place = (
+        (folder.resolve().name, os.path.abspath(folder)) if os.path.isdir(folder) else (base.partition("@")[0], base)
+    )
+    values = {"recipe": _label(name), "model": {"base": pinned(place)}, "engine": {"name": "local"}}
     return _config(values, benchmarks, overrides)
 
 
@@ -44,10 +49,11 @@ def record_model(config: RunConfig, home: Home) -> Run:
 
 
 def is_local_model(reference: str) -> bool:
-    """Whether a reference that names no run may name a model: a folder, or a name as the hub has them."""
+    """Whether a reference that names no run may name a model: a folder of one, or a name as the hub has them."""
     from siri.engines.local.pretrained import HUB_NAME
 
-    return os.path.isdir(expand(reference, "model")) or HUB_NAME.fullmatch(reference) is not None
+    folder = expand(reference, "model")
+    return os.path.lexists(folder / "config.json") or HUB_NAME.fullmatch(reference) is not None
 
 
 def _config(values: dict[str, Any], benchmarks: Sequence[str], overrides: Sequence[str]) -> RunConfig:
@@ -69,5 +75,4 @@ def _config(values: dict[str, Any], benchmarks: Sequence[str], overrides: Sequen
 
 def _label(name: str) -> str:
     """What tables call it: the last part of its name, as a recipe may be called."""
-    last = os.path.basename(os.path.abspath(name)) if os.path.isdir(name) else name.rstrip("/").rpartition("/")[2]
-    return re.sub(r"[^\w.-]", "-", last).lstrip(".") or "model"
+    return re.sub(r"[^\w.-]", "-", name.rstrip("/").rpartition("/")[2]).lstrip(".") or "model"

@@ -128,6 +128,18 @@ def test_what_a_model_cannot_be_asked_is_one_line(
         evaluate(record(folder, file, Home(tmp_path / "home"), "problems.template=chat", change))
 
 
+def test_a_folder_is_itself_whatever_it_is_called(
+    folder: Path, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import shutil
+
+    shutil.copytree(folder, tmp_path / "laptop")
+    monkeypatch.chdir(tmp_path)
+    assert local_model("laptop", [file], []).model.base == str(tmp_path / "laptop")
+    monkeypatch.chdir(tmp_path / "laptop")
+    assert local_model(".", [file], []).recipe == "laptop"
+
+
 @pytest.mark.parametrize("benchmarks", [[], ["test"], ["dev"]])
 def test_a_model_has_no_problems_of_its_own(benchmarks: list[str], folder: Path) -> None:
     with pytest.raises(InputError, match="a model has no problems of its own"):
