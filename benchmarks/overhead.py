@@ -39,7 +39,7 @@ def measure(model, problems):
     settings = config.evaluation
     how = measuring(config, "dev")
     request = SampleRequest(problems, how.samples, config.schedule.highest, how.temperature, settings.seed)
-    summarise(tabulate(engine.sample(model, request)), "bench", config.schedule.highest, 0.6, 0)
+    summarise(tabulate(engine.sample(model, request)), "bench", config.schedule.highest, 0.6, 0, how.grader)
 
 base = opened.snapshot("base").folder
 measure(base, opened.problems.dev.problems)

@@ -20,11 +20,14 @@ import torch
 from pyarrow import parquet
 
 from flows import deploy
+from siri import shipped
 from siri.config import load, validate
 from siri.engines.local.pretrained import load_pretrained, read_tokenizer
 from siri.engines.model_folder import count_parameters, require_data, weight_files
 from siri.engines.server.answers import read_answer
+from siri.evaluation.benchmark_table import published_rows
 from siri.evaluation.partial import SAMPLED_BY, Partial, join, sampled_by
+from siri.evaluation.published import load_published
 from siri.evaluation.report import write_samples
 from siri.home import Home, find_home
 from siri.platform import private, running
@@ -182,6 +185,12 @@ READERS: dict[str, Reader] = {
     ),
     "recipe": Reader(RECIPE, lambda path: load(str(path)), "mine.yaml"),
     "sweep file": Reader(SWEEP, lambda path: load_sweep(str(path)), "mine.yaml", examples=20),
+    "published table": Reader(
+        (shipped.PUBLISHED / "siri-1.5b.yaml").read_bytes(),
+        lambda path: published_rows(load_published(str(path))),
+        "mine.yaml",
+        examples=20,
+    ),
     "policy": Reader(
         b"unneeded: thin\nfree_below: 20\n", lambda path: retention.read_policy(Home(path.parent)), "retention.yaml"
     ),
@@ -276,7 +285,10 @@ CALLS: dict[str, str] = {
     "siri/engines/verl/process.py:VerlProcess.last_words": OWN_LOG,
     "siri/engines/vllm/child.py:main": OWN_CHILD,
     "siri/engines/vllm/sampler.py:VllmSampler._answers": OWN_CHILD,
+    "siri/cli/evaluations.py:_problem_of": VERIFIED,
     "siri/evaluation/evaluation.py:Evaluation.samples": VERIFIED,
+    "siri/evaluation/published.py:load_published": "published table",
+    "siri/evaluation/samples.py:Chosen.to_json": VERIFIED,
     "siri/evaluation/evaluation.py:read_report": VERIFIED,
     "siri/evaluation/evaluation.py:read_problems": VERIFIED,
     "siri/evaluation/regrading.py:Regraded.to_json": OWN_VALUE,

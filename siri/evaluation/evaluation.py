@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from siri.engine import SampleRequest
 from siri.engines import open_engine, open_sampler, sampler_settings
 from siri.errors import InputError
 from siri.evaluation.naming import benchmark_name
-from siri.evaluation.partial import Partial, join, partial_of, sampled_by
+from siri.evaluation.partial import Partial, join, partial_of, sampled_by, seconds_of
 from siri.evaluation.report import EvalReport, report_from_json, summarise, tabulate, write_samples
 from siri.evaluation.statistics import accuracy_cr
 from siri.problems import BENCHMARKS, Problem, ProblemSet
@@ -157,6 +158,10 @@ class Evaluation:
         """
         return pd.read_parquet(self._found().folder / SAMPLES, columns=None if columns is None else [*columns])
 
+    def seconds(self) -> float:
+        """How long sampling and grading took, on whichever machines. Raises InputError as `report` does."""
+        return float(self._found().manifest.facts["seconds"])
+
     def accuracy_cr(self) -> float:
         """Accuracy gained over the run's own base, over the share of its length that is kept, on this one benchmark.
 
@@ -244,10 +249,10 @@ def measure(evaluation: Evaluation) -> Generator[int, None, EvalReport]:
             )
         _require_same(evaluation)
         require_room(measured_config(evaluation.run.engine_config, evaluation.bare), evaluation.asked)
-        rows, sampler = yield from _sample(evaluation, snapshot)
-        seed = evaluation.run.config.evaluation.seed
-        report = summarise(rows, evaluation.asked.name, evaluation.budget, evaluation.measuring.temperature, seed)
-        _commit(evaluation, snapshot, rows, report, sampler)
+        rows, sampler, seconds = yield from _sample(evaluation, snapshot)
+        seed, how = evaluation.run.config.evaluation.seed, evaluation.measuring
+        report = summarise(rows, evaluation.asked.name, evaluation.budget, how.temperature, seed, how.grader)
+        _commit(evaluation, snapshot, rows, report, {"sampled_by": sampler, "seconds": seconds})
         _partial(evaluation).remove()
         _note_file(evaluation)
         return report
@@ -261,8 +266,13 @@ def _note_file(evaluation: Evaluation) -> None:
         note_measured(evaluation.run.home, evaluation.run.folder, name, facts)
 
 
-def _sample(evaluation: Evaluation, snapshot: Entry) -> Generator[int, None, tuple[pd.DataFrame, dict[str, Any]]]:
-    """The samples, and the numerics of what wrote them; what an earlier process has sampled is not sampled again."""
+def _sample(
+    evaluation: Evaluation, snapshot: Entry
+) -> Generator[int, None, tuple[pd.DataFrame, dict[str, Any], float]]:
+    """The samples, the numerics of what wrote them, and the seconds that this took.
+
+    What an earlier process has sampled is not sampled again.
+    """
     partial = _partial(evaluation)
     parts = partial.read()
     before = sampled_by(parts[0]) if parts else None
@@ -270,17 +280,17 @@ def _sample(evaluation: Evaluation, snapshot: Entry) -> Generator[int, None, tup
     if done:
         yield done
     if before is not None and done == len(evaluation.asked) * partial.samples:
-        return join(parts), before
+        return join(parts), before, seconds_of(parts)
     with closing(_batches(evaluation, snapshot, done // partial.samples)) as batches:
-        for rows, sampler in batches:
+        for rows, sampler, seconds in batches:
             if before not in (None, sampler):
                 break
             before = sampler
-            parts.append(partial.add(done // partial.samples, rows, sampler))
+            parts.append(partial.add(done // partial.samples, rows, sampler, seconds))
             done += len(rows)
             yield done
         else:
-            return join(parts), before or {}
+            return join(parts), before or {}, seconds_of(parts)
     log.warning(
         "%s on %s: begun with %s, here it is %s: sampled from its beginning",
         evaluation.snapshot,
@@ -298,8 +308,13 @@ def _partial(evaluation: Evaluation) -> Partial:
     return partial_of(evaluation.store, evaluation.key, ids, evaluation.measuring.samples)
 
 
-def _batches(evaluation: Evaluation, snapshot: Entry, first: int) -> Generator[tuple[pd.DataFrame, dict[str, Any]]]:
-    """The samples of the problems from place `first` on, a table per batch, and the numerics of what wrote them."""
+def _batches(
+    evaluation: Evaluation, snapshot: Entry, first: int
+) -> Generator[tuple[pd.DataFrame, dict[str, Any], float]]:
+    """The samples of the problems from place `first` on: a table per batch, the numerics of what wrote it, seconds.
+
+    The first batch's seconds hold the start of the sampler.
+    """
     run, how = evaluation.run, evaluation.measuring
     config = measured_config(run.engine_config, evaluation.bare)
     request = SampleRequest(
@@ -311,12 +326,15 @@ def _batches(evaluation: Evaluation, snapshot: Entry, first: int) -> Generator[t
         top_p=how.top_p,
         first=first,
     )
+    began = time.monotonic()
     with (
         closing(open_engine(config, ProblemSet("none", ()))) as engine,
         closing(open_sampler(config, engine)) as sampler,
     ):
         for batch in sampler.sample(snapshot.folder, request):
-            yield _with_problems(tabulate([batch]), evaluation.asked), sampler.numerics()
+            rows = _with_problems(tabulate([batch]), evaluation.asked)
+            yield rows, sampler.numerics(), time.monotonic() - began
+            began = time.monotonic()
 
 
 def _with_problems(rows: pd.DataFrame, problems: ProblemSet) -> pd.DataFrame:
@@ -338,8 +356,9 @@ def _require_same(evaluation: Evaluation) -> None:
 
 
 def _commit(
-    evaluation: Evaluation, snapshot: Entry, rows: pd.DataFrame, report: EvalReport, sampler: dict[str, Any]
+    evaluation: Evaluation, snapshot: Entry, rows: pd.DataFrame, report: EvalReport, told: dict[str, Any]
 ) -> None:
+    """`told`: what wrote the samples, and in how many seconds."""
     folder = evaluation.store.scratch()
     try:
         write_samples(rows, folder / SAMPLES)
@@ -351,7 +370,7 @@ def _commit(
             role="evaluation",
             weights_sha256=snapshot.manifest.weights_sha256,
             files=describe_files(folder),
-            facts=evaluation.settings | {"asked": asked_name(evaluation.benchmark), "sampled_by": sampler},
+            facts=evaluation.settings | {"asked": asked_name(evaluation.benchmark)} | told,
         )
         evaluation.store.commit(folder, manifest)
     finally:

@@ -28,6 +28,8 @@ SAMPLED_BY = b"siri.sampled_by"
 """Key of a part's metadata: what wrote its responses."""
 LARGEST = 1 << 34
 """Most bytes of a part; a larger one is none of ours."""
+SECONDS = b"siri.seconds"
+"""Key of a part's metadata: how long they took."""
 log = logging.getLogger("siri")
 
 
@@ -69,11 +71,15 @@ class Partial:
     def _rows(self, first: int, count: int) -> list[str]:
         return [problem for problem in self.problems[first : first + count] for _ in range(self.samples)]
 
-    def add(self, first: int, rows: pd.DataFrame, sampler: Mapping[str, Any]) -> Path:
-        """Write the rows of the problems from place `first` on; they are on the disk when this returns."""
+    def add(self, first: int, rows: pd.DataFrame, sampler: Mapping[str, Any], seconds: float) -> Path:
+        """Write the rows of the problems from place `first` on, sampled in so many seconds.
+
+        They are on the disk when this returns.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         content = io.BytesIO()
-        write_samples(rows, content, {SAMPLED_BY: json.dumps(sampler, sort_keys=True).encode()})
+        told = {SAMPLED_BY: json.dumps(sampler, sort_keys=True).encode(), SECONDS: str(seconds).encode()}
+        write_samples(rows, content, told)
         path = self.folder / f"{first:09d}-{hashlib.sha256(content.getvalue()).hexdigest()}.parquet"
         unfinished = self.folder / f".{path.name}"
         unfinished.write_bytes(content.getvalue())
@@ -103,6 +109,11 @@ def sampled_by(part: Path) -> dict[str, Any]:
     """What wrote the responses of a part."""
     told: dict[str, Any] = json.loads(pq.read_schema(part).metadata[SAMPLED_BY])
     return told
+
+
+def seconds_of(parts: Sequence[Path]) -> float:
+    """How long sampling these parts took, whichever processes did it."""
+    return sum(float(pq.read_schema(part).metadata[SECONDS]) for part in parts)
 
 
 def join(parts: Sequence[Path]) -> pd.DataFrame:

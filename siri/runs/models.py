@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from siri.config import RunConfig, override, validate, with_absolute_paths
+from siri.engines.smollm2 import SMOLLM2
 from siri.errors import InputError
 from siri.home import Home
 from siri.problems import BENCHMARKS
@@ -31,7 +32,11 @@ def local_model(base: str, benchmarks: Sequence[str], overrides: Sequence[str]) 
     name, place = (
         (folder.resolve().name, os.path.abspath(folder)) if os.path.isdir(folder) else (base.partition("@")[0], base)
     )
-    values = {"recipe": _label(name), "model": {"base": pinned(place)}, "engine": {"name": "local"}}
+    values = {
+        "recipe": _label(name),
+        "model": {"base": place if place == SMOLLM2 else pinned(place)},
+        "engine": {"name": "local"},
+    }
     return _config(values, benchmarks, overrides)
 
 
@@ -49,11 +54,11 @@ def record_model(config: RunConfig, home: Home) -> Run:
 
 
 def is_local_model(reference: str) -> bool:
-    """Whether a reference that names no run may name a model: a folder of one, or a name as the hub has them."""
+    """Whether a reference that names no run may name a model: a folder of one, a name as the hub has them, ours."""
     from siri.engines.local.pretrained import HUB_NAME
 
     folder = expand(reference, "model")
-    return os.path.lexists(folder / "config.json") or HUB_NAME.fullmatch(reference) is not None
+    return reference == SMOLLM2 or os.path.lexists(folder / "config.json") or HUB_NAME.fullmatch(reference) is not None
 
 
 def _config(values: dict[str, Any], benchmarks: Sequence[str], overrides: Sequence[str]) -> RunConfig:
