@@ -27,6 +27,7 @@ def local_model(base: str, benchmarks: Sequence[str], overrides: Sequence[str]) 
     """
     from siri.engines.local.pretrained import pinned
 
+    _require_askable(benchmarks, overrides)
     folder = expand(base, "model")
     # From the root: `laptop` alone would be the model that is made here.
     name, place = (
@@ -42,6 +43,7 @@ def local_model(base: str, benchmarks: Sequence[str], overrides: Sequence[str]) 
 
 def served_model(name: str, alias: str, benchmarks: Sequence[str], overrides: Sequence[str]) -> RunConfig:
     """The config of a model behind a server, by the name that the server knows it by. Raises InputError."""
+    _require_askable(benchmarks, overrides)
     engine = {"name": "server", "server": {"model": name, "alias": alias}}
     return _config({"recipe": _label(alias or name), "engine": engine}, benchmarks, overrides)
 
@@ -62,6 +64,16 @@ def is_local_model(reference: str) -> bool:
 
 
 def _config(values: dict[str, Any], benchmarks: Sequence[str], overrides: Sequence[str]) -> RunConfig:
+    fixed = {
+        "schedule": {"shape": "constant", "cycles": 0},
+        "problems": {"source": "none", "grader": "answer"},
+        "evaluation": {"benchmarks": [], "final": list(benchmarks), "budget": BUDGET},
+    }
+    return with_absolute_paths(override(validate(fixed | values), overrides))
+
+
+def _require_askable(benchmarks: Sequence[str], overrides: Sequence[str]) -> None:
+    """Raise InputError for what no model can be asked, before anything is fetched."""
     own = [name for name in benchmarks if name in BENCHMARKS]
     if own or not benchmarks:
         raise InputError(
@@ -70,12 +82,6 @@ def _config(values: dict[str, Any], benchmarks: Sequence[str], overrides: Sequen
     for text in overrides:
         if not text.startswith(CHOSEN):
             raise InputError(f"{text}: of a model only {', '.join(f'{group}…' for group in CHOSEN)} can be chosen")
-    fixed = {
-        "schedule": {"shape": "constant", "cycles": 0},
-        "problems": {"source": "none", "grader": "answer"},
-        "evaluation": {"benchmarks": [], "final": list(benchmarks), "budget": BUDGET},
-    }
-    return with_absolute_paths(override(validate(fixed | values), overrides))
 
 
 def _label(name: str) -> str:
