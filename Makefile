@@ -59,7 +59,7 @@ $(VLLM_STAMP): constraints-vllm.txt
 	touch $(VLLM_STAMP)
 
 test-vllm: $(VLLM_STAMP)  ## vLLM's CPU build as verl's rollout and as the sampler of evaluations, in an environment of its own (4.3 GB)
-	PYTHONPATH=. $(VLLM)/bin/pytest -q -W default tests/verl/test_vllm.py
+	PYTHONPATH=. $(VLLM)/bin/pytest -q -W default tests/verl/test_vllm.py tests/verl/test_vllm_server.py
 
 check: install  ## Format, lint, types, import contracts
 	$(BIN)/ruff format --check .

@@ -56,7 +56,9 @@ def cautions(runs: Sequence[Run]) -> list[str]:
 
 
 def describe_budget(schedule: LengthSchedule) -> str:
-    """Shape and budgets in a few characters: cosine 36–72."""
+    """Shape and budgets in a few characters: cosine 36–72; `model` where nothing is trained."""
+    if not schedule.total_steps:
+        return "model"
     if schedule.shape == "constant":
         return f"constant {schedule.max_budget}"
     if schedule.shape == "segments":
@@ -90,7 +92,7 @@ def find_benchmark(run: Run, asked: str | None = None) -> str:
             )
         return asked
     for benchmark in (*run.config.evaluation.final, *run.config.evaluation.benchmarks):
-        if set(evaluated(run, benchmark)) - {BASE}:
+        if set(evaluated(run, benchmark)) - ({BASE} if run.config.trains else set()):
             return benchmark
     raise InputError(f"run={run.name}: no snapshot has been evaluated yet; `siri evaluate` does it")
 
@@ -107,7 +109,7 @@ def snapshot_table(runs: Sequence[Run], benchmark: str) -> pd.DataFrame:
     for run in runs:
         for name in evaluated(run, benchmark):
             evaluation = Evaluation(run, name, benchmark)
-            if name != BASE:
+            if name != BASE or not run.config.trains:
                 rows.append(_row(evaluation, called[run.id]))
             elif evaluation.key not in bases:
                 bases[evaluation.key] = _row(evaluation, BASE)

@@ -16,7 +16,7 @@ from flows.monitors import pause_if_asked
 from flows.naming import artifact_key, named_by_config, named_by_recipe
 from flows.tasks import evaluate_all, link_to_mlflow, make_base, train_stage
 from siri import tracking
-from siri.config import RunConfig, load, recipe_names, validate
+from siri.config import RunConfig, load, recipe_names, require_training, validate
 from siri.engines import untrained
 from siri.evaluation.naming import benchmark_name
 from siri.home import find_home
@@ -53,6 +53,7 @@ def _checked(config: RunConfig | Mapping[str, Any]) -> RunConfig:
 
 
 def _train(config: RunConfig, until: str) -> str:
+    require_training(config)
     stages = [stage for stage in config.schedule.stages_until(until or None) if stage.last > config.fork.step]
     check(config)
     make_base(config)

@@ -8,7 +8,9 @@ from urllib.parse import unquote
 HIDDEN = "***"
 ADDRESSES = re.compile(r"(_URL|_URI|_URLS|_URIS|_ENDPOINT|_DSN|_PROXY|^SIRI_STORE)$", re.IGNORECASE)
 """Environment variables that hold addresses: SIRI_STORE, SIRI_STUDY_URL, MLFLOW_TRACKING_URI, PREFECT_API_URL, …"""
-SECRETS = re.compile(r"(PASSWORD|PASSWD|SECRET|TOKEN|API_KEY|ACCESS_KEY|AUTH_STRING|CREDENTIALS?)(_ID|_KEY)?$")
+SECRETS = re.compile(
+    r"(PASSWORD|PASSWD|SECRET|TOKEN|API_KEY|SERVER_KEY|ACCESS_KEY|AUTH_STRING|CREDENTIALS?)(_ID|_KEY)?$"
+)
 """Environment variables that are secrets themselves."""
 SHORTEST = 6
 """Characters of a secret that is looked for wherever it stands; shorter ones would hide words by chance."""

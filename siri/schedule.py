@@ -60,8 +60,8 @@ class LengthSchedule(Settings):
     """Most response tokens allowed at the bottom of a cycle (Lmin)."""
     cycle_steps: Annotated[int, Field(ge=2, multiple_of=2)] = 640
     """Steps of one cycle, compression and expansion together (T); even."""
-    cycles: Annotated[int, Field(ge=1)] = 3
-    """How many cycles the run has."""
+    cycles: Annotated[int, Field(ge=0)] = 3
+    """How many cycles the run has; 0 is a model that is measured and not trained (problems.source=none)."""
     segments: tuple[Segment, ...] = ()
     """For `shape: segments` only: budgets and step counts, one after another."""
     first_phase: FirstPhase = "compression"
@@ -153,7 +153,7 @@ class LengthSchedule(Settings):
         return tuple(self._segment_stages() if self.shape in ("constant", "segments") else self._half_cycles())
 
     def _segment_stages(self) -> Iterator[Stage]:
-        lengths = [segment.steps for segment in self.segments] or [self.total_steps]
+        lengths = [segment.steps for segment in self.segments] or [self.total_steps] * (self.cycles > 0)
         last = 0
         for number, length in enumerate(lengths, start=1):
             yield Stage(f"s{number}", "level", last + 1, last + length)

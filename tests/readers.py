@@ -24,6 +24,7 @@ from siri import shipped
 from siri.config import load, validate
 from siri.engines.local.pretrained import load_pretrained, read_tokenizer
 from siri.engines.model_folder import count_parameters, require_data, weight_files
+from siri.engines.server.answers import read_answer
 from siri.evaluation.benchmark_table import published_rows
 from siri.evaluation.partial import SAMPLED_BY, Partial, join, sampled_by
 from siri.evaluation.published import load_published
@@ -31,6 +32,7 @@ from siri.evaluation.report import write_samples
 from siri.home import Home, find_home
 from siri.platform import private, running
 from siri.problems import load_benchmark, load_problems
+from siri.problems.grading import THINKING
 from siri.runs import catalog, retention, step_log
 from siri.store.entry import Entry
 from siri.store.files import file_sha256, seal
@@ -176,6 +178,11 @@ def readers_of_a_model(folder: Path) -> dict[str, Reader]:
 
 
 READERS: dict[str, Reader] = {
+    "response of a model server": Reader(
+        b'{"choices": [{"message": {"content": "7", "reasoning": "so"}, "finish_reason": "stop", "token_ids": [1, 2]}],'
+        b' "usage": {"completion_tokens": 2}}',
+        lambda path: read_answer(path.read_bytes(), "server=x", 8, THINKING),
+    ),
     "recipe": Reader(RECIPE, lambda path: load(str(path)), "mine.yaml"),
     "sweep file": Reader(SWEEP, lambda path: load_sweep(str(path)), "mine.yaml", examples=20),
     "published table": Reader(
@@ -254,7 +261,7 @@ CALLS: dict[str, str] = {
     "siri/engines/local/compiled/cache.py:key": SHIPPED,
     "siri/engines/local/compiled/cache.py:read": OWN_CACHE,
     "siri/engines/local/policy.py:Policy.load": VERIFIED,
-    "siri/engines/local/pretrained.py:model_folder": "config.json",
+    "siri/engines/local/pretrained.py:_fetch": "config.json",
     "siri/engines/local/network.py:load_network": "model.safetensors",
     "siri/engines/local/pretrained.py:read_config": "config.json",
     "siri/engines/local/pretrained.py:load_config": "config.json",
@@ -267,6 +274,7 @@ CALLS: dict[str, str] = {
     "siri/engines/model_folder.py:_begins_as_pickle": PROBE,
     "siri/engines/model_folder.py:_read_json": "tokenizer_config.json",
     "siri/engines/scripted/child.py:main": OWN_CHILD,
+    "siri/engines/server/answers.py:_read": "response of a model server",
     "siri/engines/scripted/policy.py:ScriptedStepper.load": VERIFIED,
     "siri/engines/scripted/process.py:_report_from_json": OWN_CHILD,
     "siri/engines/verl/checkpoints.py:obstacle": VERIFIED,

@@ -186,7 +186,7 @@ def test_there_is_no_budget_before_step_1(step: int) -> None:
         ({"cycle_steps": 7}, "multiple of 2"),
         ({"cycle_steps": 0}, "greater than or equal to 2"),
         ({"cycle_steps": -2}, "greater than or equal to 2"),
-        ({"cycles": 0}, "greater than or equal to 1"),
+        ({"cycles": -1}, "greater than or equal to 0"),
         ({"min_budget": 0}, "greater than or equal to 1"),
         ({"min_budget": 9, "max_budget": 8}, "min_budget=9 is above max_budget=8"),
         ({"shape": "sawtooth"}, "'cosine', 'stair', 'stair-cosine', 'constant' or 'segments'"),
@@ -210,3 +210,9 @@ def test_the_smallest_schedules_are_allowed(values: dict[str, Any]) -> None:
 
 def test_a_snapshot_may_be_asked_for_at_the_last_step() -> None:
     assert LengthSchedule(cycle_steps=4, cycles=2, snapshots_at=(8,)).snapshot_names[8] == "c2-high"
+
+
+@pytest.mark.parametrize("shape", ["cosine", "stair", "stair-cosine", "constant"])
+def test_without_cycles_there_is_no_step_no_stage_and_no_snapshot(shape: str) -> None:
+    schedule = LengthSchedule.model_validate({"shape": shape, "cycles": 0})
+    assert (schedule.total_steps, schedule.stages, schedule.budgets, schedule.snapshot_names) == (0, (), [], {})

@@ -27,7 +27,8 @@ def runs(
         list[str] | None,
         typer.Argument(
             help="Which: part of a name or the beginning of an id, a setting (`seed=0`, `schedule.shape=stair`), "
-            "`state=training`, `state=finished`, `state=stopped`, `sweep=paper`; of several words all must hold.",
+            "`state=training`, `state=finished`, `state=stopped`, `state=model`, `sweep=paper`; of several words "
+            "all must hold.",
         ),
     ] = None,
     home: HomeOption = None,

@@ -153,13 +153,13 @@ def print_launch(settings: Any) -> None:
 
 def evaluate(
     words: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="SNAPSHOT...",
-            help="A run or a recipe, all its snapshots; `RUN:NAME`, one of them; behind a run, names of snapshots; "
-            "and settings, `evaluation.seed=3`.",
+            help="A run or a recipe, all its snapshots; `RUN:NAME`, one of them; behind a run, names of snapshots; a "
+            "model's folder or hub name; and settings, `evaluation.seed=3`.",
         ),
-    ],
+    ] = None,
     benchmark: Annotated[
         list[str] | None,
         typer.Option(
@@ -171,22 +171,32 @@ def evaluate(
     budget: Annotated[int | None, typer.Option(help="Most response tokens: evaluation.budget.")] = None,
     temperature: Annotated[float | None, typer.Option(help="0 is greedy: evaluation.temperature.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Share that tokens are drawn from: evaluation.top_p.")] = None,
+    server: Annotated[str | None, typer.Option(help="Address of an OpenAI-compatible server, with its `/v1`.")] = None,
+    model: Annotated[str | None, typer.Option(help="The name by which the server knows the model.")] = None,
+    alias: Annotated[
+        str | None, typer.Option("--as", help="What to call it, where two servers serve two models by one name.")
+    ] = None,
     home: HomeOption = None,
 ) -> None:
-    """Measure snapshots: accuracy with its interval, tokens, and a row per sample that `siri show` reads.
+    """Measure snapshots, or models that were not trained here: accuracy, tokens, and samples that `siri show` reads.
 
     Stopped or killed, the same command goes on behind the problems that are sampled already.
 
     Examples: `siri evaluate laptop` · `siri evaluate laptop c3-low c3-high --benchmark my-problems.jsonl` ·
-    `siri evaluate siri-7b:c3-high --benchmark aime24,math500 --samples 64 --budget 16384 --top-p 0.95`
+    `siri evaluate siri-7b:c3-high --benchmark aime24,math500 --samples 64 --budget 16384 --top-p 0.95` ·
+    `siri evaluate Qwen/Qwen3-0.6B --benchmark aime24` ·
+    `siri evaluate --server http://127.0.0.1:8000/v1 --model Qwen/Qwen3-8B --benchmark aime24`
     """
-    from siri.cli import evaluating
+    from siri.cli import evaluating, models
 
     shorthands = {"samples": samples, "budget": budget, "temperature": temperature, "top_p": top_p}
     told = [f"evaluation.{name}={value}" for name, value in shorthands.items() if value is not None]
-    overrides = [*(word for word in words if re.match(r"[\w.]+=", word)), *told]  # and not `laptop@seed=1`
-    targets = evaluating.targets([word for word in words if word not in overrides])
-    evaluating.evaluate(open_home(home), targets, named_in(benchmark), overrides)
+    given = words or []
+    overrides = [*(word for word in given if re.match(r"[\w.]+=", word)), *told]  # and not `laptop@seed=1`
+    asked = models.Asked(named_in(benchmark), overrides, models.Served.of(server, model, alias))
+    place = open_home(home)
+    names = models.record_models(place, [word for word in given if word not in overrides], asked)
+    evaluating.evaluate(place, evaluating.targets(names), asked.benchmarks, asked.of_evaluations)
 
 
 def sweep(

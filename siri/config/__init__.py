@@ -7,6 +7,7 @@ from siri.config.loading import (
     load,
     override,
     recipe_names,
+    require_training,
     to_yaml,
     validate,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "measuring",
     "override",
     "recipe_names",
+    "require_training",
     "to_yaml",
     "validate",
     "with_absolute_paths",

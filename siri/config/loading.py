@@ -42,7 +42,14 @@ def load(recipe: str, overrides: Sequence[str] = ()) -> RunConfig:
     values.setdefault("recipe", recipe if recipe in recipe_names() else Path(recipe).stem)
     for override in overrides:
         _apply(values, override)
-    return validate(values)
+    return require_training(validate(values))
+
+
+def require_training(config: RunConfig) -> RunConfig:
+    """The config as it is. Raises InputError where there is nothing to train."""
+    if not config.trains:
+        raise InputError("schedule.cycles=0: nothing to train; `siri evaluate MODEL` measures a model as it is")
+    return config
 
 
 def override(config: RunConfig, overrides: Sequence[str]) -> RunConfig:

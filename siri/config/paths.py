@@ -44,9 +44,9 @@ def _absolute_problems(settings: ProblemSettings) -> ProblemSettings:
 
 
 def _absolute_file(text: str) -> str:
-    """What is generated has a name whatever lies beside it; another name is a file or a folder where there is one."""
+    """What is generated, and `none`, are names whatever lies beside them; another one is a file or folder, if there."""
     place, wanted = parse_source(text)
-    if text in GENERATED or (place.suffix not in SUFFIXES and not os.path.isdir(place)):
+    if text in (*GENERATED, "none") or (place.suffix not in SUFFIXES and not os.path.isdir(place)):
         return text
     return absolute(str(place)) + (f"#{wanted}" if wanted else "")
 

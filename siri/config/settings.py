@@ -11,7 +11,7 @@ from siri.problems.grading import GraderName
 from siri.schedule import LengthSchedule
 from siri.settings import Settings
 
-EngineName = Literal["local", "scripted", "scripted-process", "verl"]
+EngineName = Literal["local", "scripted", "scripted-process", "server", "verl"]
 NAMED_BASES = ("laptop", "smollm2-135m")
 """What `model.base` may name that is neither a folder nor on the hub."""
 
@@ -136,11 +136,21 @@ class VerlSettings(Settings):
     """verl settings as they are, applied last: `actor_rollout_ref.rollout.gpu_memory_utilization=0.6`."""
 
 
+class ServedSettings(Settings):
+    """What a server answers for, where the server engine asks one; its address is no setting: SIRI_SERVER_URL."""
+
+    model: str = ""
+    """The name by which the server knows the model, as `siri evaluate --server URL --model NAME` gives it."""
+    alias: str = ""
+    """Tells apart what two servers serve under one name: `--as`."""
+
+
 class EngineSettings(Settings):
     """What runs the steps, and what of it decides the bits that come out."""
 
     name: EngineName = "verl"
-    """`local` (torch, one process), `verl` (a cluster), or `scripted` (a fake for tests and dry runs)."""
+    """`local` (torch, one process), `verl` (a cluster), `server` (a model behind an OpenAI-compatible address, which is
+    measured and not trained), or `scripted` (a fake for tests and dry runs)."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where it computes; verl on a CPU is for tests of the engine."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -156,6 +166,22 @@ class EngineSettings(Settings):
     """Most responses that the local engine samples side by side."""
     verl: VerlSettings = VerlSettings()
     """What the verl engine alone asks for."""
+    server: ServedSettings = ServedSettings()
+    """What the server engine alone asks for."""
+
+
+class ServerSettings(Settings):
+    """How a server is asked; decides no sample, apart from the name of the limit."""
+
+    concurrency: Annotated[int, Field(ge=1, le=1024)] = 8
+    """Requests at one time."""
+    retries: Annotated[int, Field(ge=0, le=20)] = 5
+    """How often a request is made again that was refused for now (429, 5xx), timed out or lost its connection; the wait
+    doubles from half a second to eight, or is what the server's Retry-After says, up to a minute."""
+    timeout: Annotated[float, Field(gt=0)] = 600.0
+    """Seconds that one answer may take."""
+    limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    """What the server calls the most tokens of a chat's answer; hosted reasoning models want the second."""
 
 
 class EvaluationSettings(Settings):
@@ -183,6 +209,8 @@ class EvaluationSettings(Settings):
     """Seed of the samples and of the bootstrap."""
     sampler: Literal["torch", "vllm"] = "torch"
     """What writes the responses: `torch`, the engine's own sampler, or `vllm`, in a process of its own."""
+    server: ServerSettings = ServerSettings()
+    """How a server is asked, where the model is behind one."""
 
 
 GuardAction = Literal["off", "warn", "pause", "stop"]
@@ -296,8 +324,24 @@ class RunConfig(Settings):
             return values
         return {**values, "rollout": {**rollout, "old_logprobs": "trainer"}}
 
+    @property
+    def trains(self) -> bool:
+        """Whether there is anything to train; else it is a model that is measured as it is."""
+        return self.schedule.total_steps > 0
+
+    @model_validator(mode="after")
+    def _check_problems(self) -> Self:
+        if self.trains == (self.problems.source == "none"):
+            raise ValueError(
+                f"schedule.cycles={self.schedule.cycles}, problems.source={self.problems.source}: a model that is only "
+                "measured has cycles=0 and source=none, a run that trains has neither"
+            )
+        return self
+
     @model_validator(mode="after")
     def _check_method(self) -> Self:
+        if not self.trains:
+            return self
         conflict = METHODS[self.method.name].conflict(self.schedule, self.rollout.group_size, self.method.settings)
         if conflict:
             raise ValueError(f"method {self.method.name} cannot run so: {conflict}")

@@ -24,6 +24,8 @@ class EngineKind:
     """module:function of the config: what decides the bits."""
     has_model: bool = True
     """Whether its policy is a causal LM: warmed up or taken over from a folder, exported, sampled by vLLM."""
+    is_fake: bool = False
+    """Whether it stands in for a model, in tests and dry runs."""
     base_engine: EngineName | None = None
     """The engine that makes its laptop base; None: itself."""
     takes_hub_names: bool = False
@@ -32,6 +34,8 @@ class EngineKind:
     """Whether it takes its turn at the GPUs whatever `engine.device` says."""
     library: str = ""
     """What it needs that the package does not bring by itself."""
+    extra: str = ""
+    """The extra that brings it, where it is not called as the library."""
     launch: str = ""
     """module:function of the config: the lines that it is started with, where it starts another program."""
     settings: str = ""
@@ -45,12 +49,28 @@ class EngineKind:
 
 
 ENGINES: dict[EngineName, EngineKind] = {
-    "local": EngineKind("siri.engines.local:LocalEngine", "siri.engines.local.engine:numerics_of"),
+    "local": EngineKind(
+        "siri.engines.local:LocalEngine", "siri.engines.local.engine:numerics_of", takes_hub_names=True
+    ),
     "scripted": EngineKind(
-        "siri.engines.scripted:ScriptedEngine", "siri.engines.scripted.engine:numerics_of", has_model=False
+        "siri.engines.scripted:ScriptedEngine",
+        "siri.engines.scripted.engine:numerics_of",
+        has_model=False,
+        is_fake=True,
     ),
     "scripted-process": EngineKind(
-        "siri.engines.scripted:ScriptedProcessEngine", "siri.engines.scripted.engine:numerics_of", has_model=False
+        "siri.engines.scripted:ScriptedProcessEngine",
+        "siri.engines.scripted.engine:numerics_of",
+        has_model=False,
+        is_fake=True,
+    ),
+    "server": EngineKind(
+        "siri.engines.server.engine:ServerEngine",
+        "siri.engines.server.engine:numerics_of",
+        has_model=False,
+        library="openai",
+        extra="server",
+        settings="server",
     ),
     "verl": EngineKind(
         "siri.engines.verl.engine:VerlEngine",
@@ -77,8 +97,8 @@ UNTRAINED = "no model was trained (scripted engine)"
 
 
 def untrained(name: EngineName) -> str | None:
-    """What every page, table and file says of the results of an engine without a model; None for all others."""
-    return None if ENGINES[name].has_model else UNTRAINED
+    """What every page, table and file says of the results of a fake engine; None for all others."""
+    return UNTRAINED if ENGINES[name].is_fake else None
 
 
 def open_engine(config: RunConfig, problems: ProblemSet) -> "Engine":
@@ -177,5 +197,6 @@ def require_engine(config: RunConfig) -> None:
     if not is_installed(config):
         raise InputError(
             f"engine.name={config.engine.name}: {library} is not installed here; "
-            f"`pip install 'siri-rl[{library}]'` brings it. `siri train RECIPE --dry-run` and `siri preview` do without"
+            f"`pip install 'siri-rl[{kind_of(config).extra or library}]'` brings it. "
+            "`siri train RECIPE --dry-run` and `siri preview` do without"
         )

@@ -5,7 +5,6 @@ A policy reads prompt and response together up to its context; an engine may bou
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import date
 from functools import lru_cache
 from operator import attrgetter
 from pathlib import Path
@@ -19,7 +18,7 @@ from siri.engines.model_folder import files_beside
 from siri.engines.smollm2 import CONTEXT, SMOLLM2
 from siri.errors import InputError
 from siri.methods import METHODS
-from siri.problems import Problem, ProblemSet, TemplateName, encode_prompt, laptop
+from siri.problems import Problem, ProblemSet, ProblemSettings, laptop, prompt_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -66,7 +65,7 @@ def find_long_training(config: RunConfig, problems: ProblemSet) -> LongPrompts |
     Under the largest and the smallest budget: a method may tell the policy its budget in the prompt. Raises InputError
     for a tokenizer that cannot be read or makes no prompt of a question.
     """
-    if not kind_of(config).has_model:
+    if not kind_of(config).has_model or not problems.problems:
         return None
     schedule = config.schedule
     low, high = min(schedule.budgets), max(schedule.budgets)
@@ -164,7 +163,7 @@ def _find_long(config: RunConfig, asked: Iterable[tuple[Bound, tuple[Problem, ..
 def prompt_lengths(config: RunConfig, problems: tuple[Problem, ...]) -> list[int]:
     """Tokens of each problem's prompt, for the tokenizer of the run's base. Raises InputError (see `encode_prompt`)."""
     settings, folder = config.problems, None if config.model.base == "laptop" else base_folder(config)
-    return _measure(folder, _state(folder), settings.template, settings.suffix, settings.date, problems)
+    return _measure(folder, _state(folder), settings, problems)
 
 
 def _state(folder: Path | None) -> tuple[object, ...]:
@@ -177,9 +176,7 @@ def _state(folder: Path | None) -> tuple[object, ...]:
 def _measure(
     folder: Path | None,
     state: tuple[object, ...],
-    template: TemplateName,
-    suffix: str,
-    day: date | None,
+    settings: ProblemSettings,
     problems: tuple[Problem, ...],
 ) -> list[int]:
     if folder is None:
@@ -192,5 +189,5 @@ def _measure(
     for problem in problems:
         asked = (problem.before, problem.question)
         if asked not in known:
-            known[asked] = len(encode_prompt(problem, tokenizer, template, suffix, day))
+            known[asked] = len(prompt_of(problem, tokenizer, settings).ids)
     return [known[problem.before, problem.question] for problem in problems]

@@ -95,9 +95,9 @@ def snapshot_rows(home: Home) -> list[dict[str, Any]]:
 def run_rows(home: Home, words: Sequence[str] = ()) -> list[dict[str, Any]]:
     """A row per run, the newest last: id, name, state, step, last measured snapshot with its headline, sweep, caution.
 
-    State is `training`, `finished` or `stopped`. Words choose: `seed=0` the runs with a setting, `state=stopped` those
-    of a state, `sweep=paper` those of a sweep whose name begins so, any other word those whose name holds it or whose
-    id begins so.
+    State is `training`, `finished`, `stopped`, or `model` where nothing is trained. Words choose: `seed=0` the runs
+    with a setting, `state=stopped` those of a state, `sweep=paper` those of a sweep whose name begins so, any other
+    word those whose name holds it or whose id begins so.
     Raises InputError for a setting that no config has.
     """
     settings = [word for word in words if "=" in word and word.partition("=")[0] not in ("state", "sweep")]
@@ -111,8 +111,9 @@ def run_rows(home: Home, words: Sequence[str] = ()) -> list[dict[str, Any]]:
         folder = home.runs / described["id"]
         finished = is_finished(described, store)
         trained = not held.isdisjoint(described["keys"]) or file_lock.is_held(folder / FOLLOWING)
-        state = "training" if trained else "finished" if finished else "stopped"
         total = len(described["keys"]) - 1
+        state = "training" if trained else "finished" if finished else "stopped"
+        state = state if total else "model"
         name, headline = _last_measured(headlines, described)
         row = {"id": described["id"], "name": described["name"], "state": state}
         row |= {"step": f"{total if finished else _last_step(folder)}/{total}", "snapshot": name} | _numbers(headline)

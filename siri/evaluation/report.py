@@ -116,7 +116,7 @@ def _tabulate(batch: RolloutBatch) -> pd.DataFrame:
             "correct": batch.correct.bool().tolist(),
             "length": batch.lengths.tolist(),
             "finished": batch.finished.tolist(),
-            "entropy": (batch.entropies.sum(1) / batch.lengths).tolist(),
+            "entropy": _entropies(batch),
         }
     )
     graded = {"found": batch.found, "answer": batch.answers, "opening": batch.openings}
@@ -124,6 +124,12 @@ def _tabulate(batch: RolloutBatch) -> pd.DataFrame:
     beside["grader"] = batch.grader
     beside["tokens"] = pd.Series(token_ids(batch), dtype=object)
     return pd.concat([rows, words.add_prefix("word_"), beside, pd.Series(batch.texts, name="text")], axis=1)
+
+
+def _entropies(batch: RolloutBatch) -> list[float]:
+    """[B] mean entropy of each response's tokens, in nats; NaN where the sampler tells none, as servers do."""
+    told = batch.entropies.shape[1] > 0
+    return (batch.entropies.sum(1) / batch.lengths).tolist() if told else [float("nan")] * len(batch.texts)
 
 
 def token_ids(batch: RolloutBatch) -> list[npt.NDArray[np.int32] | None]:
@@ -168,7 +174,7 @@ def summarise(
         pass_at={k: _over_problems(pass_at_k(correct, k), seed) for k in ks},
         majority_at={k: _over_problems(values, seed) for k, values in majority_at_k(votes, ks, seed).items()},
         truncated=1 - float(rows["finished"].mean()),
-        entropy=float((rows["entropy"] * rows["length"]).sum() / rows["length"].sum()),
+        entropy=float((rows["entropy"] * rows["length"]).sum(skipna=False) / rows["length"].sum()),
         unparsed=float((rows["verdict"] == "unparsed").mean()),
         timeout=float((rows["verdict"] == "timeout").mean()),
         tokens=int(rows["length"].sum()),

@@ -5,11 +5,14 @@ from siri.problems.problem import LeftOut, Problem, ProblemSet, Split, Splits, s
 from siri.problems.prompts import (
     Prompt,
     TemplateName,
+    chat_of,
     count_thought,
     decode_responses,
     encode_prompt,
     make_prompt,
     prompt_link,
+    prompt_of,
+    text_of,
 )
 from siri.problems.rows import FieldSettings
 from siri.problems.settings import ProblemSettings
@@ -27,6 +30,7 @@ __all__ = [
     "Split",
     "Splits",
     "TemplateName",
+    "chat_of",
     "count_thought",
     "deal",
     "decode_responses",
@@ -38,5 +42,7 @@ __all__ = [
     "problems_of_draw",
     "problems_of_step",
     "prompt_link",
+    "prompt_of",
     "split_of",
+    "text_of",
 ]

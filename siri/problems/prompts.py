@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from siri.errors import InputError
 from siri.problems.grading.finding import THINKING, Thinking
-from siri.problems.problem import Problem
-from siri.problems.templates import ARGUMENTS, render_ids
+from siri.problems.problem import Message, Problem
+from siri.problems.templates import ARGUMENTS, TemplateArguments, render_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -39,6 +39,21 @@ class PromptSettings(Protocol):
         """The marks of thoughts: whether a prompt opens one."""
         ...
 
+    @property
+    def system(self) -> str:
+        """The system message of a chat that brings none."""
+        ...
+
+    @property
+    def template_arguments(self) -> TemplateArguments:
+        """What a chat template is told beside the messages."""
+        ...
+
+    @property
+    def stop(self) -> tuple[str, ...]:
+        """Texts at which a response ends."""
+        ...
+
 
 class Prompt(NamedTuple):
     """A problem as the policy sees it."""
@@ -49,6 +64,14 @@ class Prompt(NamedTuple):
     a box in a thought might count, or an answer be taken for one."""
 
 
+def prompt_of(problem: Problem, tokenizer: "PreTrainedTokenizerBase", settings: PromptSettings) -> Prompt:
+    """The prompt of a problem as a run's settings make it. Raises InputError (see `encode_prompt`)."""
+    return make_prompt(
+        problem, tokenizer, settings.template, settings.suffix, settings.date, settings.thinking,
+        system=settings.system, arguments=settings.template_arguments,
+    )  # fmt: skip
+
+
 def make_prompt(
     problem: Problem,
     tokenizer: "PreTrainedTokenizerBase",
@@ -56,9 +79,12 @@ def make_prompt(
     suffix: str = "",
     day: date | None = None,
     thinking: Thinking = THINKING,
+    *,
+    system: str = "",
+    arguments: TemplateArguments = (),
 ) -> Prompt:
     """The prompt of a problem, ready for generation. Raises InputError (see `encode_prompt`)."""
-    ids = encode_prompt(problem, tokenizer, template, suffix, day)
+    ids = encode_prompt(problem, tokenizer, template, suffix, day, system=system, arguments=arguments)
     end = tokenizer.decode(ids[-32:]).rstrip()
     if end.endswith(thinking.opens):
         return Prompt(ids, thinking.opens)
@@ -107,25 +133,48 @@ def encode_prompt(
     template: TemplateName,
     suffix: str = "",
     day: date | None = None,
+    *,
+    system: str = "",
+    arguments: TemplateArguments = (),
 ) -> list[int]:
     """The token ids of a problem's prompt, ready for generation.
 
     The suffix stands behind the question, after a blank unless it begins with white space of its own; `day` is today
-    for a chat template. What stands before the question in its chat is put before it: as messages, or by `plain` as
-    paragraphs. Raises InputError when `chat` is asked of a tokenizer without a chat template, or with one that
-    is refused (see `templates.check_template`), or when a word is outside its vocabulary.
+    for a chat template, and `arguments` are what else it is told. What stands before the question in its chat is put
+    before it, and so is the `system` message where it has none of its own: as messages, or by `plain` as paragraphs.
+    Raises InputError when `chat` is asked of a tokenizer without a chat template, or with one that is refused (see
+    `templates.check_template`), or when a word is outside its vocabulary.
     """
-    text = problem.question + _spaced(suffix)
+    chat = _chat(problem, suffix, system)
     try:
         if template == "chat":
-            return render_ids([*problem.before, ("user", text)], tokenizer, day)
-        paragraphs = [*(content for _, content in problem.before), text]
-        return list(tokenizer("\n\n".join(paragraphs))["input_ids"])
+            return render_ids(chat, tokenizer, day, arguments)
+        return list(tokenizer(_text(chat))["input_ids"])
     except InputError:
         raise
     except Exception as error:
         # tokenizers has one error for everything: Exception itself.
         raise InputError(f"problems: the tokenizer cannot encode the question of {problem.id}: {error}") from error
+
+
+def chat_of(problem: Problem, settings: PromptSettings) -> list[Message]:
+    """The messages that ask a problem."""
+    return _chat(problem, settings.suffix, settings.system)
+
+
+def text_of(problem: Problem, settings: PromptSettings) -> str:
+    """The text that `plain` makes of a problem."""
+    return _text(chat_of(problem, settings))
+
+
+def _chat(problem: Problem, suffix: str, system: str) -> list[Message]:
+    own = any(role == "system" for role, _ in problem.before)
+    first: list[Message] = [("system", system)] if system and not own else []
+    return [*first, *problem.before, ("user", problem.question + _spaced(suffix))]
+
+
+def _text(chat: Sequence[Message]) -> str:
+    return "\n\n".join(content for _, content in chat)
 
 
 def _spaced(suffix: str) -> str:
@@ -148,7 +197,9 @@ def prompt_link(settings: "PromptSettings") -> dict[str, Any]:
         "rules": RULES,
         "template": settings.template,
         "suffix": settings.suffix,
-        "arguments": ARGUMENTS if settings.template == "chat" else {},
+        "system": settings.system,
+        "arguments": ARGUMENTS | dict(settings.template_arguments) if settings.template == "chat" else {},
+        "stop": list(settings.stop),
         "date": settings.date.isoformat() if settings.date else None,
         "thinking": list(settings.thinking),
     }

@@ -1,14 +1,18 @@
 """The settings of a run's problems."""
 
 import datetime
+import math
+import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, Strict, WithJsonSchema, field_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, Strict, WithJsonSchema, field_validator
 
 from siri.problems import laptop, sums
 from siri.problems.grading import THINKING, GraderName, Thinking
 from siri.problems.prompts import TemplateName
 from siri.problems.rows import FieldSettings, MissingAnswers, Reading
+from siri.problems.templates import RESERVED, TemplateArguments
 from siri.settings import Settings
 
 GENERATED = ("laptop", "sums")
@@ -16,6 +20,31 @@ GENERATED = ("laptop", "sums")
 Size = Annotated[int, Field(ge=1, le=1_000_000)]
 Marks = Annotated[
     Thinking, WithJsonSchema({"type": "array", "items": {"type": "string"}, "minItems": 2, "maxItems": 2})
+]
+
+
+Stops = Annotated[tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], Field(max_length=16)]
+
+
+def sort_arguments(value: Any) -> Any:
+    """Arguments of a template as pairs. Raises ValueError for names and values that no template can be given."""
+    given = dict(value) if isinstance(value, Mapping | list | tuple) else None
+    if given is None:
+        raise ValueError("must be names with values, as in {enable_thinking: false}")
+    for name, one in given.items():
+        if not isinstance(name, str) or not NAME.fullmatch(name) or name in RESERVED:
+            raise ValueError(f"{str(name)[:40]!r}: is no name that a template can be given a value for")
+        if type(one) not in (bool, int, float, str) or (type(one) is float and not math.isfinite(one)):
+            raise ValueError(f"{name}: must be true, false, a number or text")
+    return tuple(sorted(given.items()))
+
+
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,60}")
+Arguments = Annotated[
+    TemplateArguments,
+    BeforeValidator(sort_arguments),
+    PlainSerializer(dict),
+    WithJsonSchema({"type": "object"}),
 ]
 
 
@@ -31,7 +60,7 @@ class ProblemSettings(Settings):
 
     source: str = "laptop"
     """`laptop`, `sums` (chain sums as reasoning-gym asks them), a .json, .jsonl, .parquet or .csv file, or a folder or
-    a hub data set (`owner/name`), its train split.
+    a hub data set (`owner/name`), its train split; `none` where nothing is trained.
 
     `owner/name#SPLIT` reads another split, `#CONFIG/SPLIT` or `#FILE` says which of several.
     """
@@ -53,6 +82,12 @@ class ProblemSettings(Settings):
     """`chat` puts the question through the tokenizer's chat template, `plain` encodes it as it is."""
     date: Annotated[Annotated[datetime.date, Strict(False)] | None, BeforeValidator(require_day)] = None
     """Today for the chat template, an ISO date as 2025-01-31: one that prints the date is refused without it."""
+    system: str = ""
+    """System message of every chat that brings none of its own; `plain` makes a paragraph of it."""
+    template_arguments: Arguments = ()
+    """What the chat template is told besides, as in `{enable_thinking: false}`: true, false, a number or text each."""
+    stop: Stops = ()
+    """Texts at which a response ends, as in `["\\nQuestion:"]`; the text is cut there. verl knows none."""
     suffix: str = ""
     """Text put behind every question, e.g. `Please reason step by step, and put your final answer within \\boxed{}.`"""
     grader: GraderName = "exact"

@@ -26,7 +26,8 @@ def load_splits(settings: ProblemSettings) -> Splits:
     never sees them. Raises InputError when a source cannot be read or leaves a split empty.
     """
     files = (settings.source, settings.dev, settings.test)
-    return _load_splits(settings, tuple(source_state(name) for name in files if name not in (None, *GENERATED)))
+    named = (None, "none", *GENERATED)
+    return _load_splits(settings, tuple(source_state(name) for name in files if name not in named))
 
 
 @lru_cache(maxsize=4)
@@ -40,6 +41,8 @@ def _load_splits(settings: ProblemSettings, states: tuple[FileState | None, ...]
     reading = settings.reading
     if settings.source in GENERATED:
         sets = _generate(settings)
+    elif settings.source == "none":
+        sets = {split: ProblemSet("none", ()) for split in SPLITS}
     else:
         sets = _divide(load_problems(settings.source, reading=reading), set(own))
     sets |= {split: load_problems(path, f"problems.{split}", (), reading, split) for split, path in own.items()}

@@ -15,7 +15,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import TemplateError
+from jinja2 import Environment, TemplateError
+from jinja2.meta import find_undeclared_variables
 
 from siri.errors import InputError
 from siri.problems.laptop import CHAT_TEMPLATE
@@ -41,18 +42,32 @@ ARGUMENTS = {"add_generation_prompt": True}
 """What a chat template is told beside the messages and the time."""
 
 Variables = dict[str, Any]
+TemplateArguments = tuple[tuple[str, bool | int | float | str], ...]
+"""Names and values, sorted by name."""
+RESERVED = frozenset(
+    {"messages", "conversation", "chat_template", "add_generation_prompt", "continue_final_message", "tokenize"}
+    | {"padding", "truncation", "max_length", "return_tensors", "return_dict", "return_assistant_tokens_mask"}
+    | {"tokenizer_kwargs", "self", "strftime_now", "date_string", "tools", "documents", "raise_exception"}
+)
+"""What siri, or the function that renders a template, gives a value of its own."""
 
 
-def render_ids(chat: Sequence[Message], tokenizer: "PreTrainedTokenizerBase", day: date | None) -> list[int]:
+def render_ids(
+    chat: Sequence[Message],
+    tokenizer: "PreTrainedTokenizerBase",
+    day: date | None,
+    arguments: TemplateArguments = (),
+) -> list[int]:
     """The token ids of a chat in the tokenizer's default chat template, ready for generation.
 
-    `day` is what the template takes for today. Raises InputError for a template that is refused (see `check_template`),
-    and for one that takes no system message where the chat has one.
+    `day` is what the template takes for today, `arguments` what it is told besides. Raises InputError for a template
+    that is refused (see `check_template`), and for one that takes no system message where the chat has one.
     """
-    check_template(tokenizer, day)
+    check_template(tokenizer, day, arguments)
     messages = [{"role": role, "content": content} for role, content in chat]
+    told = dict(arguments) | variables_of(day)
     try:
-        ids = tokenizer.apply_chat_template(messages, return_dict=False, **ARGUMENTS, **variables_of(day))
+        ids = tokenizer.apply_chat_template(messages, return_dict=False, **ARGUMENTS, **told)
     except TemplateError as error:  # of the roles: what a lone question makes of it has been tried
         roles = ", ".join(role for role, _ in chat)
         raise _refusal(
@@ -68,17 +83,18 @@ def variables_of(day: date | None) -> Variables:
     return clock | ({"date_string": moment.strftime("%d %b %Y")} if day is not None else {})
 
 
-def check_template(tokenizer: "PreTrainedTokenizerBase", day: date | None) -> None:
+def check_template(tokenizer: "PreTrainedTokenizerBase", day: date | None, arguments: TemplateArguments = ()) -> None:
     """Raise InputError unless the text of a tokenizer's chat template is the same at all times, and soon there.
 
     It is rendered under the clocks of 2001 and of 2031, without anything to draw from, and in two processes. Where
-    `day` is given it is today for the template.
+    `day` is given it is today for the template. Every one of `arguments` must be something that it reads.
     """
     template = default_template(tokenizer)
+    _require_known(template, arguments)
     if template == CHAT_TEMPLATE:
         return
     named = {name: _as_json(value) for name, value in tokenizer.special_tokens_map.items()}
-    tried = _try_out(template, json.dumps(named), day)
+    tried = _try_out(template, json.dumps(named), day, arguments)
     if not tried["repeats"]:
         raise _refusal(f"gives another text every time; {INSTEAD}")
     if day is None and not tried["steady"]:
@@ -86,7 +102,8 @@ def check_template(tokenizer: "PreTrainedTokenizerBase", day: date | None) -> No
             "prints the date, and prompts would change from day to day; problems.date=2025-01-31, or any other day, "
             "makes it that day for the template, problems.template=plain does without"
         )
-    here = tokenizer.apply_chat_template(PROBE, tokenize=False, **ARGUMENTS, **variables_of(day))
+    told = dict(arguments) | variables_of(day)
+    here = tokenizer.apply_chat_template(PROBE, tokenize=False, **ARGUMENTS, **told)
     if tried["sha256"] != hashlib.sha256(str(here).encode(errors="surrogatepass")).hexdigest():
         raise _refusal(f"gives another text in another process; {INSTEAD}")
 
@@ -108,7 +125,24 @@ def _as_json(value: Any) -> Any:
 
 
 @lru_cache(maxsize=16)
-def _try_out(template: str, special_tokens: str, day: date | None) -> Mapping[str, Any]:
+def _require_known(template: str, arguments: TemplateArguments) -> None:
+    """Raise InputError for an argument that a template does not read; one whose names cannot be told reads any."""
+    if not arguments:
+        return
+    try:
+        read = find_undeclared_variables(Environment(extensions=["jinja2.ext.loopcontrols"]).parse(template))
+    except TemplateError:  # of tags that transformers adds
+        return
+    unknown = [name for name, _ in arguments if name not in read]
+    if unknown:
+        known = ", ".join(sorted(read - RESERVED)) or "none"
+        raise InputError(
+            f"problems.template_arguments.{unknown[0]}: nothing that the model's chat template reads; it reads {known}"
+        )
+
+
+@lru_cache(maxsize=16)
+def _try_out(template: str, special_tokens: str, day: date | None, arguments: TemplateArguments) -> Mapping[str, Any]:
     """What a child process says of a template: its text's `sha256`, whether it `repeats`, and is `steady` in time.
 
     Raises InputError where it cannot be rendered, takes too much, or draws at random.
@@ -116,7 +150,7 @@ def _try_out(template: str, special_tokens: str, day: date | None) -> Mapping[st
     variables = {name: value for name, value in variables_of(day).items() if name != "strftime_now"}
     order = {
         "template": template,
-        "variables": json.loads(special_tokens) | variables,
+        "variables": json.loads(special_tokens) | dict(arguments) | variables,
         "messages": PROBE,
         "moment": (day or STILL).isoformat(),
         "seconds": CPU_SECONDS,

@@ -121,3 +121,12 @@ def run_id(config: RunConfig, chain: Sequence[str]) -> str:
     """
     snapshots = {name: step for step, name in config.schedule.snapshot_names.items()}
     return digest(["run", chain[0], chain[-1], snapshots, config.method.name])[:12]
+
+
+def model_id(config: RunConfig, base: str, numerics: Mapping[str, Any]) -> str:
+    """Id of a model that is measured and not trained: 12 hexadecimal digits of what it is and how it is asked.
+
+    `base`: what it is asked for by (see `run_id`). No link names engine, prompts and grader here, so that they stand in
+    the id itself: one model under two system prompts is two rows of a table.
+    """
+    return digest(["model", base, numerics, prompt_link(config.problems), config.problems.grader])[:12]

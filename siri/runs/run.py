@@ -163,7 +163,7 @@ def identify(config: RunConfig, home: Home) -> Run:
         config=config,
         home=home,
         id=run_id,
-        name=f"{config.recipe}-b{config.model.base_seed}-s{config.seed}-{run_id[:6]}",
+        name=_name(config, run_id),
         base=base,
         numerics=made_by,
         grader=(grader, grader_version(grader)),
@@ -171,6 +171,11 @@ def identify(config: RunConfig, home: Home) -> Run:
         sets=_describe_splits(config, problems),
         keys=keys.rl_keys(config, base, digest, made_by),
     )
+
+
+def _name(config: RunConfig, run_id: str) -> str:
+    seeds = f"-b{config.model.base_seed}-s{config.seed}" if config.trains else ""
+    return f"{config.recipe}{seeds}-{run_id[:6]}"
 
 
 def _describe_splits(config: RunConfig, problems: Splits) -> dict[str, SetFacts]:
@@ -185,8 +190,10 @@ def planned_id(config: RunConfig) -> str:
 
     Raises InputError for a model or problems that are not there.
     """
-    digest = load_sets(config).train.digest
-    return keys.run_id(config, keys.rl_keys(config, base_name(config), digest, numerics(config)))
+    base, made_by = base_name(config), numerics(config)
+    if not config.trains:
+        return keys.model_id(config, base, made_by)
+    return keys.run_id(config, keys.rl_keys(config, base, load_sets(config).train.digest, made_by))
 
 
 def _recorded_base(home: Home, run_id: str, found: str) -> str:

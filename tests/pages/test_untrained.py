@@ -43,7 +43,9 @@ def printed(*runs: Run) -> str:
 def test_it_is_told_by_what_an_engine_can_do() -> None:
     assert UNTRAINED == SAID
     names: tuple[EngineName, ...] = (*ENGINES,)
-    assert {name: untrained(name) is None for name in names} == {name: kind.has_model for name, kind in ENGINES.items()}
+    assert {name: untrained(name) is None for name in names} == {
+        name: not kind.is_fake for name, kind in ENGINES.items()
+    }
     assert caution_tags(None) == {}
 
 

@@ -59,6 +59,9 @@ IN_KEY = {
     "problems.suffix": ["problems.suffix=think"],
     "problems.grader": ["problems.grader=boxed"],
     "problems.thinking": ["problems.thinking=[<thought>, </thought>]"],
+    "problems.system": ["problems.system=Think."],
+    "problems.template_arguments": ["problems.template_arguments={enable_thinking: false}"],
+    "problems.stop": ["problems.stop=[END]"],
     "model.base": ["model.base=FOLDER"],
     "model.base_seed": ["model.base_seed=1"],
     "model.shape.width": ["model.shape.width=32"],
@@ -80,6 +83,8 @@ IN_KEY = {
     "engine.sample_rows": ["engine.sample_rows=64"],
     "fork.key": [f"fork.key={'ab' * 32}", "fork.step=1"],
     "fork.step": [f"fork.key={'ab' * 32}", "fork.step=4"],
+    "engine.server.model": ["engine.name=server", "engine.server.model=other"],
+    "engine.server.alias": ["engine.name=server", "engine.server.alias=other"],
     "engine.verl.tensor_parallel": ["engine.name=verl", "engine.verl.tensor_parallel=2"],
     "engine.verl.extra": ["engine.name=verl", "engine.verl.extra=[a=b]"],
 }
@@ -107,6 +112,10 @@ OUT_OF_KEY = {
     "evaluation.suffix": ["evaluation.suffix=Think."],
     "evaluation.grader": ["evaluation.grader=boxed"],
     "evaluation.budget": ["evaluation.budget=50"],
+    "evaluation.server.concurrency": ["evaluation.server.concurrency=2"],
+    "evaluation.server.retries": ["evaluation.server.retries=2"],
+    "evaluation.server.timeout": ["evaluation.server.timeout=2.0"],
+    "evaluation.server.limit": ["evaluation.server.limit=max_completion_tokens"],
     "evaluation.seed": ["evaluation.seed=3"],
     "evaluation.sampler": ["evaluation.sampler=vllm"],
     "guards.no_reward": ["guards.no_reward=stop"],
@@ -279,7 +288,9 @@ def test_a_link_holds_a_place_for_all_that_makes_a_step() -> None:
         "grader", "numerics",
     }  # fmt: skip
     assert link["method"].keys() == {"functions", "scope", "version", "shared", "settings"}
-    assert link["prompt"].keys() == {"rules", "template", "suffix", "arguments", "date", "thinking"}
+    assert link["prompt"].keys() == {
+        "rules", "template", "suffix", "system", "arguments", "date", "thinking", "stop",
+    }  # fmt: skip
 
 
 def test_a_rule_that_grades_otherwise_makes_other_keys_of_its_own_runs_alone(monkeypatch: pytest.MonkeyPatch) -> None:

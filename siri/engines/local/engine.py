@@ -106,7 +106,8 @@ def numerics_of(config: RunConfig) -> dict[str, Any]:
 def _check_context(config: RunConfig) -> None:
     """Raise InputError for a budget that the model cannot read to its end; its prompts are looked at when sampled."""
     highest = "schedule.segments" if config.schedule.segments else "schedule.max_budget"
-    budgets = {highest: config.schedule.highest, "evaluation.budget": config.evaluation.budget or 0}
+    budgets = {highest: config.schedule.highest} if config.trains else {}
+    budgets["evaluation.budget"] = config.evaluation.budget or 0
     context = _context(config)
     for setting, budget in budgets.items():
         if budget >= context:
@@ -132,7 +133,7 @@ def _context(config: RunConfig) -> int:
         return config.model.shape.context
     if config.model.base == SMOLLM2:
         return CONTEXT
-    path = Path(config.model.base) / "config.json"
-    if not os.path.isfile(path):
+    folder = base_folder(config)
+    if not os.path.isfile(folder / "config.json"):
         raise InputError(f"model.base={config.model.base}: neither `laptop` nor a folder with a model's config.json")
-    return context_of(read_config(path.parent))
+    return context_of(read_config(folder))

@@ -34,8 +34,9 @@ from siri.engines.model_folder import copy_beside, require_data, weight_files
 from siri.errors import InputError
 from siri.reading import expand, read_object
 
+COMMIT = re.compile("[0-9a-f]{40}")
 T = TypeVar("T")
-HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_NAME = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w.-]+))?")
 MAX_SHARD = 50 * 10**9
 """Bytes of weights in one file; what is larger is written as shards and an index."""
 
@@ -106,23 +107,50 @@ def check_ends(eos_ids: Sequence[int], model: Decoder | PretrainedModel) -> None
 def model_folder(base: str) -> Path:
     """The folder that `model.base` names: a folder itself, or a hub name's files, fetched unless they are here already.
 
+    `owner/name@REVISION` is a branch, a tag or a commit of it.
+
     Raises InputError for anything else, and for a name that cannot be fetched.
     """
     folder = expand(base, "model.base")
     if os.path.isdir(folder):
         return folder
-    if not HUB_NAME.fullmatch(base):
+    found = HUB_NAME.fullmatch(base)
+    if found is None:
         raise InputError(f"model.base={base}: neither `laptop` nor a folder with a model nor a hub name `owner/name`")
     from httpx import HTTPError
-    from huggingface_hub import snapshot_download
 
+    name, revision = found.groups()
     try:
-        return Path(snapshot_download(base, allow_patterns=["*.json", "*.safetensors", "*.jinja", "tokenizer.model"]))
+        return _fetch(name, revision)
     except (OSError, ValueError, HTTPError) as error:
         raise InputError(
             f"model.base={base}: cannot be fetched from the hub ({type(error).__name__}); where it can be reached, "
-            f"`hf download {base} --local-dir FOLDER`, then name that folder"
+            f"`hf download {name} --local-dir FOLDER`, then name that folder"
         ) from error
+
+
+def _fetch(name: str, revision: str | None) -> Path:
+    """The folder of a hub name's files; a commit that is here needs no hub that can be reached."""
+    from httpx import HTTPError
+    from huggingface_hub import snapshot_download
+
+    wanted = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model"]
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
+    except (OSError, HTTPError):
+        if revision is None or not COMMIT.fullmatch(revision):
+            raise
+        return Path(snapshot_download(name, revision=revision, allow_patterns=wanted, local_files_only=True))
+
+
+def pinned(base: str) -> str:
+    """`model.base` as it names one content for good: a hub name with the commit that its files are of.
+
+    Raises InputError as `model_folder` does.
+    """
+    folder = model_folder(base)
+    found = HUB_NAME.fullmatch(base)
+    return base if found is None or os.path.isdir(expand(base, "model.base")) else f"{found[1]}@{folder.name}"
 
 
 def _attempt(folder: Path, part: str, read: Callable[[], T]) -> T:

@@ -15,12 +15,13 @@ from siri.engines.local.old_logprobs import OldLogprobs
 from siri.engines.local.policy import AdamSettings, Policy
 from siri.engines.local.pretrained import load_pretrained
 from siri.engines.local.sampler import Sampled
+from siri.engines.local.stops import before_stop, cut_at_stops
 from siri.engines.local.uniforms import Stream
 from siri.methods import METHODS
 from siri.methods.aggregation import token_weights
 from siri.methods.method import Losses, Scored
 from siri.methods.regularisation import is_regularised, regularisation
-from siri.problems import Problem, ProblemSettings, Prompt, count_thought, deal, decode_responses, make_prompt
+from siri.problems import Problem, ProblemSettings, Prompt, count_thought, deal, decode_responses, prompt_of
 from siri.problems.grading import grade_with_answers, grader_version
 from siri.rollouts import RolloutBatch
 from siri.seeding import seed_for
@@ -138,9 +139,7 @@ class LocalStepper:
         asked = (problem.before, problem.question)
         if asked not in self._prompts:
             settings, tokenizer = self.config.problems, self.policy.loaded.tokenizer
-            self._prompts[asked] = make_prompt(
-                problem, tokenizer, settings.template, settings.suffix, settings.date, settings.thinking
-            )
+            self._prompts[asked] = prompt_of(problem, tokenizer, settings)
             self.policy.loaded.require_readable(self._prompts[asked].ids, problem.id)
         return self._prompts[asked]
 
@@ -281,6 +280,7 @@ def graded(
     settings: ProblemSettings,
 ) -> RolloutBatch:
     """The batch of what was sampled, with texts and verdicts, on the CPU; a problem, budget and prompt per group."""
+    sampled = cut_at_stops(sampled, tokenizer, settings.stop, settings.thinking)
     group_size = len(sampled.lengths) // len(problems)
     rows = [index for index in range(len(problems)) for _ in range(group_size)]
     lengths = sampled.lengths.cpu()
@@ -293,6 +293,7 @@ def graded(
     ]
     answers = [problems[index].answer for index in rows]
     openings = [prompts[index].opening for index in rows]
+    texts = [before_stop(text, settings.stop) for text in texts]
     read = [opening + text for opening, text in zip(openings, texts, strict=True)]
     grades = grade_with_answers(read, answers, settings.grader, finished.tolist(), settings.thinking)
     return RolloutBatch(

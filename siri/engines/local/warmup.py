@@ -15,7 +15,7 @@ from siri.engine import StagePlan, StepReport
 from siri.engines.local.model import Decoder, ModelShape, initialise
 from siri.engines.local.policy import AdamSettings, Policy
 from siri.engines.local.pretrained import export
-from siri.problems import Problem, encode_prompt, laptop, prompt_link, sums
+from siri.problems import Problem, encode_prompt, laptop, prompt_link, prompt_of, sums
 from siri.seeding import seed_for
 
 ADAM = AdamSettings(beta1=0.9, beta2=0.98, epsilon=1e-8, weight_decay=0.01, max_grad_norm=1.0)
@@ -149,9 +149,7 @@ def _encode_sums(config: RunConfig, policy: Policy, seed: int, count: int) -> li
     written = tokenizer([trace for _, trace in pairs], add_special_tokens=False)["input_ids"]
     return [
         (
-            encode_prompt(
-                Problem("warm-up", question, ""), tokenizer, settings.template, settings.suffix, settings.date
-            ),
+            prompt_of(Problem("warm-up", question, ""), tokenizer, settings).ids,
             [*response, policy.loaded.eos_ids[0]],
         )
         for (question, _), response in zip(pairs, written, strict=True)

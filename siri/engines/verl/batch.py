@@ -11,7 +11,7 @@ from siri import asking
 from siri.config import RunConfig
 from siri.errors import InputError
 from siri.methods.method import State
-from siri.problems import Problem, ProblemSet, ProblemSettings, count_thought, make_prompt, problems_of_step
+from siri.problems import Problem, ProblemSet, ProblemSettings, count_thought, problems_of_step, prompt_of
 from siri.problems.grading import Thinking
 from siri.rollouts import RolloutBatch, pad_rows
 
@@ -41,7 +41,7 @@ def _put(config: RunConfig, one: asking.Asked, tokenizer: PreTrainedTokenizerBas
     problem, most = one.problem, config.engine.verl.prompt_tokens
     if one.prefix:
         raise InputError(f"method.name={config.method.name}: forces how responses begin, which verl's rollout cannot")
-    ids, opening = make_prompt(problem, tokenizer, settings.template, settings.suffix, settings.date, settings.thinking)
+    ids, opening = prompt_of(problem, tokenizer, settings)
     if len(ids) > most:
         raise InputError(f"engine.verl.prompt_tokens={most}: problem {problem.id} has {len(ids)}")
     return Asked(problem, one.budget, ids, opening)

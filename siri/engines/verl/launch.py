@@ -45,6 +45,8 @@ def check_recipe(config: RunConfig) -> None:
         raise InputError(
             f"engine.kernels={config.engine.kernels}: is for engine.name=local alone; verl needs engine.kernels=torch"
         )
+    if config.problems.stop:
+        raise InputError("problems.stop: verl's rollout ends responses at end tokens alone; leave it out")
     if method.draws > 1:
         raise InputError(f"method.draws={method.draws}: verl draws once; with 1, groups that are dropped teach nothing")
     if METHODS[method.name].reads_reference:

@@ -19,7 +19,7 @@ from siri.engines.local.sampler import Sampled
 from siri.engines.local.stepper import graded
 from siri.engines.model_folder import require_data
 from siri.errors import InputError, LostEngineError
-from siri.problems import Problem, Prompt, make_prompt
+from siri.problems import Problem, Prompt, prompt_of
 from siri.processes import children, reaper
 from siri.redaction import redact
 from siri.rollouts import RolloutBatch, pad_rows
@@ -63,10 +63,7 @@ class VllmSampler:
         self.close()
         require_data(model)
         tokenizer, settings = load_tokenizer(model), self.config.problems
-        prompts = [
-            make_prompt(one, tokenizer, settings.template, settings.suffix, settings.date, settings.thinking)
-            for one in request.problems
-        ]
+        prompts = [prompt_of(one, tokenizer, settings) for one in request.problems]
         answers = in_order(self._answers(self._write_order(model, request, prompts, tokenizer)))
         for problem, prompt in [*zip(request.problems, prompts, strict=True)][request.first :]:
             answer = next(answers)
