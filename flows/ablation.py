@@ -33,7 +33,7 @@ from siri.runs.run import Run
 from siri.store.entries import BusyError
 from siri.terminal import say
 from sweeps import studies
-from sweeps.cap import Meter, set_cap
+from sweeps.cap import open_meter, set_cap
 from sweeps.phase import Job
 from sweeps.studies import Claim, Row, Study
 from sweeps.worker import describe_job, perform, serve, work
@@ -113,7 +113,7 @@ def _watch(job: Job, study: Study, workers: int) -> bool:
 
     Raises StoppedError, InputError.
     """
-    crew, meter = Crew(job, study, workers), Meter(job)
+    crew, meter = Crew(job, study, workers), open_meter(job)
     try:
         while not studies.is_finished(study, job.limit):
             if STOP.is_set():

@@ -1,6 +1,5 @@
 """The cap of a sweep: parsed strictly, never passed by however many workers, told before, raised later."""
 
-from collections.abc import Callable
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -10,7 +9,7 @@ import pytest
 from siri.errors import InputError
 from siri.home import Home
 from sweeps import studies, worker
-from sweeps.cap import FORECAST, SPENT, Cap, Meter, describe_cap, parse_cap, set_cap
+from sweeps.cap import FORECAST, SPENT, Cap, describe_cap, open_meter, parse_cap, set_cap
 from sweeps.phase import Job
 from sweeps.planner import plan_sweep
 from tests.cli.test_cli import run_cli
@@ -33,7 +32,7 @@ def run_to_its_cap(job: Job, text: str) -> str | None:
     """Set a cap, work, and return the line that says that it is reached."""
     set_cap(job, text)
     worker.work(job, stop=Event())
-    return Meter(job).reached(job.open_study())
+    return open_meter(job).reached(job.open_study())
 
 
 @pytest.mark.parametrize(
@@ -56,7 +55,8 @@ def test_a_cap_is_tokens_trials_or_a_time(text: str, amount: float, unit: Any) -
 @pytest.mark.parametrize(
     "text",
     [
-        "20M", "20", "tokens", "0 tokens", "0h", "-3 trials", "2.5 trials", "1e9 tokens", "6 hours", " 6h", "6h ", "6h\n",
+        "20M", "20", "tokens", "0 tokens", "0h", "-3 trials", "2.5 trials", "1e9 tokens", "6 hours", " 6h", "6h ",
+        "6h\n",
         "20m tokens", "20 M tokens tokens", "٣ trials", "nan h", "inf tokens", "5kh", "5M trials", "1_000 tokens",
         "9999999999999 tokens",
     ],
@@ -122,7 +122,7 @@ def test_several_workers_together_keep_the_cap(tmp_path: Path) -> None:
 
 def test_while_no_speed_is_known_trials_run_one_at_a_time(tmp_path: Path) -> None:
     job = make_job(tmp_path)
-    study, meter = job.open_study(), Meter(job)
+    study, meter = job.open_study(), open_meter(job)
     set_cap(job, "6 h")
     first = studies.claim(study, admit=meter.admit)
     assert first is not None
@@ -139,7 +139,7 @@ def test_while_no_speed_is_known_trials_run_one_at_a_time(tmp_path: Path) -> Non
 
 def test_a_trial_that_is_taken_up_again_counts_once(tmp_path: Path) -> None:
     job = make_job(tmp_path)
-    study, meter = job.open_study(), Meter(job)
+    study, meter = job.open_study(), open_meter(job)
     set_cap(job, "1 trials")
     claim = studies.claim(study, admit=meter.admit)
     assert claim is not None
