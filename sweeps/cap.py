@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any, Literal
 
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 from rich.filesize import pick_unit_and_suffix
 
 from siri.errors import InputError
@@ -154,10 +154,9 @@ class Meter:
         cap = self._read_cap(study)
         if cap is None or studies.is_finished(study, self.job.limit):
             return None
-        open_ones = studies.open_trials(study)
-        if any(studies.is_held(study, trial) for trial in open_ones):
+        if any(studies.is_held(study, trial) for trial in studies.open_trials(study, TrialState.RUNNING)):
             return None
-        if self.admit(study, open_ones[0] if open_ones else None) is not None:
+        if self.admit(study, next(studies.open_trials(study), None)) is not None:
             return None
         used = self._used(cap, [row for row in self._rows(study) if row.state in ("done", "failed")]) or 0.0
         said = f"{study.name}: {cap.show(used)} used of at most {cap.text}, and the next trial would pass it"

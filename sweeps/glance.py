@@ -17,8 +17,9 @@ class Glance:
     total: int
     done: int
     failed: int
+    running: int
     at_work: tuple[str, ...]
-    """`ARM seed N` of what runs."""
+    """`ARM seed N` of what runs, where it is known already."""
     seconds_left: float | None
     """From what finished trials took, divided among those that run; None before the first has finished."""
     front: tuple[str, ...]
@@ -27,7 +28,7 @@ class Glance:
     @property
     def line(self) -> str:
         """All of it, for a log."""
-        parts = [f"{self.done} of {self.total} trials done, {len(self.at_work)} running"]
+        parts = [f"{self.done} of {self.total} trials done, {self.running} running"]
         if self.at_work:
             parts[0] += f": {', '.join(self.at_work)}"
         if self.failed:
@@ -62,7 +63,7 @@ def look(rows: Sequence[Row], limit: int) -> Glance:
     left = total - len(done) - len(failed)
     seconds = fmean(took) * left / max(1, len(running)) if took else None
     at_work = tuple(sorted(_name(row) for row in running if "arm" in {**row.parameters, **row.attributes}))
-    return Glance(total, len(done), len(failed), at_work, seconds, _front(done))
+    return Glance(total, len(done), len(failed), len(running), at_work, seconds, _front(done))
 
 
 def _name(row: Row) -> str:

@@ -39,4 +39,4 @@ def test_before_anything_is_finished_no_time_and_no_front_are_told() -> None:
 
 
 def test_a_suggestion_that_has_no_arm_yet_counts_and_is_not_named() -> None:
-    assert look([Row(0, "running", {}, {}, {})], 1).line == "0 of 1 trials done, 0 running"
+    assert look([Row(0, "running", {}, {}, {})], 1).line == "0 of 1 trials done, 1 running"
