@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Annotated, Any, Literal
 
-from prefect import flow
-from prefect.artifacts import create_link_artifact, create_table_artifact
+from prefect import flow, get_run_logger
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.client.orchestration import get_client
-from prefect.runtime import flow_run
+from prefect.runtime import deployment, flow_run
 from prefect.states import Cancelled
 from pydantic import Field
 
@@ -33,7 +33,8 @@ from siri.runs.run import Run
 from siri.store.entries import BusyError
 from siri.terminal import say
 from sweeps import studies
-from sweeps.cap import Meter, set_cap
+from sweeps.cap import open_meter, set_cap
+from sweeps.glance import look
 from sweeps.phase import Job
 from sweeps.studies import Claim, Row, Study
 from sweeps.worker import describe_job, perform, serve, work
@@ -42,6 +43,8 @@ WATCH_SECONDS = 1.0
 """Between two looks at the workers and the study."""
 GRACE_SECONDS = 60.0
 """What workers get to finish their step and keep a checkpoint."""
+PAGE_SECONDS = 30.0
+"""Between two versions of the artifact that says how far a sweep is."""
 VAIN_STARTS = 3
 """Workers that may end one after another with nothing having moved."""
 Size = Literal["laptop", "paper"]
@@ -113,7 +116,7 @@ def _watch(job: Job, study: Study, workers: int) -> bool:
 
     Raises StoppedError, InputError.
     """
-    crew, meter = Crew(job, study, workers), Meter(job)
+    crew, meter = Crew(job, study, workers), open_meter(job)
     try:
         while not studies.is_finished(study, job.limit):
             if STOP.is_set():
@@ -143,6 +146,8 @@ class Crew:
     """Workers that have ended since anything moved."""
     seen: Any = None
     shown: str = ""
+    due: float = 0.0
+    """When the run's page may be written again; monotonic seconds."""
 
     @property
     def log(self) -> Path:
@@ -181,16 +186,22 @@ class Crew:
         return said[-1].removeprefix("siri: ") if said else f"sweep={self.study.name}: {self.log} says what is wrong"
 
     def show(self) -> None:
-        """One line on stderr when something has moved."""
-        states = [row.state for row in studies.rows(self.study)]
-        counts = {state: states.count(state) for state in ("done", "running", "failed")}
-        total = max(len(states), self.job.limit)
-        line = f"{self.study.name}: {counts['done']} of {total} trials done, {counts['running']} running"
-        if counts["failed"]:
-            line += f", {counts['failed']} failed: {self.log} says why, --retry-failed runs them again"
-        if line != self.shown:
+        """One line when something has moved: into the run's log under a worker, else on stderr; now and then on the
+        run's page."""
+        glance = look(studies.rows(self.study), self.job.limit)
+        line = f"{self.study.name}: {glance.line}"
+        if glance.failed:
+            line += f"; {self.log} says why it failed, --retry-failed runs it again"
+        if line == self.shown:
+            return
+        self.shown = line
+        if deployment.id is None:
             say(line, sys.stderr)
-            self.shown = line
+        else:
+            get_run_logger().info(line)
+        if time.monotonic() >= self.due or glance.done + glance.failed == glance.total:
+            self.due = time.monotonic() + PAGE_SECONDS
+            create_markdown_artifact(glance.markdown, key="progress", description=self.study.name)
 
     def end(self) -> None:
         """Ask the workers to keep their checkpoints and end; kill those that have not after a minute."""

@@ -7,10 +7,10 @@ forecast is wrong, however many workers there are, since one claims at a time.
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from itertools import takewhile
 from typing import Any, Literal
 
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 from rich.filesize import pick_unit_and_suffix
 
 from siri.errors import InputError
@@ -107,25 +107,28 @@ def read_spent(job: Job, attributes: Mapping[str, Any]) -> Spend:
     return Spend(sum(line["rollout/tokens"] for line in lines), seconds)
 
 
+def open_meter(job: Job) -> "Meter":
+    """The meter of a phase."""
+    before = takewhile(lambda phase: phase.phase != job.phase, job.phases)
+    return Meter(job, tuple(phase.open_study() for phase in before))
+
+
 @dataclass(frozen=True)
 class Meter:
     """What a sweep has taken and may still take, seen from one of its phases."""
 
     job: Job
+    earlier: tuple[Study, ...]
+    """Of the phases before it, which are through: opened beforehand, since `admit` is asked under the study's lock."""
 
-    @cached_property
-    def first(self) -> Study:
-        """The study that holds the cap."""
-        return self.job.phases[0].open_study()
-
-    @property
-    def cap(self) -> Cap | None:
+    def _read_cap(self, study: Study) -> Cap | None:
         """As it stands now: a running sweep may be given another one."""
-        return parse_cap(str(self.first.storage.get_study_user_attrs(self.first.id).get(CAP, "")))
+        first = self.earlier[0] if self.earlier else study
+        return parse_cap(str(first.storage.get_study_user_attrs(first.id).get(CAP, "")))
 
     def admit(self, study: Study, trial: FrozenTrial | None) -> dict[str, Any] | None:
         """What to note of a trial that may begin, None where it may not; no trial: a suggestion still to be made."""
-        cap = self.cap
+        cap = self._read_cap(study)
         if cap is None:
             return {}
         row = None if trial is None else studies.as_row(trial)
@@ -142,31 +145,26 @@ class Meter:
 
     def refine(self, study: Study, claim: Claim) -> None:
         """Note the forecast of a suggestion, once it is known what was suggested."""
-        if self.job.phase == "search" and self.cap is not None:
+        if self.job.phase == "search" and self._read_cap(study) is not None:
             row = Row(claim.number, "running", claim.parameters, {}, claim.attributes)
             studies.record(study, claim, {FORECAST: self._forecast(row).to_json()})
 
     def reached(self, study: Study) -> str | None:
         """A line that says that no trial may begin any more and none is under way; None while one may or is."""
-        cap = self.cap
+        cap = self._read_cap(study)
         if cap is None or studies.is_finished(study, self.job.limit):
             return None
-        open_ones = studies.open_trials(study)
-        if any(studies.is_held(study, trial) for trial in open_ones):
+        if any(studies.is_held(study, trial) for trial in studies.open_trials(study, TrialState.RUNNING)):
             return None
-        if self.admit(study, open_ones[0] if open_ones else None) is not None:
+        if self.admit(study, next(studies.open_trials(study), None)) is not None:
             return None
         used = self._used(cap, [row for row in self._rows(study) if row.state in ("done", "failed")]) or 0.0
         said = f"{study.name}: {cap.show(used)} used of at most {cap.text}, and the next trial would pass it"
         return f"{said}; a higher --at-most goes on"
 
     def _rows(self, study: Study) -> Iterator[Row]:
-        """The trials of this phase and of those before it: a phase begins when the one before is through."""
-        for phase in self.job.phases:
-            if phase.phase == self.job.phase:
-                yield from studies.rows(study)
-                return
-            yield from studies.rows(phase.open_study())
+        for opened in (*self.earlier, study):
+            yield from studies.rows(opened)
 
     def measure(self, cap: Cap, rows: Iterable[Row]) -> float:
         """What trials of this phase have taken, in the cap's unit; what is not known counts as nothing."""
@@ -225,6 +223,6 @@ def _read_begun(job: Job, cap: Cap) -> tuple[set[tuple[str, int]], int, float]:
         if is_kept(job.home, phase.subject.study):
             rows = [row for row in studies.rows(phase.open_study()) if row.state != "waiting"]
             begun[phase.phase] = rows
-            used += Meter(phase).measure(cap, rows)
+            used += Meter(phase, ()).measure(cap, rows)
     arms = {(row.parameters["arm"], row.parameters["seed"]) for row in begun["arms"]}
     return arms, len(begun["search"]), used

@@ -2,14 +2,17 @@
 
 import math
 import uuid
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import optuna
+import sqlalchemy
 from optuna.exceptions import DuplicatedStudyError, StorageInternalError
 from optuna.storages import BaseStorage
+from optuna.storages._rdb.models import TrialModel
 from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from siri.errors import InputError
@@ -111,6 +114,10 @@ class Study:
     arms: tuple[str, ...]
     place: str
     """Where it is kept, without a password."""
+    engine: Engine | None
+    """The database's own connections; None for a journal."""
+    seen: set[int] = field(default_factory=set)
+    """Ids of the trials that Optuna's cache of a database knows."""
 
     def trial_id(self, number: int) -> int:
         """The storage's id of a trial."""
@@ -147,7 +154,7 @@ def open_study(subject: Subject, home: Home, sampler: Sampler = "grid") -> Study
 def as_study(kept: Kept, study: optuna.Study, home: Home, arms: tuple[str, ...] = ()) -> Study:
     """An open study with what orders who owns what in it."""
     place, pulse = kept.shown, pulse_of(kept, study, home)
-    return Study(study.study_name, study, study._storage, study._study_id, kept.lock, pulse, arms, place)
+    return Study(study.study_name, study, study._storage, study._study_id, kept.lock, pulse, arms, place, kept.engine)
 
 
 def _sampler(name: Sampler) -> optuna.samplers.BaseSampler:
@@ -274,9 +281,22 @@ def claim(
     return None
 
 
-def open_trials(study: Study) -> list[FrozenTrial]:
-    """The trials that wait or run, by number."""
-    return study.storage.get_all_trials(study.id, deepcopy=False, states=(TrialState.WAITING, TrialState.RUNNING))
+def open_trials(study: Study, *states: TrialState) -> Iterator[FrozenTrial]:
+    """The trials in some states, those that wait or run if none are named, by number, each read when it is asked for.
+
+    A database is asked for their ids first: Optuna reads all unfinished trials for it, at every claim.
+    """
+    wanted = states or (TrialState.WAITING, TrialState.RUNNING)
+    if study.engine is None:
+        yield from study.storage.get_all_trials(study.id, deepcopy=False, states=wanted)
+        return
+    chosen = sqlalchemy.select(TrialModel.trial_id).where(TrialModel.study_id == study.id, TrialModel.state.in_(wanted))
+    with study.engine.connect() as connection:
+        ids = [*connection.execute(chosen.order_by(TrialModel.number)).scalars()]
+    if not study.seen.issuperset(ids):  # Optuna's cache takes no change of a trial that it has not read once
+        study.storage.get_all_trials(study.id, deepcopy=False)
+        study.seen.update(ids)
+    yield from map(study.storage.get_trial, ids)
 
 
 def _count_made(study: Study) -> int:

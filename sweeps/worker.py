@@ -23,7 +23,7 @@ from siri.schedule import LengthSchedule
 from siri.store.entries import BusyError, without_waiting
 from siri.terminal import say
 from sweeps import studies
-from sweeps.cap import FIRST, SPENT, Meter, read_spent
+from sweeps.cap import FIRST, SPENT, open_meter, read_spent
 from sweeps.liveness import beating
 from sweeps.phase import Job
 from sweeps.pruning import Arms, Decision, Reading, decision_from_json, judge_arms, judge_suggestion, stopped_arms
@@ -265,7 +265,7 @@ def work(job: Job, perform_one: Perform = perform_plainly, stop: Stop = STOP) ->
     failed and the error raised on; a mistake of the user's, such as a full disk, leaves it as it is.
     """
     study, busy, poll = job.open_study(), set[int](), SHORTEST_POLL
-    read, meter = job.read if job.phase == "search" else None, Meter(job)
+    read, meter = job.read if job.phase == "search" else None, open_meter(job)
     while not stop.is_set():
         claim = studies.claim(study, read, busy, job.limit, meter.admit)
         if claim is not None and not _has_gpu(job, claim):

@@ -69,11 +69,13 @@ def test_a_webhook_hears_of_a_sweeps_end_a_failed_run_and_a_monitor_that_stops(
         assert "new trials (arms)" in told
         failing = platform.start("train-recipe", recipe="laptop", overrides=["seed=-1"])
         platform.wait(failing, "Failed")
-        wait_until("word of the failure", lambda: [text for text in heard if "failed: " in text and "seed=-1" in text])
+        wait_until(
+            "word of the failure", lambda: [text for text in heard if "failed: " in text and "seed=-1" in text], 120
+        )
         watched = [*TINY_FLOW, "seed=41", "guards.disk=stop", "guards.disk_free=1e9"]
         platform.wait(platform.start("train-recipe", recipe="laptop", overrides=watched), "Failed")
         wait_until(
-            "word of the monitor", lambda: [text for text in heard if "laptop seed 41" in text and "stop, step" in text]
+            "word of the monitor", lambda: [text for text in heard if "-s41-" in text and "stop, step" in text], 120
         )
         assert siri_command(platform.home, "deploy").returncode == 0
         assert len(automations(platform)) == 3, "unset, the notifications stay"

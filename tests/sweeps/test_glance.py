@@ -1,0 +1,42 @@
+"""A running sweep at a glance, from its trials alone."""
+
+from typing import Any
+
+from sweeps.glance import look
+from sweeps.studies import Row, State
+
+
+def row(number: int, state: State, arm: str, values: tuple[float, float] | None = None, **more: Any) -> Row:
+    named = {} if values is None else {"accuracy": values[0], "length": values[1]}
+    known = {"arm": arm, "seed": number % 2}
+    return Row(number, state, known, named, known | more)
+
+
+def test_a_glance_names_what_runs_what_is_left_and_the_front() -> None:
+    rows = [
+        row(0, "done", "a", (0.5, 40.0), seconds=100.0),
+        row(1, "done", "a", (0.7, 44.0), seconds=300.0),
+        row(2, "done", "b", (0.5, 50.0), seconds=200.0),
+        row(3, "done", "c", (0.9, 60.0), seconds=200.0, stopped_at=8),
+        row(4, "failed", "b"),
+        row(5, "running", "b"),
+        row(6, "running", "c"),
+        row(7, "waiting", "c"),
+    ]
+    glance = look(rows, 0)
+    assert (glance.done, glance.failed, glance.total) == (4, 1, 8)
+    assert glance.at_work == ("b seed 1", "c seed 0")
+    assert glance.seconds_left == 200.0 * 3 / 2
+    assert glance.front == ("a",), "b is beaten, c was stopped early"
+    assert glance.line == "4 of 8 trials done, 2 running: b seed 1, c seed 0; 1 failed; about 5 min left; front: a"
+
+
+def test_before_anything_is_finished_no_time_and_no_front_are_told() -> None:
+    glance = look([row(0, "waiting", "a")], 12)
+    assert (glance.total, glance.seconds_left, glance.front) == (12, None, ())
+    assert glance.line == "0 of 12 trials done, 0 running"
+    assert "**time left**: unknown" in glance.markdown
+
+
+def test_a_suggestion_that_has_no_arm_yet_counts_and_is_not_named() -> None:
+    assert look([Row(0, "running", {}, {}, {})], 1).line == "0 of 1 trials done, 1 running"
