@@ -9,8 +9,6 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 from prefect.runtime import flow_run
 from pydantic import Field
 
-from dashboards.data import evaluated
-from dashboards.report import write_report
 from flows.lifecycle import live
 from flows.monitors import pause_if_asked
 from flows.naming import artifact_key, named_by_config, named_by_recipe
@@ -90,6 +88,9 @@ def train_recipe(recipe: Recipe = "laptop", overrides: list[Override] = [], unti
 
 def draw_report(run: Run) -> None:
     """Write a run's own report into its folder, from where MLflow gets it, once a trained snapshot was measured."""
+    from dashboards.data import evaluated  # what draws takes seconds to import, and a run starts without it
+    from dashboards.report import write_report
+
     benchmark = shown_benchmark(run)
     if set(evaluated(run, benchmark)) - {"base"}:
         write_report(run, [], run.folder / REPORT, benchmark)

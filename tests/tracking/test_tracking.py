@@ -343,6 +343,7 @@ def test_a_record_is_described_by_its_headline_table(run: Run) -> None:
     accuracy, length = report.accuracy, report.length
     cells = f"| {100 * accuracy.mean:.1f} ({100 * accuracy.low:.1f}–{100 * accuracy.high:.1f}) | {length.mean:.1f} "
     assert f"| c2-high | {TOTAL} {cells}" in note
+    assert note.startswith(f"**c2-high: {100 * accuracy.mean:.1f} % right with {length.mean:.1f} tokens**; base: ")
     assert note.count("\n| ") == 2 + 5, "a head and a row per snapshot"
 
 
