@@ -23,7 +23,7 @@ BARE = """
 import sys
 from pathlib import Path
 from siri.runs import run
-from siri.config import load
+from siri.config import load, measuring
 from siri.engine import SampleRequest, StagePlan
 from siri.engines import open_engine
 from siri.evaluation.report import summarise, tabulate
@@ -37,8 +37,9 @@ engine = open_engine(config, opened.problems.train)
 
 def measure(model, problems):
     settings = config.evaluation
-    request = SampleRequest(problems, settings.samples, config.schedule.highest, settings.temperature, settings.seed)
-    summarise(tabulate(engine.sample(model, request)), "bench", config.schedule.highest, 0.6, 0)
+    how = measuring(config, "dev")
+    request = SampleRequest(problems, how.samples, config.schedule.highest, how.temperature, settings.seed)
+    summarise(tabulate(engine.sample(model, request)), "bench", config.schedule.highest, 0.6, 0, how.grader)
 
 base = opened.snapshot("base").folder
 measure(base, opened.problems.dev.problems)

@@ -12,7 +12,7 @@ from siri.engines import untrained
 from siri.errors import InputError
 from siri.evaluation.behavior import WORDS
 from siri.evaluation.evaluation import Evaluation, find_evaluation
-from siri.evaluation.report import compare
+from siri.evaluation.report import EvalReport, compare
 from siri.evaluation.statistics import Interval
 from siri.problems import ProblemSet
 from siri.runs import step_log
@@ -133,10 +133,26 @@ def _row(evaluation: Evaluation, label: str) -> Row:
         "truncated": report.truncated,
         "entropy": report.entropy,
         "unparsed": report.unparsed,
-        **{f"pass@{k}": value for k, value in report.pass_at.items()},
+        **{f"pass@{k}": value.mean for k, value in report.pass_at.items()},
+        **{f"maj@{k}": value.mean for k, value in report.majority_at.items()},
         **{f"word_{word}": report.words[word] for word in WORDS},
+        **_groups(report),
+        "response_tokens": report.tokens,
+        "seconds": evaluation.seconds(),
         **({"caution": said} if (said := untrained(run.config.engine.name)) else {}),
     }
+
+
+def _groups(report: EvalReport) -> Row:
+    """Median and 90th percentile of the length; of right and wrong responses apart their length and words."""
+    row: Row = {"length_median": report.groups["all"].median, "length_p90": report.groups["all"].p90}
+    for name in ("right", "wrong"):
+        group = report.groups.get(name)
+        row[f"length_{name}"] = group.length if group else float("nan")
+        for word in WORDS:
+            row[f"word_{word}_{name}"] = group.words[word] if group else float("nan")
+            row[f"word_{word}_{name}_per_1000"] = group.words_per_1000[word] if group else float("nan")
+    return row
 
 
 def untrained_runs(runs: Sequence[Run]) -> list[str]:
@@ -168,7 +184,8 @@ def paired(ours: Evaluation, theirs: Evaluation, column: str) -> Interval:
                 f"{theirs.run.name}: measured under {name}={theirs.settings[name]}, {ours.run.name} under {value}; "
                 "a paired difference needs the same"
             )
-    return compare(ours.samples(), theirs.samples(), column, seed=ours.run.config.evaluation.seed)
+    rows, others = (evaluation.samples(["problem", column]) for evaluation in (ours, theirs))
+    return compare(rows, others, column, seed=ours.run.config.evaluation.seed)
 
 
 def comparison_table(run: Run, baseline: Run, benchmark: str) -> pd.DataFrame:
@@ -251,7 +268,7 @@ def one_problem(run: Run, benchmark: str) -> ProblemAnswers | None:
 
 
 def _first_samples(evaluation: Evaluation) -> pd.DataFrame:
-    rows = evaluation.samples()
+    rows = evaluation.samples(["problem", "sample", "correct", "text", "verdict", "length"])
     return rows[rows["sample"] == 0].drop_duplicates("problem").set_index("problem")
 
 

@@ -15,7 +15,7 @@ from prefect.exceptions import Abort, PrefectHTTPStatusError
 from prefect.runtime import deployment, flow_run
 from prefect.states import Cancelled, Crashed, Failed
 
-from siri.errors import InputError, LostEngineError, StoppedError
+from siri.errors import AlarmError, InputError, LostEngineError, StoppedError
 from siri.home import find_home
 from siri.processes import children, flow_lock, reaper, stopping
 
@@ -51,6 +51,8 @@ def live(body: Callable[[], str]) -> str:
         except InputError as mistake:
             _fail(mistake)
             raise Abort("a mistake of the user's") from mistake  # anything else is logged with a traceback
+        except AlarmError:  # a monitor has stopped it: it is not taken up again
+            raise
         except (StoppedError, LostEngineError, httpx.TransportError) as ended:
             return _end(ended, attempt)  # type: ignore[return-value]
         finally:

@@ -85,7 +85,7 @@ def evaluate_snapshot(run_id: str, config: RunConfig, snapshot: str, benchmark: 
     """
     run = load_run(find_home(), run_id).called_with(config)
     evaluation = Evaluation(run, snapshot, benchmark)
-    total = len(evaluation.problems) * config.evaluation.samples
+    total = len(evaluation.problems) * evaluation.measuring.samples
 
     def sample() -> None:
         for _ in progress.count(measure(evaluation), f"{snapshot} on {benchmark}", total):

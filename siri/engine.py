@@ -89,6 +89,10 @@ class SampleRequest:
     temperature: float
     """0 is greedy."""
     seed: int
+    top_p: float = 1.0
+    """Each token is drawn from the likeliest ones that hold this share of the probability together; 1: from all."""
+    first: int = 0
+    """Problems before this place are left out; the others are answered as if they had not been."""
 
 
 class Sampler(Protocol):
@@ -99,7 +103,11 @@ class Sampler(Protocol):
         ...
 
     def sample(self, model: Path, request: SampleRequest) -> Iterator[RolloutBatch]:
-        """Answer the request's problems in order, in batches of whole groups, from a checkpoint's folder."""
+        """Answer the request's problems in order, in batches of whole groups, from a checkpoint's folder.
+
+        A request whose `first` is where a batch began gives the batches from there on, bit by bit where the sampler
+        repeats itself at all.
+        """
         ...
 
     def close(self) -> None:

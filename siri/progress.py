@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 from rich.console import Console
@@ -78,15 +79,37 @@ class _Speed:
 
 
 def count(done: Iterable[int], name: str, total: int) -> Iterator[int]:
-    """Pass counts of finished work on and show them on stderr, on a terminal."""
+    """Pass counts of finished work on and show them, with the time left, on stderr."""
     if not sys.stderr.isatty():
-        yield from done
+        lines = _Counts(name, total)
+        for number in done:
+            lines.show(number)
+            yield number
         return
     with _bar() as bar:
         task = bar.add_task(one_line(name), total=total, note="responses")
         for number in done:
             bar.update(task, completed=number)
             yield number
+
+
+@dataclass
+class _Counts:
+    """Finished work as a line now and then, where there is no terminal."""
+
+    name: str
+    total: int
+    first: tuple[float, int] | None = None
+    """When the first count came, and how many: what was there already tells nothing of the speed."""
+    shown: float = field(default_factory=lambda: time.monotonic())
+
+    def show(self, number: int) -> None:
+        now = time.monotonic()
+        began, there = self.first = self.first or (now, number)
+        if now - self.shown >= LINE_SECONDS and number > there:
+            self.shown = now
+            left = timedelta(seconds=round((self.total - number) * (now - began) / (number - there)))
+            say(f"{self.name}: {number:,} of {self.total:,} responses · {left} left", sys.stderr)
 
 
 def line_of(name: str, report: StepReport, last: int) -> str:

@@ -21,7 +21,7 @@ class RolloutBatch:
     prompts: tuple[tuple[int, ...], ...]
     """[B] token ids of each prompt."""
     tokens: Tensor
-    """[B, T] int64 response tokens, padded on the right."""
+    """[B, T] int64 response tokens, padded on the right; [B, 0] where the sampler tells no ids, as some servers."""
     logprobs: Tensor
     """[B, T] float32 log-probability of each token under the policy that wrote it; 0 beyond the length."""
     entropies: Tensor

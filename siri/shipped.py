@@ -3,6 +3,8 @@
 from pathlib import Path
 
 RECIPES = Path(__file__).parent / "recipes"
+BENCHMARKS = Path(__file__).parent / "benchmarks"
+PUBLISHED = Path(__file__).parent / "published"
 SWEEPS = Path(__file__).parent.parent / "sweeps"
 
 

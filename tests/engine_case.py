@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 
@@ -133,6 +134,21 @@ class EngineCase:
             assert batch.group_size == request.samples
             assert len(batch.texts) % request.samples == 0
             check_batch(batch, request.budget)
+
+    def test_sampling_goes_on_behind_a_batch_as_if_it_had_not_stopped(
+        self, config: RunConfig, engine: Engine, base: Path
+    ) -> None:
+        many = replace(request_for(config, 1.0), problems=load_splits(config.problems).dev.problems[:20], samples=128)
+        whole = list(engine.sample(base, many))
+        assert len(whole) > 1
+        rest = list(engine.sample(base, replace(many, first=len(whole[0].texts) // 128)))
+        assert [batch.texts for batch in rest] == [batch.texts for batch in whole[1:]]
+        assert all(torch.equal(one.logprobs, other.logprobs) for one, other in zip(rest, whole[1:], strict=True))
+
+    def test_a_smaller_nucleus_gives_other_samples(self, config: RunConfig, engine: Engine, base: Path) -> None:
+        request = request_for(config, 1.0)
+        whole, small = (list(engine.sample(base, replace(request, top_p=top_p))) for top_p in (1.0, 0.3))
+        assert [batch.texts for batch in whole] != [batch.texts for batch in small]
 
     def test_the_same_request_gives_the_same_samples(self, config: RunConfig, engine: Engine, base: Path) -> None:
         first, again = (list(engine.sample(base, request_for(config, 1.0))) for _ in range(2))

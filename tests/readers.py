@@ -17,12 +17,15 @@ import torch
 from pyarrow import parquet
 
 from flows import deploy
+from siri import shipped
 from siri.config import load, validate
 from siri.engines.local.pretrained import load_pretrained, read_tokenizer
 from siri.engines.model_folder import count_parameters, require_data, weight_files
+from siri.evaluation.benchmark_table import published_rows
+from siri.evaluation.published import load_published
 from siri.home import Home, find_home
 from siri.platform import private, running
-from siri.problems import load_problems
+from siri.problems import load_benchmark, load_problems
 from siri.runs import catalog, retention, step_log
 from siri.store.entry import Entry
 from siri.store.files import file_sha256, seal
@@ -98,6 +101,7 @@ DESCRIPTION = {
     "keys": [KEY], "snapshots": {"base": KEY}, "base": KEY, "numerics": {}, "grader": ["exact", "1"], "prompt": {},
     "problems": {"train": {"digest": KEY, "name": "train", "rows": 1}},
 }  # fmt: skip
+BENCHMARK = b"description: sums\nfile: rows.json\nfields: {question: problem}\nsamples: 4\ntop_p: 0.95\n"
 JOURNAL = b'{"op_code": 0, "worker_id": "w", "study_name": "s", "directions": [1]}\n'
 
 
@@ -156,6 +160,12 @@ def readers_of_a_model(folder: Path) -> dict[str, Reader]:
 READERS: dict[str, Reader] = {
     "recipe": Reader(RECIPE, lambda path: load(str(path)), "mine.yaml"),
     "sweep file": Reader(SWEEP, lambda path: load_sweep(str(path)), "mine.yaml", examples=20),
+    "published table": Reader(
+        (shipped.PUBLISHED / "siri-1.5b.yaml").read_bytes(),
+        lambda path: published_rows(load_published(str(path))),
+        "mine.yaml",
+        examples=20,
+    ),
     "policy": Reader(
         b"unneeded: thin\nfree_below: 20\n", lambda path: retention.read_policy(Home(path.parent)), "retention.yaml"
     ),
@@ -170,6 +180,12 @@ READERS: dict[str, Reader] = {
     "problems, JSON": Reader(json.dumps(ROWS).encode(), lambda path: load_problems(str(path)), "mine.json"),
     "problems, JSON lines": Reader(
         "\n".join(map(json.dumps, ROWS)).encode(), lambda path: load_problems(str(path)), "mine.jsonl"
+    ),
+    "benchmark": Reader(
+        BENCHMARK,
+        lambda path: load_benchmark(str(path), "--benchmark"),
+        "mine.yaml",
+        beside={"rows.json": b'[{"problem": "1 + 1?", "answer": 2}]'},
     ),
     "problems, Parquet": Reader(table(), lambda path: load_problems(str(path)), "mine.parquet"),
     "run.json": Reader(sealed(DESCRIPTION), catalog.read_description, "run.json"),
@@ -242,7 +258,10 @@ CALLS: dict[str, str] = {
     "siri/engines/verl/process.py:VerlProcess.last_words": OWN_LOG,
     "siri/engines/vllm/child.py:main": OWN_CHILD,
     "siri/engines/vllm/sampler.py:VllmSampler._answers": OWN_CHILD,
+    "siri/cli/evaluations.py:_problem_of": VERIFIED,
     "siri/evaluation/evaluation.py:Evaluation.samples": VERIFIED,
+    "siri/evaluation/published.py:load_published": "published table",
+    "siri/evaluation/samples.py:Chosen.to_json": VERIFIED,
     "siri/evaluation/evaluation.py:read_report": VERIFIED,
     "siri/evaluation/evaluation.py:read_problems": VERIFIED,
     "siri/evaluation/regrading.py:Regraded.to_json": OWN_VALUE,
@@ -259,7 +278,8 @@ CALLS: dict[str, str] = {
     "siri/platform/supervisor.py:Supervisor._deploy": OWN_LOG,
     "siri/platform/supervisor.py:Child.last_words": OWN_LOG,
     "siri/problems/files.py:read_rows": "problems, JSON",
-    "siri/problems/sources.py:_fetch": "problems, Parquet",
+    "siri/problems/sources.py:fetch": "problems, Parquet",
+    "siri/problems/benchmarks.py:find_benchmark": "benchmark",
     "siri/problems/grading/pool.py:serve": PROBE,
     "siri/problems/grading/pool.py:_work": OWN_CHILD,
     "siri/problems/template_child.py:main": OWN_CHILD,

@@ -10,13 +10,35 @@ import pytest
 import yaml
 
 import siri
-from benchmarks import grading, local_engine, many_runs, overhead, replica, search_saving, sweep_overhead, trials
+from benchmarks import (
+    evaluation,
+    grading,
+    local_engine,
+    many_runs,
+    methods,
+    overhead,
+    replica,
+    search_saving,
+    sweep_overhead,
+    trials,
+)
 from siri.config import load
 from siri.home import Home
 from siri.runs import base_model
 from tests.engines.test_local_engine import TINY
 
-HERE = ("local_engine", "ours_local", "workload", "overhead", "platform_up", "replica", "grading", "many_runs")
+HERE = (
+    "local_engine",
+    "ours_local",
+    "workload",
+    "overhead",
+    "platform_up",
+    "replica",
+    "grading",
+    "many_runs",
+    "methods",
+    "evaluation",
+)
 SWEEPS = ("search_saving", "sweep_overhead", "trials")
 ELSEWHERE = {"both_engines": "verl", "verl_overhead": "verl", "verl_plain": "verl", "peer_trl": "trl"}
 
@@ -109,7 +131,27 @@ def test_grading_tells_its_share_of_a_step(monkeypatch: pytest.MonkeyPatch, caps
     assert 0 < found["grading"] < found["cpu_seconds"]
 
 
+def test_the_numbers_of_an_evaluation_are_timed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--problems", "4", "--samples", "4", "--length", "60"]
+    told = dict[str, dict[str, float]]()
+    for line in printed(evaluation.main, words, monkeypatch, capsys).splitlines():
+        told |= json.loads(line)
+    assert told["samples"]["responses"] == 16
+    assert 0 <= told["budgets"]["lowest"] <= told["budgets"]["highest"] == told["summary"]["accuracy"]
+
+
 def test_a_command_is_timed_on_a_run(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     many_runs.make_run(home, 0)
     assert many_runs.clock(home, "snapshots", "list")["cpu"] > 0
+
+
+def test_a_method_s_share_of_a_step_is_measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = [*TINY, "model.warmup.steps=1", "engine.kernels=torch"]
+    told = json.loads(printed(methods.main, ["dler", "--steps", "1", "--set", *small], monkeypatch, capsys))
+    assert 0 < told["share_rewards"] <= told["share"] < 1
+    assert methods.METHODS["dler"].rewards.__module__ == "siri.methods.dler", "it is put back"

@@ -6,7 +6,18 @@ from typing import Annotated
 
 import typer
 
-from siri.cli.common import HomeOption, Json, Overrides, Recipe, SnapshotName, open_home, print_cautioned, print_rich
+from siri import shipped
+from siri.cli.common import (
+    HomeOption,
+    Json,
+    Overrides,
+    Recipe,
+    SnapshotName,
+    names_in_help,
+    open_home,
+    print_cautioned,
+    print_rich,
+)
 from siri.errors import InputError
 from siri.terminal import printable, say
 
@@ -40,14 +51,32 @@ def runs(
 
 def compare(
     runs: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
-            help="Runs or recipes, the first set beside all others, with evaluation.…=value; or one sweep, with its "
-            "overrides."
+            help="Runs or recipes, the first set beside all others, with evaluation.…=value; or snapshots, as in "
+            "`laptop:c3-low` or `laptop:best`; or one sweep, with its overrides."
         ),
-    ],
+    ] = None,
     benchmark: Annotated[
-        str | None, typer.Option(help="Which benchmark. [default: the first run's first final one with results]")
+        list[str] | None,
+        typer.Option(help="Which benchmarks, with commas between. [default: the first run's first final with results]"),
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(help="Paired differences to this row of the table over benchmarks.")
+    ] = None,
+    published: Annotated[
+        list[str] | None,
+        typer.Option(help=f"Rows of a paper beside those measured: {names_in_help(shipped.PUBLISHED)}, or a file."),
+    ] = None,
+    mixed: Annotated[
+        bool, typer.Option("--mixed", help="Show rows of different protocols (budget, samples, prompt, …), and say so.")
+    ] = False,
+    form: Annotated[
+        str | None,
+        typer.Option("--format", help="Print `markdown`, `latex` or `csv`; `parquet` with --out alone."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the table over benchmarks here: .md, .tex, .csv or .parquet.")
     ] = None,
     size: Annotated[str | None, typer.Option(help="Size of the sweep. [default: laptop]")] = None,
     report: Annotated[
@@ -68,14 +97,37 @@ def compare(
 ) -> None:
     """Set runs, or the arms of a sweep, side by side: a table here, and a self-contained HTML report with pictures.
 
-    A name is first looked for among the runs, then among the sweeps.
+    A name is first looked for among the runs, then among the sweeps. Snapshots, or several benchmarks, make the
+    paper's Table 1: a row a model, accuracy and tokens a benchmark, averages, accuracy–CR; of a run its base, last low
+    and last high.
 
     Examples: `siri compare laptop laptop-constant` · `siri compare laptop@seed=0 laptop@seed=1` ·
-    `siri compare paper --csv paper.csv`
+    `siri compare paper --csv paper.csv` ·
+    `siri compare siri-7b --benchmark aime24,amc --published siri-1.5b --out t.tex`
     """
-    from siri.cli import results
+    from siri.cli import results, tables
+    from siri.cli.benchmarks import named_in
 
-    place = open_home(home)
+    place, runs = open_home(home), runs or []
+    benchmarks = named_in(benchmark)
+    of_snapshots = any(":" in name and not Path(name).exists() for name in runs)
+    if of_snapshots or len(benchmarks) > 1 or against or published or mixed or form or out:
+        _refuse_others(
+            {
+                "size": size,
+                "report": report,
+                "csv": csv,
+                "parquet": parquet,
+                "picture": picture,
+                "open": open_page or None,
+            }
+        )
+        wanted = tables.Wanted(runs, benchmarks, published or [], against, form, out, "show" if mixed else "refuse")
+        tables.show_table(place, wanted, as_json)
+        return
+    if not runs:
+        raise InputError("runs: name a run, a snapshot or a sweep")
+    one = benchmarks[0] if benchmarks else None
     job = results.find_sweep(place, runs, size)
     if open_page and (job is not None or as_json):
         raise InputError("--open is for runs, and not together with --json")
@@ -84,10 +136,17 @@ def compare(
         return
     if size is not None or picture is not None:
         raise InputError(f"runs={runs[0]}: a run, while --size and --picture are for a sweep")
-    opened = results.load_runs(place, runs, benchmark)
-    path = results.show_runs(opened, benchmark, results.Files(report, csv, parquet), as_json)
+    opened = results.load_runs(place, runs, one)
+    path = results.show_runs(opened, one, results.Files(report, csv, parquet), as_json)
     if open_page:
         results.open_compared(opened, path)
+
+
+def _refuse_others(given: dict[str, object]) -> None:
+    """Raise InputError for an option that the table over benchmarks does not have."""
+    for name, value in given.items():
+        if value is not None:
+            raise InputError(f"--{name}: is not for the table over benchmarks; --out and --format write that")
 
 
 def preview(
@@ -142,12 +201,12 @@ def show(
     found, name = find_snapshot(open_home(home), snapshot)
     run = measured_as(found, overrides or [], benchmark)
     evaluation = Evaluation(run, name, benchmark or run.config.evaluation.final[0])
-    rows = evaluation.samples()
+    shown = ["sample", "verdict", "found", "length", "finished", "text", "grader"]
+    rows = evaluation.samples(["problem", *shown])
     called = evaluation.report().benchmark
     if problem > len(evaluation.problems):
         raise InputError(f"problem={problem}: {called} has {len(evaluation.problems)} problems")
     asked = evaluation.problems.problems[problem - 1]
-    shown = ["sample", "verdict", "found", "length", "finished", "text", "grader"]
     answers = rows[rows["problem"] == asked.id][shown]
     counted = {"train": run.sets["train"].get("left_out"), called: evaluation.left_out}
     left_out = {set_name: counts for set_name, counts in counted.items() if counts}

@@ -1,6 +1,7 @@
 """Commands that train and measure: train, evaluate, sweep."""
 
 import json
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -9,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from siri import shipped
+from siri.cli.benchmarks import named_in
 from siri.cli.common import (
     HomeOption,
     Json,
     Overrides,
     Recipe,
-    RunName,
     names_in_help,
     open_home,
     prepare_flow,
@@ -151,52 +152,41 @@ def print_launch(settings: Any) -> None:
 
 
 def evaluate(
-    run: RunName,
-    snapshots: Annotated[
-        list[str] | None,
-        typer.Argument(help="Names of snapshots, none: all that are there; and settings, `evaluation.samples=3`."),
-    ] = None,
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SNAPSHOT...",
+            help="A run or a recipe, all its snapshots; `RUN:NAME`, one of them; behind a run, names of snapshots; "
+            "and settings, `evaluation.seed=3`.",
+        ),
+    ],
     benchmark: Annotated[
-        list[str] | None, typer.Option(help="`dev`, `test` or a problem file; may be given again.")
+        list[str] | None,
+        typer.Option(
+            help="Names of `siri benchmarks`, `dev`, `test` or problem files, with commas or given again. "
+            "[default: the run's final ones]"
+        ),
     ] = None,
+    samples: Annotated[int | None, typer.Option(help="Responses per problem: evaluation.samples.")] = None,
+    budget: Annotated[int | None, typer.Option(help="Most response tokens: evaluation.budget.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 is greedy: evaluation.temperature.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Share that tokens are drawn from: evaluation.top_p.")] = None,
     home: HomeOption = None,
 ) -> None:
-    """Measure snapshots of a run: accuracy with its interval, tokens, and a row per sample that `siri show` reads.
+    """Measure snapshots: accuracy with its interval, tokens, and a row per sample that `siri show` reads.
 
-    Examples: `siri evaluate laptop` · `siri evaluate laptop c3-low c3-high --benchmark my-problems.jsonl`
+    Stopped or killed, the same command goes on behind the problems that are sampled already.
+
+    Examples: `siri evaluate laptop` · `siri evaluate laptop c3-low c3-high --benchmark my-problems.jsonl` ·
+    `siri evaluate siri-7b:c3-high --benchmark aime24,math500 --samples 64 --budget 16384 --top-p 0.95`
     """
-    from siri.cli.results import measured_as
-    from siri.runs.run import check_benchmarks, load_run
+    from siri.cli import evaluating
 
-    words = snapshots or []
-    overrides, snapshots = [word for word in words if "=" in word], [word for word in words if "=" not in word]
-    found = load_run(open_home(home), run)
-    opened = found.called_with(measured_as(found, overrides, None).config if overrides else found.config)
-    for name in snapshots:
-        opened.step_of(name)
-    reading = opened.config.problems.reading
-    check_benchmarks(benchmark or [], "--benchmark", reading)
-    check_benchmarks([] if benchmark else opened.config.evaluation.final, "evaluation.final", reading)
-    say(f"starting the evaluation of {opened.name}, in {opened.home.root}")
-    prepare_flow(opened.home)
-    from flows.evaluation import evaluate as flow
-    from flows.server import full_disk_explained
-    from siri.engines import untrained
-    from siri.evaluation.evaluation import Evaluation
-
-    with full_disk_explained():
-        flow(opened.id, snapshots, benchmark or [], overrides)
-    if caution := untrained(opened.config.engine.name):
-        say(f"caution: {caution}")
-    there = [name for name in opened.snapshot_steps if opened.snapshot(name) is not None]
-    for name in snapshots or there:
-        for measured in benchmark or opened.config.evaluation.final:
-            report = Evaluation(opened, name, measured).report()
-            right, tokens = report.accuracy, report.length
-            say(
-                f"{name} on {report.benchmark}: accuracy {right.mean:.3f} ({right.low:.3f} to {right.high:.3f}), "
-                f"{tokens.mean:.1f} tokens ({tokens.low:.1f} to {tokens.high:.1f})"
-            )
+    shorthands = {"samples": samples, "budget": budget, "temperature": temperature, "top_p": top_p}
+    told = [f"evaluation.{name}={value}" for name, value in shorthands.items() if value is not None]
+    overrides = [*(word for word in words if re.match(r"[\w.]+=", word)), *told]  # and not `laptop@seed=1`
+    targets = evaluating.targets([word for word in words if word not in overrides])
+    evaluating.evaluate(open_home(home), targets, named_in(benchmark), overrides)
 
 
 def sweep(
@@ -211,6 +201,9 @@ def sweep(
     more: Annotated[
         int, typer.Option(min=0, help="Add this many seeds to a grid, or suggestions to a search, once it is through.")
     ] = 0,
+    at_most: Annotated[
+        str, typer.Option(help="Start no trial that would take the sweep past it: `20M tokens`, `6h`, `30 trials`.")
+    ] = "",
     plan: Annotated[bool, typer.Option("--plan", help="Show what would run, and run nothing.")] = False,
     home: HomeOption = None,
     as_json: Json = False,
@@ -222,6 +215,7 @@ def sweep(
     Examples: `siri sweep branches --plan` · `siri sweep shape --workers 2`
     """
     from sweeps import plan_view
+    from sweeps.cap import describe_cap, parse_cap
     from sweeps.phase import Job
     from sweeps.planner import plan_sweep
     from sweeps.spec import load_sweep, size_name
@@ -232,19 +226,21 @@ def sweep(
     if sweep is None:
         raise InputError("sweep: name one, or a file; `siri sweep --list` lists those that ship")
     place = open_home(home)
+    parse_cap(at_most)
     planned = plan_sweep(load_sweep(sweep), size_name(size), place, overrides or [])
+    job = Job(sweep, size_name(size), place, extra=tuple(overrides or []))
+    cap = describe_cap(planned, job, at_most)
     if plan and as_json:
-        print(json.dumps(plan_view.plan_json(planned)))
+        print(json.dumps(plan_view.plan_json(planned, cap)))
         return
     if not as_json:
-        print_rich(plan_view.draw_plan(planned))
+        print_rich(plan_view.draw_plan(planned, cap))
     if not plan:
-        job = Job(sweep, size_name(size), place, extra=tuple(overrides or []))
-        _run_sweep(job, workers, retry_failed, more)
+        _run_sweep(job, workers, retry_failed, more, at_most)
         show_outcome(job, as_json)
 
 
-def _run_sweep(job: Any, workers: int, retry_failed: bool, more: int) -> None:
+def _run_sweep(job: Any, workers: int, retry_failed: bool, more: int, at_most: str) -> None:
     from siri.home import make_home
 
     make_home(job.home)
@@ -257,7 +253,7 @@ def _run_sweep(job: Any, workers: int, retry_failed: bool, more: int) -> None:
     stopping.stop_gently()
     try:
         with full_disk_explained():
-            ablate(job.file, job.size, workers, [*job.extra], retry_failed, more)
+            ablate(job.file, job.size, workers, [*job.extra], retry_failed, more, at_most)
     except StoppedError as stopped:
         say(f"stopped in {stopped}; checkpoints are kept, the same command resumes", sys.stderr)
         raise typer.Exit(130) from None

@@ -10,6 +10,7 @@ from siri.config.loading import (
     to_yaml,
     validate,
 )
+from siri.config.measuring import Measuring, measured_config, measuring
 from siri.config.paths import absolute_benchmark, with_absolute_paths
 from siri.config.settings import (
     EngineName,
@@ -32,6 +33,7 @@ __all__ = [
     "ForkSettings",
     "GuardAction",
     "GuardSettings",
+    "Measuring",
     "MethodSettings",
     "ModelSettings",
     "RolloutSettings",
@@ -42,6 +44,8 @@ __all__ = [
     "find_settings",
     "first_mistake",
     "load",
+    "measured_config",
+    "measuring",
     "override",
     "recipe_names",
     "to_yaml",

@@ -1,8 +1,6 @@
 """From text to a RunConfig: a YAML recipe, `a.b=value` overrides; and a mistake in either as one line."""
 
-import difflib
 import os
-import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
@@ -13,6 +11,9 @@ from pydantic import BaseModel, ValidationError
 from siri import shipped
 from siri.config.settings import RunConfig
 from siri.errors import InputError
+from siri.mistakes import field_paths as field_paths
+from siri.mistakes import first_mistake as first_mistake
+from siri.mistakes import shown
 from siri.reading import require_text
 from siri.yaml12 import dump_yaml, parse_yaml, read_settings
 
@@ -63,8 +64,8 @@ def validate(values: Mapping[str, Any]) -> RunConfig:
 def _apply(values: dict[str, Any], override: str) -> None:
     path, equals, text = override.partition("=")
     if not equals or not path:
-        raise InputError(f"override {_shown(override)}: must look like schedule.min_budget=4096")
-    require_text(override, f"override {_shown(path)}")
+        raise InputError(f"override {shown(override)}: must look like schedule.min_budget=4096")
+    require_text(override, f"override {shown(path)}")
     *parents, name = path.split(".")
     node = values
     for parent in parents:
@@ -100,8 +101,8 @@ def _value_of(path: str, text: str) -> Any:
         if quoted and kinds:
             return text
         reason = str(error).removeprefix(f"{path}: ")
-        shown = "not a YAML value" if reason.startswith("broken YAML") else reason
-        raise InputError(f"{path}={_shown(text)[1:-1]}: {shown}") from None
+        mistake = "not a YAML value" if reason.startswith("broken YAML") else reason
+        raise InputError(f"{path}={shown(text)[1:-1]}: {mistake}") from None
 
 
 def _kinds_of(path: str) -> set[Any]:
@@ -125,66 +126,6 @@ def _members_of(kind: Any) -> Iterator[Any]:
             yield from _members_of(member)
     else:
         yield origin or kind
-
-
-SHOWN = reprlib.Repr()
-"""Shows values that may be of any length and depth."""
-SHOWN.maxstring = SHOWN.maxother = SHOWN.maxlong = 100
-SHOWN.maxlist = SHOWN.maxtuple = SHOWN.maxdict = 8
-AS_IN = {
-    "int_type": ", written as in 640 (not 0640, 6.4e2 or 640.0)",
-    "float_type": ", written as in 0.5 or 1e-6",
-    "string_type": "; put it in quotes",
-}
-"""Kind of a mistake -> what else there is to say of it."""
-
-
-def _shown(value: Any) -> str:
-    return SHOWN.repr(list(value) if type(value) is tuple else value)
-
-
-def first_mistake(error: ValidationError, model: type[BaseModel]) -> str:
-    """One line for the first mistake in a model's values: field, value, what is allowed."""
-    first = error.errors()[0]
-    field = ".".join(str(part) for part in first["loc"]) or "config"
-    if first["type"] == "extra_forbidden":
-        return f"{field}: unknown setting{_closest(field, model)}"
-    if first["type"] == "missing":
-        return f"{field}: must be given"
-    if first["type"] == "model_type":
-        return f"{field}={_shown(first['input'])}: is a group of settings{_first_of(field, model)}"
-    if first["type"] == "too_short":
-        return f"{field}={_shown(first['input'])}: must hold at least {first['ctx']['min_length']}"
-    message = first["msg"].removeprefix("Value error, ").replace("tuple", "list")
-    if first["type"] == "value_error":
-        return f"{field}: {message}"
-    return f"{field}={_shown(first['input'])}: {message[0].lower()}{message[1:]}{AS_IN.get(first['type'], '')}"
-
-
-def _first_of(group: str, model: type[BaseModel]) -> str:
-    inside = [path for path in field_paths(model) if path.startswith(f"{group}.")]
-    return f"; set one of them, as in {inside[0]}=…" if inside else ", as in {name: value}"
-
-
-def _closest(field: str, model: type[BaseModel]) -> str:
-    known = list(field_paths(model))
-    matches = difflib.get_close_matches(field, known, n=1)
-    if matches:
-        return f"; did you mean {matches[0]}?"
-    return "; `siri preview RECIPE --config` lists all" if model is RunConfig else f"; known are {', '.join(known)}"
-
-
-def field_paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Dotted paths of all settings of a model, groups left out: `schedule.shape`, `seed`, …
-
-    A method's own settings are one path, `method.settings`: which they are depends on the method.
-    """
-    for name, field in model.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel) and kind.model_fields:
-            yield from field_paths(kind, f"{prefix}{name}.")
-        else:
-            yield prefix + name
 
 
 def to_yaml(config: RunConfig) -> str:

@@ -7,10 +7,13 @@ from pydantic import Field, model_validator
 from siri.methods import METHODS
 from siri.methods.settings import MethodSettings
 from siri.problems import ProblemSettings
+from siri.problems.grading import GraderName
 from siri.schedule import LengthSchedule
 from siri.settings import Settings
 
 EngineName = Literal["local", "scripted", "scripted-process", "verl"]
+NAMED_BASES = ("laptop", "smollm2-135m")
+"""What `model.base` may name that is neither a folder nor on the hub."""
 
 
 class RolloutSettings(Settings):
@@ -79,14 +82,18 @@ class ShapeSettings(Settings):
 
 
 class WarmupSettings(Settings):
-    """Supervised warm-up that makes the laptop's base model: it learns to solve the task, and to overthink."""
+    """Supervised warm-up that makes a base: it learns to solve the task, and to overthink."""
+
+    traces: Literal["laptop", "sums"] = "laptop"
+    """What is imitated: `laptop`, the laptop base's own traces, and nothing where a model is taken over; `sums`, worked
+    solutions of chain sums as `problems.source=sums` has them, for a model that is taken over."""
 
     steps: Annotated[int, Field(ge=1)] = 750
     """Warm-up steps."""
     batch_size: Annotated[int, Field(ge=1)] = 22
     """Traces per warm-up step."""
     learning_rate: Annotated[float, Field(gt=0)] = 4e-3
-    """Peak learning rate; rises over 40 steps, then falls in a straight line to 5 % of it."""
+    """Peak learning rate; rises over 40 steps (`sums`: 10), then falls in a straight line to 5 % of it."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     """Decoupled weight decay of the warm-up."""
 
@@ -95,13 +102,23 @@ class ModelSettings(Settings):
     """The policy before RL."""
 
     base: str = "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"
-    """`laptop` (a tiny model, made here by warm-up), a folder with a Hugging Face causal LM, or a hub name (verl)."""
+    """`laptop` (a tiny model, made here by warm-up), `smollm2-135m` (a small language model, fetched once), a folder
+    with a Hugging Face causal LM, or a hub name (verl)."""
     base_seed: Annotated[int, Field(ge=0)] = 0
-    """Seed of the laptop base's initialisation and warm-up; `seed` varies RL alone."""
+    """Seed of the laptop base's initialisation and of a base's warm-up; `seed` varies RL alone."""
     shape: ShapeSettings = ShapeSettings()
     """Size of the laptop model."""
     warmup: WarmupSettings = WarmupSettings()
-    """How the laptop base is made."""
+    """How the laptop base is made, or a model that is taken over is prepared."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.base == "laptop" and self.warmup.traces != "laptop":
+            raise ValueError(
+                f"warmup.traces={self.warmup.traces}: base=laptop knows the words of its own task alone; allowed is "
+                "warmup.traces=laptop, or another base"
+            )
+        return self
 
 
 class VerlSettings(Settings):
@@ -148,10 +165,17 @@ class EvaluationSettings(Settings):
     """Measured at every snapshot: `dev`, `test` (the problems' own splits), files or data sets as `problems.test`."""
     final: Annotated[tuple[str, ...], Field(min_length=1)] = ("test",)
     """Measured once training is done; the tables of the report show these, so there is at least one."""
-    samples: Annotated[int, Field(ge=1)] = 32
-    """Responses per problem."""
-    temperature: Annotated[float, Field(ge=0)] = 0.6
-    """Sampling temperature; 0 is greedy."""
+    samples: Annotated[int, Field(ge=1)] | None = None
+    """Responses per problem; left out, those of a named benchmark (`siri benchmarks`), else 32."""
+    temperature: Annotated[float, Field(ge=0)] | None = None
+    """Sampling temperature, 0 is greedy; left out, that of a named benchmark, else 0.6."""
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Each token is drawn from the likeliest ones that hold this share of the probability; left out, that of a named
+    benchmark, else 1: from all. The compiled kernels leave what is below 1 to torch."""
+    suffix: str | None = None
+    """Text put behind every question; left out, that of a named benchmark, else `problems.suffix`."""
+    grader: GraderName | None = None
+    """How answers are graded; left out, as a named benchmark says, else as `problems.grader`."""
     budget: Annotated[int, Field(ge=1)] | None = None
     """Most response tokens; left out, the schedule's highest budget."""
     seed: Annotated[int, Field(ge=0)] = 0
@@ -201,8 +225,11 @@ class GuardSettings(Settings):
 
 
 class SnapshotSettings(Settings):
-    """What is kept beside the snapshots that the schedule names."""
+    """What is kept of the snapshots that the schedule names, and beside them."""
 
+    state: Literal["keep", "newest"] = "keep"
+    """What only going on needs, weights in float32 and the optimizer's moments, several times the model: in every
+    snapshot (`keep`), so that other runs may branch off there, or in the `newest` of a run alone."""
     observed_extrema: Literal["off", "keep"] = "off"
     """Keep a snapshot where the observed length turns after the schedule has, to within checkpoint_every steps."""
     observed_window: Annotated[int, Field(ge=3)] = 11
@@ -251,7 +278,7 @@ class RunConfig(Settings):
     guards: GuardSettings = GuardSettings()
     """What the run is watched for."""
     snapshots: SnapshotSettings = SnapshotSettings()
-    """What is kept beside the schedule's own snapshots."""
+    """What is kept of the schedule's own snapshots, and beside them."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 10
     """Steps between rolling checkpoints: what a crash can cost."""
 

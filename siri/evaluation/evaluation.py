@@ -1,8 +1,10 @@
 """Evaluations in the store: named by snapshot, benchmark and sampling settings, made once, kept with every sample."""
 
 import json
+import logging
 import re
-from collections.abc import Generator, Iterable, Mapping
+import time
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,12 +14,13 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
-from siri.config import absolute_benchmark
+from siri.config import Measuring, absolute_benchmark, measured_config, measuring
 from siri.engine import SampleRequest
 from siri.engines import open_engine, open_sampler, sampler_settings
 from siri.errors import InputError
 from siri.evaluation.naming import benchmark_name
-from siri.evaluation.report import EvalReport, report_from_json, summarise, tabulate
+from siri.evaluation.partial import Partial, join, partial_of, sampled_by, seconds_of
+from siri.evaluation.report import EvalReport, report_from_json, summarise, tabulate, write_samples
 from siri.evaluation.statistics import accuracy_cr
 from siri.problems import BENCHMARKS, Problem, ProblemSet
 from siri.problems.grading import grader_version
@@ -34,8 +37,10 @@ REPORT = "report.json"
 SAMPLES = "samples.parquet"
 OF_DIGEST = re.compile(r"(.+)@([0-9a-f]{8,64})")
 """The problems of a name by the beginning of their digest."""
-COLUMNS = {"problem", "before", "sample", "verdict", "correct", "length", "finished", "entropy", "text"}
+COLUMNS = {"problem", "before", "sample", "verdict", "correct", "length", "finished", "entropy", "text", "tokens"}
 """What a table of samples has at least."""
+
+log = logging.getLogger("siri")
 
 
 @dataclass(frozen=True)
@@ -87,20 +92,26 @@ class Evaluation:
         """Most response tokens."""
         return self.run.config.evaluation.budget or self.run.config.schedule.highest
 
+    @cached_property
+    def measuring(self) -> Measuring:
+        """How it is asked and graded: as the run's settings say, else as the benchmark does."""
+        return measuring(self.run.config, self.bare)
+
     @property
     def settings(self) -> dict[str, Any]:
         """Everything that decides the samples, apart from the snapshot and the sampler's version, which is recorded."""
-        evaluation = self.run.config.evaluation
+        evaluation, how = self.run.config.evaluation, self.measuring
         return {
             "benchmark": self.digest,
             "budget": self.budget,
-            "samples": evaluation.samples,
-            "temperature": evaluation.temperature,
+            "samples": how.samples,
+            "temperature": how.temperature,
+            "top_p": how.top_p,
             "seed": evaluation.seed,
             "sampler": evaluation.sampler,
             "sampled_with": sampler_settings(self.run.config),
-            "prompt": self.run.prompt,
-            "grader": self.run.graded_by or grader_version(self.run.config.problems.grader),
+            "prompt": {**self.run.prompt, "suffix": how.suffix},
+            "grader": self.run.graded_by or grader_version(how.grader),
             "numerics": self.run.numerics,
         }
 
@@ -140,9 +151,16 @@ class Evaluation:
         found = read_report(self._found().folder)
         return found if self.bare in BENCHMARKS else replace(found, benchmark=benchmark_name(self.run, self.bare))
 
-    def samples(self) -> pd.DataFrame:
-        """A row per sample. Raises InputError when the evaluation has not been made."""
-        return pd.read_parquet(self._found().folder / SAMPLES)
+    def samples(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """A row per sample, with these columns or all. Raises InputError when the evaluation has not been made.
+
+        The column `tokens` is by far the largest.
+        """
+        return pd.read_parquet(self._found().folder / SAMPLES, columns=None if columns is None else [*columns])
+
+    def seconds(self) -> float:
+        """How long sampling and grading took, on whichever machines. Raises InputError as `report` does."""
+        return float(self._found().manifest.facts["seconds"])
 
     def accuracy_cr(self) -> float:
         """Accuracy gained over the run's own base, over the share of its length that is kept, on this one benchmark.
@@ -216,6 +234,7 @@ def find_evaluation(evaluation: Evaluation) -> Entry | None:
 def measure(evaluation: Evaluation) -> Generator[int, None, EvalReport]:
     """Evaluate a snapshot unless that is done already; yields the responses written so far, returns the report.
 
+    What was written when it was left, or killed, is kept: the next call goes on behind it, to the same samples.
     Raises InputError when the snapshot is not in the store.
     """
     with full_disk_explained(evaluation.store.root), evaluation.store.lease(evaluation.key):
@@ -229,11 +248,12 @@ def measure(evaluation: Evaluation) -> Generator[int, None, EvalReport]:
                 f"snapshot={evaluation.snapshot}: not in the store; `siri train` with the same recipe makes it"
             )
         _require_same(evaluation)
-        require_room(evaluation.run.engine_config, evaluation.asked)
-        rows, sampler = yield from _sample(evaluation, snapshot)
-        settings = evaluation.run.config.evaluation
-        report = summarise(rows, evaluation.asked.name, evaluation.budget, settings.temperature, settings.seed)
-        _commit(evaluation, snapshot, rows, report, sampler)
+        require_room(measured_config(evaluation.run.engine_config, evaluation.bare), evaluation.asked)
+        rows, sampler, seconds = yield from _sample(evaluation, snapshot)
+        seed, how = evaluation.run.config.evaluation.seed, evaluation.measuring
+        report = summarise(rows, evaluation.asked.name, evaluation.budget, how.temperature, seed, how.grader)
+        _commit(evaluation, snapshot, rows, report, {"sampled_by": sampler, "seconds": seconds})
+        _partial(evaluation).remove()
         _note_file(evaluation)
         return report
 
@@ -246,26 +266,75 @@ def _note_file(evaluation: Evaluation) -> None:
         note_measured(evaluation.run.home, evaluation.run.folder, name, facts)
 
 
-def _sample(evaluation: Evaluation, snapshot: Entry) -> Generator[int, None, tuple[pd.DataFrame, dict[str, Any]]]:
-    """The samples, and the numerics of what wrote them."""
-    run, settings, batches = evaluation.run, evaluation.run.config.evaluation, []
+def _sample(
+    evaluation: Evaluation, snapshot: Entry
+) -> Generator[int, None, tuple[pd.DataFrame, dict[str, Any], float]]:
+    """The samples, the numerics of what wrote them, and the seconds that this took.
+
+    What an earlier process has sampled is not sampled again.
+    """
+    partial = _partial(evaluation)
+    parts = partial.read()
+    before = sampled_by(parts[0]) if parts else None
+    done = sum(pq.read_metadata(part).num_rows for part in parts)
+    if done:
+        yield done
+    if before is not None and done == len(evaluation.asked) * partial.samples:
+        return join(parts), before, seconds_of(parts)
+    with closing(_batches(evaluation, snapshot, done // partial.samples)) as batches:
+        for rows, sampler, seconds in batches:
+            if before not in (None, sampler):
+                break
+            before = sampler
+            parts.append(partial.add(done // partial.samples, rows, sampler, seconds))
+            done += len(rows)
+            yield done
+        else:
+            return join(parts), before or {}, seconds_of(parts)
+    log.warning(
+        "%s on %s: begun with %s, here it is %s: sampled from its beginning",
+        evaluation.snapshot,
+        evaluation.benchmark,
+        before,
+        sampler,
+    )
+    partial.remove()
+    return (yield from _sample(evaluation, snapshot))
+
+
+def _partial(evaluation: Evaluation) -> Partial:
+    """What is sampled of an evaluation so far."""
+    ids = [problem.id for problem in evaluation.asked]
+    return partial_of(evaluation.store, evaluation.key, ids, evaluation.measuring.samples)
+
+
+def _batches(
+    evaluation: Evaluation, snapshot: Entry, first: int
+) -> Generator[tuple[pd.DataFrame, dict[str, Any], float]]:
+    """The samples of the problems from place `first` on: a table per batch, the numerics of what wrote it, seconds.
+
+    The first batch's seconds hold the start of the sampler.
+    """
+    run, how = evaluation.run, evaluation.measuring
+    config = measured_config(run.engine_config, evaluation.bare)
     request = SampleRequest(
         problems=evaluation.asked.problems,
-        samples=settings.samples,
+        samples=how.samples,
         budget=evaluation.budget,
-        temperature=settings.temperature,
-        seed=settings.seed,
+        temperature=how.temperature,
+        seed=run.config.evaluation.seed,
+        top_p=how.top_p,
+        first=first,
     )
-    done = 0
+    began = time.monotonic()
     with (
-        closing(open_engine(run.engine_config, ProblemSet("none", ()))) as engine,
-        closing(open_sampler(run.config, engine)) as sampler,
+        closing(open_engine(config, ProblemSet("none", ()))) as engine,
+        closing(open_sampler(config, engine)) as sampler,
     ):
         for batch in sampler.sample(snapshot.folder, request):
-            batches.append(batch)
-            done += len(batch.texts)
-            yield done
-        return _with_problems(tabulate(batches), evaluation.asked), sampler.numerics()
+            rows = _with_problems(tabulate([batch]), evaluation.asked)
+            yield rows, sampler.numerics(), time.monotonic() - began
+            began = time.monotonic()
 
 
 def _with_problems(rows: pd.DataFrame, problems: ProblemSet) -> pd.DataFrame:
@@ -287,11 +356,12 @@ def _require_same(evaluation: Evaluation) -> None:
 
 
 def _commit(
-    evaluation: Evaluation, snapshot: Entry, rows: pd.DataFrame, report: EvalReport, sampler: dict[str, Any]
+    evaluation: Evaluation, snapshot: Entry, rows: pd.DataFrame, report: EvalReport, told: dict[str, Any]
 ) -> None:
+    """`told`: what wrote the samples, and in how many seconds."""
     folder = evaluation.store.scratch()
     try:
-        rows.to_parquet(folder / SAMPLES, index=False)
+        write_samples(rows, folder / SAMPLES)
         (folder / REPORT).write_text(json.dumps(report.to_json(), indent=1))
         manifest = Manifest(
             key=evaluation.key,
@@ -300,7 +370,7 @@ def _commit(
             role="evaluation",
             weights_sha256=snapshot.manifest.weights_sha256,
             files=describe_files(folder),
-            facts=evaluation.settings | {"asked": asked_name(evaluation.benchmark), "sampled_by": sampler},
+            facts=evaluation.settings | {"asked": asked_name(evaluation.benchmark)} | told,
         )
         evaluation.store.commit(folder, manifest)
     finally:

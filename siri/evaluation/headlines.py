@@ -49,7 +49,9 @@ class Headlines:
         found = [entry for entry in self.measured.get(key, ()) if entry.manifest.facts.get("benchmark") == digest]
         if not found:
             return None
-        own = [name for name in ("samples", "temperature", "seed", "sampler") if name in evaluation]
+        own = [
+            name for name in ("samples", "temperature", "top_p", "seed", "sampler") if evaluation.get(name) is not None
+        ]
         return _read(
             max(found, key=lambda entry: sum(entry.manifest.facts.get(name) == evaluation[name] for name in own))
         )

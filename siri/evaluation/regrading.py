@@ -10,9 +10,9 @@ import pandas as pd
 
 from siri.errors import InputError
 from siri.evaluation.evaluation import REPORT, SAMPLES, Evaluation, read_report
-from siri.evaluation.report import EvalReport, summarise
+from siri.evaluation.report import EvalReport, summarise, write_samples
 from siri.problems import ProblemSettings
-from siri.problems.grading import grade_with_answers, grader_version, pool
+from siri.problems.grading import grade_with_answers, grader_name, grader_version, pool
 from siri.runs import step_log
 from siri.runs.run import Run
 from siri.store.entries import Entry, Manifest, describe_files
@@ -106,14 +106,16 @@ def _regrade_evaluation(
 ) -> Regraded:
     before = read_report(entry.folder)
     rows = pd.read_parquet(entry.folder / SAMPLES)
-    done = _regrade_rows(f"{run.name}:{name} on {before.benchmark}", rows, run.config.problems, second)
+    grader = grader_name(str(entry.manifest.facts["grader"]))  # a benchmark may have one of its own
+    settings = run.config.problems.model_copy(update={"grader": grader})
+    done = _regrade_rows(f"{run.name}:{name} on {before.benchmark}", rows, settings, second)
     again = rows.assign(
         verdict=done.rows["new_verdict"],
         found=done.rows["new_found"],
         grader=done.now,
         correct=(done.rows["new_verdict"] == "correct") & (rows["length"] <= before.budget),
     )
-    report = summarise(again, before.benchmark, before.budget, before.temperature, before.seed)
+    report = summarise(again, before.benchmark, before.budget, before.temperature, before.seed, grader)
     kept = _keep(run, name, entry, again, report)
     accuracy = (before.accuracy.mean, report.accuracy.mean)
     return Regraded(done.subject, done.before, done.now, done.rows, accuracy, kept)
@@ -175,7 +177,7 @@ def _same_samples(entry: Entry, evaluation: Evaluation) -> bool:
 def _commit(evaluation: Evaluation, entry: Entry, rows: pd.DataFrame, report: EvalReport) -> None:
     folder: Path = evaluation.store.scratch()
     try:
-        rows.to_parquet(folder / SAMPLES, index=False)
+        write_samples(rows, folder / SAMPLES)
         (folder / REPORT).write_text(json.dumps(report.to_json(), indent=1))
         manifest = Manifest(
             key=evaluation.key,

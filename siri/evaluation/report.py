@@ -1,15 +1,41 @@
 """Measure a snapshot on a benchmark: a row per sample, and the numbers with intervals that are read off the rows."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
 from siri.evaluation.behavior import WORDS, count_words
-from siri.evaluation.statistics import Interval, bootstrap_mean, paired_difference, pass_at_k
+from siri.evaluation.statistics import Bounds, Interval, bootstrap_mean, majority_at_k, paired_difference, pass_at_k
+from siri.problems.grading import GraderName
+from siri.problems.grading.voting import vote_classes
 from siri.rollouts import RolloutBatch
+
+Group = Literal["all", "right", "wrong"]
+"""Which responses: `wrong` are all that are not right, those without an answer among them."""
+
+
+@dataclass(frozen=True)
+class Responses:
+    """The lengths, in tokens, and the behaviour words of some of the responses; there is at least one."""
+
+    responses: int
+    length: float
+    """Mean."""
+    median: float
+    p90: float
+    """90th percentile of the length."""
+    words: dict[str, float]
+    """Behaviour word -> mean count per response."""
+    words_per_1000: dict[str, float]
+    """Behaviour word -> count per 1,000 tokens."""
 
 
 @dataclass(frozen=True)
@@ -24,17 +50,26 @@ class EvalReport:
     temperature: float
     seed: int
     accuracy: Interval
-    """pass@1."""
+    """pass@1, also called avg@n: the mean over problems of the fraction of samples that are right."""
     length: Interval
     """Mean response tokens."""
-    pass_at: dict[int, float]
-    """k -> unbiased pass@k, for the powers of two up to `samples`."""
+    pass_at: dict[int, Interval]
+    """k -> unbiased pass@k, for the powers of two below `samples` and `samples`; by a bootstrap over problems."""
+    majority_at: dict[int, Interval]
+    """k -> maj@k for the same k (see `siri.evaluation.statistics.majority_at_k`), by a bootstrap over problems."""
     truncated: float
     entropy: float
     unparsed: float
     timeout: float
-    words: dict[str, float]
-    """Behaviour word -> mean count per response."""
+    tokens: int
+    """Response tokens sampled."""
+    groups: dict[Group, Responses]
+    """All responses, and the right and the wrong ones apart where there are any."""
+
+    @property
+    def words(self) -> dict[str, float]:
+        """Behaviour word -> mean count per response."""
+        return self.groups["all"].words
 
     def metrics(self) -> dict[str, float]:
         """The headline numbers by the names of siri.metrics."""
@@ -64,7 +99,8 @@ def report_from_json(values: dict[str, Any]) -> EvalReport:
 def tabulate(batches: Iterable[RolloutBatch]) -> pd.DataFrame:
     """One row per sample: problem, sample, verdict, correct, length, finished, entropy, a count per word, text.
 
-    And what a verdict was made from: answer found, problem's answer, opening of the prompt, version of the grader.
+    And what a verdict was made from: answer found, problem's answer, opening of the prompt, version of the grader; and
+    `tokens`, the ids that were written, as an int32 array of the length, or None where the sampler told none.
     """
     return pd.concat([_tabulate(batch) for batch in batches], ignore_index=True)
 
@@ -86,14 +122,40 @@ def _tabulate(batch: RolloutBatch) -> pd.DataFrame:
     graded = {"found": batch.found, "answer": batch.answers, "opening": batch.openings}
     beside = pd.DataFrame({name: list(values or ("",) * size) for name, values in graded.items()})
     beside["grader"] = batch.grader
+    beside["tokens"] = pd.Series(token_ids(batch), dtype=object)
     return pd.concat([rows, words.add_prefix("word_"), beside, pd.Series(batch.texts, name="text")], axis=1)
 
 
-def summarise(rows: pd.DataFrame, benchmark: str, budget: int, temperature: float, seed: int) -> EvalReport:
-    """The report of a table of samples; `seed` is the bootstrap's too."""
+def token_ids(batch: RolloutBatch) -> list[npt.NDArray[np.int32] | None]:
+    """The ids of each response, its end token included; None for those whose sampler told fewer than were written."""
+    told, lengths = batch.tokens.numpy().astype(np.int32), batch.lengths.tolist()
+    # A copy each: a view would keep the padding of the whole batch.
+    return [row[:length].copy() if length <= len(row) else None for row, length in zip(told, lengths, strict=True)]
+
+
+def write_samples(rows: pd.DataFrame, place: Path | BinaryIO, told: Mapping[bytes, bytes] | None = None) -> None:
+    """Write a table of samples as Parquet; `tokens` is a list of int32, also where no sample has any.
+
+    `told`: what is kept beside the rows, in the file's metadata.
+    """
+    table = pa.Table.from_pandas(rows, preserve_index=False)
+    column = table.schema.get_field_index("tokens")
+    table = table.set_column(column, "tokens", table.column(column).cast(pa.list_(pa.int32())))
+    pq.write_table(table.replace_schema_metadata({**table.schema.metadata, **(told or {})}), place)
+
+
+def summarise(
+    rows: pd.DataFrame, benchmark: str, budget: int, temperature: float, seed: int, grader: GraderName
+) -> EvalReport:
+    """The report of a table of samples; `seed` is the bootstrap's too, `grader` says which answers are one vote."""
     correct = by_problem(rows, "correct")
     samples = min(len(values) for values in correct)
-    powers = [2**power for power in range(samples.bit_length()) if 2**power <= samples]
+    ks = [*(2**power for power in range(samples.bit_length()) if 2**power < samples), samples]
+    votes = [
+        vote_classes(group["found"].tolist(), group["correct"].tolist(), grader)
+        for _, group in rows.groupby("problem", sort=False)
+    ]
+    most = float(max(budget, rows["length"].max()))
     return EvalReport(
         benchmark=benchmark,
         problems=len(correct),
@@ -102,19 +164,49 @@ def summarise(rows: pd.DataFrame, benchmark: str, budget: int, temperature: floa
         temperature=temperature,
         seed=seed,
         accuracy=bootstrap_mean(correct, seed=seed),
-        length=bootstrap_mean(by_problem(rows, "length"), seed=seed),
-        pass_at={k: float(pass_at_k(correct, k).mean()) for k in powers},
+        length=bootstrap_mean(by_problem(rows, "length"), seed=seed, bounds=(0.0, most)),
+        pass_at={k: _over_problems(pass_at_k(correct, k), seed) for k in ks},
+        majority_at={k: _over_problems(values, seed) for k, values in majority_at_k(votes, ks, seed).items()},
         truncated=1 - float(rows["finished"].mean()),
         entropy=float((rows["entropy"] * rows["length"]).sum() / rows["length"].sum()),
         unparsed=float((rows["verdict"] == "unparsed").mean()),
         timeout=float((rows["verdict"] == "timeout").mean()),
+        tokens=int(rows["length"].sum()),
+        groups=_groups(rows),
+    )
+
+
+def _over_problems(values: npt.NDArray[np.float64], seed: int) -> Interval:
+    """The mean of a chance per problem [P], which is resampled as it is."""
+    return bootstrap_mean(values.clip(0, 1)[:, None].tolist(), seed=seed)
+
+
+def _groups(rows: pd.DataFrame) -> dict[Group, Responses]:
+    right = rows["correct"].astype(bool)
+    parts: dict[Group, pd.DataFrame] = {"all": rows, "right": rows[right], "wrong": rows[~right]}
+    return {name: _describe(part) for name, part in parts.items() if len(part)}
+
+
+def _describe(rows: pd.DataFrame) -> Responses:
+    lengths = rows["length"]
+    return Responses(
+        responses=len(rows),
+        length=float(lengths.mean()),
+        median=float(lengths.median()),
+        p90=float(lengths.quantile(0.9)),
         words={word: float(rows[f"word_{word}"].mean()) for word in WORDS},
+        words_per_1000={word: 1000 * float(rows[f"word_{word}"].sum()) / float(lengths.sum()) for word in WORDS},
     )
 
 
 def compare(ours: pd.DataFrame, theirs: pd.DataFrame, column: str, seed: int = 0) -> Interval:
-    """Mean difference ours − theirs of a column, paired by problem; both tables hold the same problems."""
-    return paired_difference(by_problem(ours, column), by_problem(theirs, column), seed=seed)
+    """Mean difference ours − theirs of a column, paired by problem; both tables hold the same problems.
+
+    The column is `correct`, or a count such as `length`, whose most is taken to be the largest in either table.
+    """
+    most = max(1.0, float(ours[column].max()), float(theirs[column].max()))
+    bounds: Bounds = (0.0, most)
+    return paired_difference(by_problem(ours, column), by_problem(theirs, column), seed=seed, bounds=bounds)
 
 
 def by_problem(rows: pd.DataFrame, column: str) -> list[list[float]]:

@@ -17,6 +17,11 @@ Floats = NDArray[np.float64]
 Point = tuple[float, float]
 """(accuracy, mean tokens)."""
 
+Bounds = tuple[float, float]
+"""The least and the most that a value can be."""
+
+SHARE: Bounds = (0.0, 1.0)
+"""Bounds of verdicts and of chances."""
 _DRAWS_AT_ONCE = 2_000_000  # random numbers in memory at a time
 
 
@@ -47,38 +52,109 @@ def _pass_at_k(samples: int, correct: int, k: int) -> float:
     return float(1 - np.prod(1 - k / np.arange(samples - correct + 1, samples + 1))) if correct else 0.0
 
 
+SUBSETS = 256
+"""Subsets drawn for `majority_at_k`: over 500 problems their noise is below a tenth of a point."""
+
+
+def majority_at_k(classes_by_problem: Sequence[Sequence[int]], ks: Sequence[int], seed: int = 0) -> dict[int, Floats]:
+    """k -> maj@k of every problem [P]: the chance that the most frequent answer of k samples is right.
+
+    `classes_by_problem` are those of `siri.problems.grading.voting`: equal numbers are one answer, 0 is the right one,
+    a negative number has no vote. Ties are broken evenly. The expected value over samples drawn without replacement:
+    exact for 1 and for all samples, else the mean over 256 subsets drawn with the seed (self-consistency, Wang et al.
+    2022). Raises InputError as `pass_at_k` does.
+    """
+    problems = [np.asarray(row) for row in _clusters(classes_by_problem)]
+    fewest = min(map(len, problems))
+    for k in ks:
+        if not 1 <= k <= fewest:
+            raise InputError(f"k: {k}; must lie in 1..{fewest}, the samples of the problem that has fewest")
+    rng = np.random.default_rng(seed_for(seed, "majority"))
+    found = [_majorities(row, ks, rng) for row in problems]
+    return {k: np.array([values[index] for values in found]) for index, k in enumerate(ks)}
+
+
+def _majorities(classes: Floats, ks: Sequence[int], rng: np.random.Generator) -> list[float]:
+    if not (classes == 0).any() or (classes == 0).all():
+        return [float((classes == 0).any())] * len(ks)
+    votes = classes[:, None] == np.unique(classes[classes >= 0])  # [samples, answers], the right one first
+    order = rng.random((SUBSETS, len(classes))).argsort(1)
+    values = []
+    for k in ks:
+        counts = votes[None] if k == len(classes) else votes[order[:, :k]]
+        totals = counts.sum(1)
+        winners = (totals == totals.max(1, keepdims=True)) & (totals > 0)
+        values.append(float((winners[:, 0] / np.maximum(winners.sum(1), 1)).mean()))
+    return [float((classes == 0).mean()) if k == 1 else value for k, value in zip(ks, values, strict=True)]
+
+
 def bootstrap_mean(
-    values_by_problem: Sequence[ArrayLike], confidence: float = 0.95, draws: int = 2000, seed: int = 0
+    values_by_problem: Sequence[ArrayLike],
+    confidence: float = 0.95,
+    draws: int = 2000,
+    seed: int = 0,
+    bounds: Bounds = SHARE,
 ) -> Interval:
     """The mean over problems of their means over samples, with a percentile bootstrap interval.
 
     `values_by_problem` holds one row of sample values per problem; rows may differ in length. Every draw takes problems
-    with replacement, then samples within each.
+    with replacement, then samples within each. Where all problems have one mean, or there is but one problem, the
+    interval is at least that of `unseen`; it is never of width 0 unless the values have no room within their `bounds`.
     """
-    values = _Padded(_clusters(values_by_problem))
+    values = _Padded(_clusters(values_by_problem), bounds)
     resampled = _resample(values.problems, values.width, draws, seed, values.means)
-    return _percentiles(float(values.own_means.mean()), resampled, confidence)
+    found = _percentiles(float(values.own_means.mean()), resampled, confidence)
+    return _widened(found, values.own_means, confidence, bounds)
 
 
 def paired_difference(
-    a: Sequence[ArrayLike], b: Sequence[ArrayLike], confidence: float = 0.95, draws: int = 2000, seed: int = 0
+    a: Sequence[ArrayLike],
+    b: Sequence[ArrayLike],
+    confidence: float = 0.95,
+    draws: int = 2000,
+    seed: int = 0,
+    bounds: Bounds = SHARE,
 ) -> Interval:
     """The mean of a minus that of b, paired by problem: row i of both belongs to the same problem.
 
-    Every draw takes the same problems for both and resamples the responses of each.
+    Every draw takes the same problems for both and resamples the responses of each. `bounds` are of the values of both;
+    where all problems have one difference the interval is widened as that of `bootstrap_mean`.
     """
     if len(a) != len(b):
         raise InputError(
             f"paired values: {len(a)} problems against {len(b)}; both must hold the same ones, in one order"
         )
-    first, second = _Padded(_clusters(a)), _Padded(_clusters(b))
+    first, second = _Padded(_clusters(a), bounds), _Padded(_clusters(b), bounds)
 
     def differences(problems: NDArray[np.intp], uniforms: Floats) -> Floats:
         ours, theirs = np.split(uniforms, [first.width], axis=-1)
         return first.means(problems, ours) - second.means(problems, theirs)
 
     resampled = _resample(first.problems, first.width + second.width, draws, seed, differences)
-    return _percentiles(float((first.own_means - second.own_means).mean()), resampled, confidence)
+    own = first.own_means - second.own_means
+    room = bounds[1] - bounds[0]
+    return _widened(_percentiles(float(own.mean()), resampled, confidence), own, confidence, (-room, room))
+
+
+def unseen(value: float, problems: int, bounds: Bounds, confidence: float = 0.95) -> Interval:
+    """The mean that problems may have of which all seen, so many, have one value.
+
+    Others may be unlike them: a share z²/(problems + z²) at most, which is Wilson's bound where none was seen (Wilson
+    1927; 3.1 % of 120 at 95 %, where the rule of three has 2.5 %). They lie at the bounds at worst.
+    """
+    from scipy.special import ndtri
+
+    square = float(ndtri((1 + _checked(confidence)) / 2)) ** 2
+    share = square / (problems + square)
+    return Interval(value, value - share * (value - bounds[0]), value + share * (bounds[1] - value))
+
+
+def _widened(found: Interval, own_means: Floats, confidence: float, bounds: Bounds) -> Interval:
+    """An interval that holds what `unseen` allows, where the problems tell nothing of how problems vary."""
+    if np.ptp(own_means) > 1e-9 * max(1.0, abs(found.mean)):
+        return found
+    room = unseen(found.mean, len(own_means), bounds, confidence)
+    return Interval(found.mean, min(found.low, room.low), max(found.high, room.high))
 
 
 def t_interval(differences: ArrayLike, confidence: float = 0.95) -> Interval:
@@ -144,7 +220,10 @@ def hypervolume(points: Sequence[Point], reference: Point) -> float:
 class _Padded:
     """Rows of unequal length as one matrix [problems, width], with means over resampled entries."""
 
-    def __init__(self, rows: list[Floats]) -> None:
+    def __init__(self, rows: list[Floats], bounds: Bounds) -> None:
+        outside = [value for row in rows for value in (row.min(), row.max()) if not bounds[0] <= value <= bounds[1]]
+        if outside:
+            raise InputError(f"values: {outside[0]:g}; must lie between {bounds[0]:g} and {bounds[1]:g}")
         self.problems, self.width = len(rows), max(map(len, rows))
         self.counts = np.array([len(row) for row in rows])
         self.own_means = np.array([row.mean() for row in rows])

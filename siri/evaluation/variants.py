@@ -1,19 +1,20 @@
 """Under which settings, and on which problems, a run's snapshots have been measured beside those of its own."""
 
 import logging
+import shlex
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from siri.config import absolute_benchmark
+from siri.config import absolute_benchmark, measuring
 from siri.errors import InputError
 from siri.evaluation.evaluation import Evaluation, asked_name
 from siri.problems.grading import grader_version
 from siri.runs.run import Run
 from siri.store.replicated import open_store
 
-SETTINGS = ("samples", "temperature", "budget", "seed", "sampler")
+SETTINGS = ("samples", "temperature", "top_p", "budget", "seed", "sampler", "suffix")
 """What evaluations of one snapshot on one set of problems differ in."""
 Variant = tuple[Any, ...]
 """Values of SETTINGS, then the digest of the problems."""
@@ -45,7 +46,7 @@ def as_measured(run: Run, benchmark: str | None = None) -> Run:
 
 def _as_graded(run: Run, benchmark: str) -> Run:
     """The run with today's verdicts; where there are those of an older grader alone, with these, and a warning."""
-    own, versions = grader_version(run.config.problems.grader), Counter[str]()
+    own, versions = grader_version(measuring(run.config, benchmark).grader), Counter[str]()
     versions.update(str(facts["grader"]) for facts in _measured(run, benchmark))
     if not versions or own in versions:
         return run
@@ -64,7 +65,7 @@ def _own(run: Run, benchmark: str) -> Variant:
 
 def _variants(run: Run, benchmark: str) -> "Counter[Variant]":
     """Variant -> how many snapshots were measured so, of the run's own on the benchmark of this name."""
-    version = run.graded_by or grader_version(run.config.problems.grader)
+    version = run.graded_by or grader_version(measuring(run.config, benchmark).grader)
     return Counter(_variant(facts) for facts in _measured(run, benchmark) if facts["grader"] == version)
 
 
@@ -84,7 +85,8 @@ def _of_others(run: Run, benchmark: str) -> set[str]:
 
 
 def _variant(settings: Mapping[str, Any]) -> Variant:
-    return (*(settings[name] for name in SETTINGS), settings["benchmark"])
+    told = {**settings, "suffix": settings["prompt"]["suffix"]}
+    return (*(told[name] for name in SETTINGS), settings["benchmark"])
 
 
 def _in_words(own: Variant, other: Variant, benchmark: str) -> str:
@@ -96,4 +98,4 @@ def _in_words(own: Variant, other: Variant, benchmark: str) -> str:
 
 def _settings_in_words(own: Variant, other: Variant) -> str:
     pairs = zip(SETTINGS, own, other, strict=False)
-    return " ".join(f"evaluation.{name}={theirs}" for name, mine, theirs in pairs if mine != theirs)
+    return shlex.join(f"evaluation.{name}={theirs}" for name, mine, theirs in pairs if mine != theirs)

@@ -11,7 +11,8 @@ from siri.problems.prompts import (
     make_prompt,
     prompt_link,
 )
-from siri.problems.settings import FieldSettings, ProblemSettings
+from siri.problems.rows import FieldSettings
+from siri.problems.settings import ProblemSettings
 from siri.problems.sources import load_problems
 from siri.problems.splits import BENCHMARKS, load_benchmark, load_splits
 

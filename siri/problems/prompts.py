@@ -72,6 +72,8 @@ def decode_responses(
 
     Many models' marks are special tokens; without them no thought would ever close.
     """
+    if not rows:
+        return []  # transformers would take the empty list for one empty response
     special = {token_id: str(token) for token_id, token in tokenizer.added_tokens_decoder.items() if token.special}
     special |= dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
     dropped = {token_id for token_id, text in special.items() if not any(text in mark for mark in thinking)}

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 from siri.errors import InputError
 from siri.problems.grading.finding import find_boxed
 from siri.problems.problem import LeftOut, Message, Problem
+from siri.settings import Settings
 
 QUESTIONS = ("question", "problem", "prompt", "query", "messages")
 """Names under which questions are published, the first that holds one counts; capitals make no difference."""
@@ -24,6 +25,15 @@ Row = Mapping[str, Any]
 _WHOLE_DECIMAL = re.compile(r"([+-]?\d+)\.0+")
 _LISTED = re.compile(r'\["([^"]*)"\]')
 _NAMED_AT_MOST = 5
+
+
+class FieldSettings(Settings):
+    """Fields of problem files that are not called as usual; `a.b` is the field b inside a."""
+
+    question: str = ""
+    """Field with the question; empty: question, problem, prompt, query or messages, whichever a row has."""
+    answer: str = ""
+    """Field with the answer; empty: by its usual names, or the last box of the solution."""
 
 
 @dataclass(frozen=True)

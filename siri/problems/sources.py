@@ -31,7 +31,7 @@ _NAMED_AT_MOST = 5
 def load_problems(
     source: str,
     setting: str = SOURCE,
-    names: Sequence[str] = ("laptop",),
+    names: Sequence[str] = ("laptop", "sums"),
     reading: Reading | None = None,
     split: Split = "train",
 ) -> ProblemSet:
@@ -53,7 +53,7 @@ def load_problems(
     if os.path.isdir(place) and place != Path():
         folder, name = place, place.name
     elif _HUB_NAME.fullmatch(source.partition("#")[0]) and not os.path.exists(place):
-        folder, name = _fetch(source.partition("#")[0], setting), place.name
+        folder, name = fetch(source.partition("#")[0], setting), place.name
     else:
         others = "".join(f"{name!r} nor " for name in names)
         raise InputError(
@@ -147,13 +147,18 @@ def _assemble(name: str, place: str, rows: list[Row], setting: str, reading: Rea
     return ProblemSet(name, problems, left_out, origin)
 
 
-def _fetch(name: str, setting: str) -> Path:
-    """The folder with the problem files of a hub data set."""
+def fetch(name: str, setting: str, revision: str = "") -> Path:
+    """The folder with the problem files of a hub data set, of a commit or its newest one. Raises InputError."""
+    from httpx import HTTPError
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, repo_type="dataset", allow_patterns=[f"*{end}" for end in SUFFIXES]))
-    except (OSError, ValueError) as error:
+        return Path(
+            snapshot_download(
+                name, repo_type="dataset", revision=revision or None, allow_patterns=[f"*{end}" for end in SUFFIXES]
+            )
+        )
+    except (OSError, ValueError, HTTPError) as error:
         raise InputError(
             f"{setting}: cannot get {name!r} from the hub ({type(error).__name__}); where it can be reached, "
             f"`hf download {name} --repo-type dataset --local-dir FOLDER`, then give the path of the file or folder"

@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from siri.config import RunConfig
+from siri.config import RunConfig, measured_config
 from siri.engines.prompt_lengths import LongPrompts, find_long_evaluation, find_long_training, require_context
 from siri.errors import InputError
 from siri.problems import BENCHMARKS, ProblemSet, Splits, load_benchmark, load_splits
@@ -34,8 +34,8 @@ def load_sets(config: RunConfig, kept_from: Sequence[str] | None = None) -> Spli
     if config.problems.long_prompts == "drop":
         splits = Splits(
             _without_long(config, splits.train, find_long_training),
-            _without_long(config, splits.dev, find_long_evaluation),
-            _without_long(config, splits.test, find_long_evaluation),
+            _without_long(measured_config(config, "dev"), splits.dev, find_long_evaluation),
+            _without_long(measured_config(config, "test"), splits.test, find_long_evaluation),
         )
     return splits
 
@@ -47,7 +47,7 @@ def load_asked(config: RunConfig, name: str, setting: str) -> ProblemSet:
     """
     problems = load_benchmark(name, setting, config.problems.reading)
     if config.problems.long_prompts == "drop":
-        return _without_long(config, problems, find_long_evaluation)
+        return _without_long(measured_config(config, name), problems, find_long_evaluation)
     return problems
 
 
@@ -64,8 +64,11 @@ def check_sets(config: RunConfig) -> list[str]:
     """
     require_context(config)
     sets = named_sets(config)
-    for name, problems in sets.items():
-        _require_room(config, problems, find_long_training if name == "train" else find_long_evaluation, name)
+    for name, problems in _splits(load_sets(config)).items():
+        asked = config if name == "train" else measured_config(config, name)
+        _require_room(asked, problems, find_long_training if name == "train" else find_long_evaluation, name)
+    for benchmark, name in _short_names(config).items():
+        _require_room(measured_config(config, benchmark), sets[name], find_long_evaluation, name)
     left_out = {name: describe_left_out(problems.left_out.counts()) for name, problems in sets.items()}
     lines = [f"{name}: {words}" for name, words in left_out.items() if words]
     found = find_overlaps_with(config, load_sets(config))
@@ -79,10 +82,17 @@ def check_sets(config: RunConfig) -> list[str]:
 
 def named_sets(config: RunConfig) -> dict[str, ProblemSet]:
     """All problem sets of a config: its splits, and the benchmarks of its evaluations by short names."""
+    asked = {name: load_asked(config, benchmark, "evaluation") for benchmark, name in _short_names(config).items()}
+    return _splits(load_sets(config)) | asked
+
+
+def _splits(splits: Splits) -> dict[str, ProblemSet]:
+    return {"train": splits.train, "dev": splits.dev, "test": splits.test}
+
+
+def _short_names(config: RunConfig) -> dict[str, str]:
     splits = load_sets(config)
-    own = {"train": splits.train, "dev": splits.dev, "test": splits.test}
-    names = short_names(benchmarks_of(config), (splits.dev.name, splits.test.name))
-    return own | {names[name]: load_asked(config, name, "evaluation") for name in names}
+    return short_names(benchmarks_of(config), (splits.dev.name, splits.test.name))
 
 
 def find_overlaps_with(config: RunConfig, splits: Splits, kept_from: Sequence[str] | None = None) -> list[Overlap]:

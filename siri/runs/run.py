@@ -136,11 +136,13 @@ class Run:
         try:
             found = seen.problems if same else load_sets(seen.engine_config)
             sets |= {split: describe_set(getattr(found, split)) for split in BENCHMARKS}
-            sets |= {
-                name: describe_set(load_asked(seen.engine_config, name, name)) for name in sets if name not in SPLITS
-            }
         except InputError as error:
             log.warning("run=%s: %s", self.name, error)
+        for name in [name for name in sets if name not in SPLITS]:
+            try:
+                sets[name] = describe_set(load_asked(seen.engine_config, name, name))
+            except InputError as error:
+                log.warning("run=%s: %s", self.name, error)
         return replace(seen, sets=sets)
 
 

@@ -303,6 +303,14 @@ def test_groups_keep_their_numbers_however_a_batch_is_split() -> None:
     assert not torch.equal(again.tokens[:, 0], whole.tokens[:, 0])
 
 
+def test_a_nucleus_is_sampled_as_torch_samples_it() -> None:
+    ours, _, compiled = twins(LAPTOP)
+    given_: dict[str, Any] = {"group_size": 3, "temperature": 1.0, "eos_ids": [2], "pad_id": 0, "rows_at_once": 5}
+    given_ |= {"stream": Stream(5, range(2)), "top_p": 0.8}
+    prompts = texts(61, [3, 17])
+    check_equal(sample(ours, prompts, [12, 10], **given_), compiled.sample(prompts, [12, 10], **given_))
+
+
 @pytest.mark.parametrize("temperature", [0.8, 0.0])
 def test_a_response_begins_with_its_prefix(temperature: float) -> None:
     prefixes = [[], [7], [7, 2, 9], [8] * 10, [1, 1], [2]]

@@ -9,7 +9,17 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 
 from siri.engines.local.forward import score
 from siri.engines.local.model import CachedRows, Decoder, ModelShape
-from siri.engines.local.sampler import Running, Sampled, blank, choose, sample, survivors, trimmed, write_tokens
+from siri.engines.local.sampler import (
+    Running,
+    Sampled,
+    blank,
+    choose,
+    nucleus,
+    sample,
+    survivors,
+    trimmed,
+    write_tokens,
+)
 from siri.engines.local.uniforms import Stream, uniforms
 from siri.errors import InputError
 from tests.engines.test_local_model import GROUPED, LAPTOP, decoder, texts
@@ -278,3 +288,44 @@ def test_a_step_that_waited_for_one_would_be_noticed(ask: Any, monkeypatch: pyte
         pytest.raises((DataDependentOutputException, DynamicOutputShapeException)),
     ):
         step_without_values(1.0)
+
+
+def slow_nucleus(probabilities: list[float], top_p: float) -> list[float]:
+    """What is left of a distribution, renormalised: token after token by falling probability until there is enough."""
+    kept: list[int] = []
+    for token in sorted(range(len(probabilities)), key=lambda token: (-probabilities[token], token)):
+        if kept and sum(probabilities[one] for one in kept) >= top_p:
+            break
+        kept.append(token)
+    whole = sum(probabilities[one] for one in kept)
+    return [probability / whole if token in kept else 0.0 for token, probability in enumerate(probabilities)]
+
+
+@pytest.mark.parametrize("top_p", [0.99, 0.9, 0.5, 0.1, 1e-9])
+def test_the_nucleus_is_the_likeliest_tokens_that_hold_enough(top_p: float) -> None:
+    logprobs = torch.log_softmax(torch.randn(50, 31, generator=torch.Generator().manual_seed(4)), -1)
+    found = nucleus(logprobs, top_p).exp()
+    for row, left in zip(logprobs.exp().tolist(), found.tolist(), strict=True):
+        assert left == pytest.approx(slow_nucleus(row, top_p), abs=1e-6)
+
+
+def test_of_equally_likely_tokens_the_first_ones_are_kept() -> None:
+    assert (nucleus(torch.log(torch.full((1, 4), 0.25)), 0.5) > -torch.inf).tolist() == [[True, True, False, False]]
+
+
+def test_top_p_draws_from_the_nucleus_and_tells_its_log_probabilities_and_entropy() -> None:
+    logits = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]]).repeat(4000, 1))
+    uniform = torch.rand(4000, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    tokens, logprobs, entropies = choose(logits, 1.0, uniform, top_p=0.7)
+    share = (tokens == 1).float().mean().item()
+    assert set(tokens.tolist()) == {0, 1}
+    assert share == pytest.approx(0.3 / 0.8, abs=0.03)
+    assert logprobs[tokens == 0].tolist()[0] == pytest.approx(np.log(0.5 / 0.8), abs=1e-6)
+    assert entropies[0].item() == pytest.approx(-(0.625 * np.log(0.625) + 0.375 * np.log(0.375)), abs=1e-6)
+
+
+def test_a_whole_nucleus_changes_no_bit_and_a_tiny_one_is_greedy(model: Decoder) -> None:
+    assert equal(draw(model), draw(model, top_p=1.0))
+    tiny, greedy = draw(model, top_p=1e-9), draw(model, temperature=0.0)
+    assert torch.equal(tiny.tokens, greedy.tokens)
+    assert not torch.equal(draw(model).tokens, greedy.tokens)

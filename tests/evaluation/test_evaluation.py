@@ -1,17 +1,23 @@
 """Evaluations: made once, kept with every sample, and equal to what can be worked out from the samples by hand."""
 
+import json
+from dataclasses import replace
 from importlib.util import find_spec
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import torch
 
 from siri.errors import InputError
 from siri.evaluation import behavior
 from siri.evaluation.evaluation import REPORT, SAMPLES, Evaluation, measure
-from siri.evaluation.report import EvalReport, compare, report_from_json, summarise, tabulate
+from siri.evaluation.report import EvalReport, compare, report_from_json, summarise, tabulate, write_samples
 from siri.home import Home
 from siri.metrics import EVALUATION_METRICS
 from siri.runs.run import Run, check, create_run
@@ -27,7 +33,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def made(trained: Run) -> Evaluation:
     """c1-high on dev."""
     evaluation = Evaluation(trained, "c1-high", "dev")
-    assert list(measure(evaluation)) == [32 * 4]
+    assert list(measure(evaluation)) == [32, 64, 96, 32 * 4]
     return evaluation
 
 
@@ -56,6 +62,29 @@ def test_the_table_has_a_row_per_sample(made: Evaluation) -> None:
         assert rows[f"word_{word}"].tolist() == [behavior.count_words(text)[word] for text in rows["text"]]
 
 
+def test_the_ids_of_every_sample_are_kept(made: Evaluation) -> None:
+    rows = made.samples(["tokens", "length"])
+    assert [len(ids) for ids in rows["tokens"]] == rows["length"].tolist()
+    entry = made.find()
+    assert entry is not None
+    assert pq.read_schema(entry.folder / SAMPLES).field("tokens").type == pa.list_(pa.int32())
+
+
+def test_the_ids_are_those_that_were_written_without_padding(tmp_path: Path) -> None:
+    batch = make_batch([2, 4])
+    told = replace(batch, tokens=torch.tensor([[7, 151_643, 0, 0], [1, 2, 3, 4]]))
+    write_samples(tabulate([told]), tmp_path / "told.parquet")
+    kept = pd.read_parquet(tmp_path / "told.parquet")["tokens"]
+    assert [ids.tolist() for ids in kept] == [[7, 151_643], [1, 2, 3, 4]]
+
+
+def test_a_sampler_that_tells_no_ids_leaves_the_column_empty(tmp_path: Path) -> None:
+    silent = replace(make_batch([2, 4]), tokens=torch.zeros(2, 0, dtype=torch.long))
+    write_samples(tabulate([silent]), tmp_path / "silent.parquet")
+    assert pq.read_schema(tmp_path / "silent.parquet").field("tokens").type == pa.list_(pa.int32())
+    assert pd.read_parquet(tmp_path / "silent.parquet")["tokens"].isna().all()
+
+
 def slow_pass_at(k: int, correct: list[float]) -> float:
     """Chance that one of k samples drawn without putting back is right: by trying all ways."""
     return fmean(max(drawn) for drawn in combinations(correct, k))
@@ -72,7 +101,17 @@ def test_the_numbers_of_the_report_follow_from_the_rows(made: Evaluation) -> Non
     assert report.timeout == 0.0
     assert report.entropy == pytest.approx(sum(rows["entropy"] * rows["length"]) / sum(rows["length"]))
     by_problem = [group.tolist() for _, group in rows.groupby("problem", sort=False)["correct"]]
-    assert report.pass_at == pytest.approx({k: fmean(slow_pass_at(k, one) for one in by_problem) for k in (1, 2, 4)})
+    passed = {k: interval.mean for k, interval in report.pass_at.items()}
+    assert passed == pytest.approx({k: fmean(slow_pass_at(k, one) for one in by_problem) for k in (1, 2, 4)})
+    assert report.majority_at[1].mean == pytest.approx(report.accuracy.mean)
+    assert all(each.low < each.high for each in (*report.pass_at.values(), *report.majority_at.values()))
+    assert report.tokens == rows["length"].sum()
+    for name, part in (("all", rows), ("right", rows[rows["correct"]]), ("wrong", rows[~rows["correct"]])):
+        group = report.groups[name]
+        assert (group.responses, group.length) == (len(part), pytest.approx(part["length"].mean()))
+        assert (group.median, group.p90) == pytest.approx(np.quantile(part["length"], [0.5, 0.9]))
+        per_token = {word: 1000 * part[f"word_{word}"].sum() / part["length"].sum() for word in behavior.WORDS}
+        assert group.words_per_1000 == pytest.approx(per_token)
     assert report.words == pytest.approx({word: rows[f"word_{word}"].mean() for word in behavior.WORDS})
     for interval in (report.accuracy, report.length):
         assert interval.low <= interval.mean <= interval.high
@@ -100,7 +139,7 @@ def test_a_damaged_evaluation_is_made_again_the_same(
     assert made.find() is None
     with pytest.raises(InputError, match=r"snapshot=c1-high: not evaluated on dev yet; `siri evaluate` does it"):
         made.report()
-    assert list(measure(made)) == [32 * 4]
+    assert list(measure(made)) == [32, 64, 96, 32 * 4]
     assert made.report() == report
     pd.testing.assert_frame_equal(made.samples(), rows)
     assert "is corrupt" in caplog.text
@@ -111,6 +150,9 @@ def test_a_damaged_evaluation_is_made_again_the_same(
     [
         "evaluation.samples=2",
         "evaluation.temperature=1.0",
+        "evaluation.top_p=0.9",
+        "evaluation.suffix=Think.",
+        "evaluation.grader=boxed",
         "evaluation.seed=1",
         "evaluation.budget=30",
         "evaluation.sampler=vllm",
@@ -134,7 +176,11 @@ def test_the_sampler_is_in_the_name_and_leaves_a_record_of_itself(made: Evaluati
     entry = made.find()
     assert entry is not None
     assert made.settings["sampler"] == "torch"
-    assert entry.manifest.facts == made.settings | {"asked": "dev", "sampled_by": made.run.numerics}
+    seconds = entry.manifest.facts["seconds"]
+    assert entry.manifest.facts == made.settings | {
+        "asked": "dev", "sampled_by": made.run.numerics, "seconds": seconds,
+    }  # fmt: skip
+    assert 0 < seconds == made.seconds()
 
 
 def test_a_sampler_that_is_not_there_is_one_line_before_anything_starts(made: Evaluation) -> None:
@@ -179,15 +225,33 @@ def test_what_is_not_trained_cannot_be_measured(home: Home) -> None:
 
 def by_hand() -> EvalReport:
     batch = make_batch([2, 4, 6, 8], [8] * 4, ["correct", "wrong", "unparsed", "timeout"], [True, True, True, False], 2)
-    return summarise(tabulate([batch]), "mine", 8, 0.0, 0)
+    return summarise(tabulate([batch]), "mine", 8, 0.0, 0, "exact")
 
 
 def test_a_report_worked_out_by_hand() -> None:
     report = by_hand()
     assert (report.accuracy.mean, report.length.mean, report.truncated) == (0.25, 5.0, 0.25)
     assert (report.unparsed, report.timeout, report.entropy) == (0.25, 0.25, 0.5)
-    assert report.pass_at == {1: 0.25, 2: 0.5}
-    assert (report.problems, report.samples) == (2, 2)
+    assert {k: interval.mean for k, interval in report.pass_at.items()} == {1: 0.25, 2: 0.5}
+    assert {k: interval.mean for k, interval in report.majority_at.items()} == {1: 0.25, 2: 0.5}
+    assert (report.problems, report.samples, report.tokens) == (2, 2, 20)
+    assert {name: group.length for name, group in report.groups.items()} == {"all": 5, "right": 2, "wrong": 6}
+
+
+def test_three_samples_have_a_pass_at_3_and_equal_answers_are_one_vote() -> None:
+    batch = make_batch([2] * 3, verdicts=["correct", "wrong", "wrong"], group_size=3)
+    halves = replace(batch, found=("3", "1/2", "0.5"))
+    others = replace(batch, found=("3", "1/2", "0.25"))
+    reports = [summarise(tabulate([found]), "mine", 8, 0.0, 0, "answer") for found in (halves, others)]
+    assert [*reports[0].pass_at] == [1, 2, 3]
+    assert [report.majority_at[3].mean for report in reports] == pytest.approx([0.0, 1 / 3])
+
+
+def test_a_group_without_responses_is_left_out() -> None:
+    report = summarise(tabulate([make_batch([2, 4])]), "mine", 8, 0.0, 0, "exact")
+    assert report.groups.keys() == {"all", "right"}
+    assert report_from_json(json.loads(json.dumps(report.to_json()))) == report
+    assert report.accuracy.low < 1.0
 
 
 def test_batches_are_put_together_in_order() -> None:

@@ -2,7 +2,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from siri.errors import InputError
@@ -11,10 +11,12 @@ from siri.evaluation.statistics import (
     accuracy_cr,
     bootstrap_mean,
     hypervolume,
+    majority_at_k,
     paired_difference,
     pareto_front,
     pass_at_k,
     t_interval,
+    unseen,
 )
 from siri.seeding import seed_for
 
@@ -70,6 +72,7 @@ def signed_rows(rows_of, problem):
 @settings(deadline=None)
 @given(clusters, st.integers(0, 100))
 def test_the_bootstrap_equals_a_slow_one(rows, seed):
+    assume(np.ptp([np.mean(row) for row in rows]) > 1e-6)
     found = bootstrap_mean(rows, confidence=0.8, draws=50, seed=seed)
     low, high = np.quantile(resample_slowly([(row,) for row in rows], 50, seed), [0.1, 0.9])
     assert found.mean == pytest.approx(np.mean([np.mean(row) for row in rows]))
@@ -79,6 +82,7 @@ def test_the_bootstrap_equals_a_slow_one(rows, seed):
 @settings(deadline=None)
 @given(st.lists(st.tuples(samples, samples), min_size=1, max_size=5), st.integers(0, 100))
 def test_the_paired_bootstrap_equals_a_slow_one(pairs, seed):
+    assume(np.ptp([np.mean(a) - np.mean(b) for a, b in pairs]) > 1e-6)
     found = paired_difference([a for a, _ in pairs], [b for _, b in pairs], confidence=0.8, draws=50, seed=seed)
     low, high = np.quantile(resample_slowly(pairs, 50, seed), [0.1, 0.9])
     assert (found.low, found.high) == pytest.approx((low, high))
@@ -218,4 +222,94 @@ def test_a_point_worse_than_the_reference_adds_nothing():
 
 
 def test_intervals_compare_by_value():
-    assert bootstrap_mean([[1.0], [1.0]]) == Interval(1.0, 1.0, 1.0)
+    assert bootstrap_mean([[1.0], [0.0]], draws=400) == Interval(0.5, 0.0, 1.0)
+
+
+@pytest.mark.parametrize("samples", [1, 8])
+@pytest.mark.parametrize(("value", "low", "high"), [(1.0, 0.96898, 1.0), (0.0, 0.0, 0.03102)])
+def test_all_or_none_of_120_problems_have_wilsons_interval(samples, value, low, high):
+    # z = 1.959964: z²/(120 + z²) = .03102; more samples of the same problems tell nothing about other problems.
+    interval = bootstrap_mean([[value] * samples] * 120)
+    assert (interval.mean, interval.low, interval.high) == (
+        value,
+        pytest.approx(low, abs=1e-5),
+        pytest.approx(high, abs=1e-5),
+    )
+
+
+def test_one_problem_says_little_of_others_however_often_it_is_sampled():
+    interval = bootstrap_mean([[1, 0] * 500])
+    assert (interval.low, interval.high) == pytest.approx((0.1033, 0.8967), abs=1e-4)
+
+
+def test_problems_of_one_mean_that_is_not_at_the_edge_have_an_interval():
+    lengths = bootstrap_mean([[72.0] * 4] * 30, bounds=(0, 100))
+    assert (lengths.low, lengths.high) == pytest.approx((72 - 0.11351 * 72, 72 + 0.11351 * 28), abs=1e-3)
+    halves = bootstrap_mean([[0.5]] * 120)
+    assert halves.low < 0.5 < halves.high
+
+
+def test_a_difference_that_is_the_same_for_every_problem_has_an_interval():
+    # Both always right, and two greedy policies that agree on every problem: others may differ.
+    for rows in ([[1.0]] * 120, [[1.0]] * 60 + [[0.0]] * 60):
+        difference = paired_difference(rows, rows)
+        assert (difference.mean, difference.low, difference.high) == pytest.approx((0.0, -0.03102, 0.03102), abs=1e-5)
+
+
+@given(clusters, st.floats(0.5, 0.99))
+def test_no_interval_is_a_point_and_each_holds_its_mean(rows, confidence):
+    interval = bootstrap_mean(rows, confidence=confidence, draws=200)
+    assert 0 <= interval.low <= interval.high <= 1
+    assert interval.low < interval.high
+    difference = paired_difference(rows, rows, confidence=confidence, draws=200)
+    assert difference.low < difference.high
+
+
+def test_unseen_problems_lie_at_the_bounds_at_worst():
+    assert unseen(3.0, 1_000_000, (0, 10)).high == pytest.approx(3.0, abs=1e-4)
+    assert unseen(3.0, 1, (3.0, 3.0)) == Interval(3.0, 3.0, 3.0)
+
+
+def test_values_outside_their_bounds_are_refused():
+    with pytest.raises(InputError, match=r"values: 1\.5; must lie between 0 and 1"):
+        bootstrap_mean([[1.0], [1.5]])
+
+
+def vote_slowly(classes, k):
+    """The chance of all subsets, ties broken evenly."""
+    shares = []
+    for subset in combinations(classes, k):
+        votes = [answer for answer in subset if answer >= 0]
+        most = max((votes.count(answer) for answer in votes), default=0)
+        winners = {answer for answer in votes if votes.count(answer) == most}
+        shares.append((0 in winners) / max(len(winners), 1))
+    return np.mean(shares)
+
+
+classes = st.lists(st.integers(-1, 3), min_size=1, max_size=7)
+
+
+@settings(deadline=None, max_examples=40)
+@given(classes, st.data())
+def test_the_majority_is_what_all_subsets_say(row, data):
+    k = data.draw(st.integers(1, len(row)))
+    found = majority_at_k([row], [k])[k][0]
+    # At most half a standard deviation of 1/√256 a unit: four of them.
+    assert found == pytest.approx(vote_slowly(row, k), abs=1e-12 if k in (1, len(row)) else 0.125)
+
+
+def test_the_majority_of_one_is_the_accuracy_and_that_of_all_is_one_vote():
+    rows = [[0, 0, 1, 1, 1], [0, 0, 1, 2, -1], [-1, -1, -1, -1, 0], [-1] * 5]
+    found = majority_at_k(rows, [1, 5])
+    assert found[1].tolist() == pytest.approx([0.4, 0.4, 0.2, 0.0])
+    assert found[5].tolist() == [0.0, 1.0, 1.0, 0.0]
+
+
+def test_a_tie_is_broken_evenly():
+    assert majority_at_k([[0, 1], [0, 1, 2]], [2])[2].tolist()[0] == 0.5
+    assert majority_at_k([[0, 1, 2]], [3])[3].tolist() == pytest.approx([1 / 3])
+
+
+def test_a_majority_needs_k_samples_of_every_problem():
+    with pytest.raises(InputError, match=r"k: 3; must lie in 1\.\.2"):
+        majority_at_k([[0, 1], [0, 1, 1]], [3])

@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from html import unescape
 from pathlib import Path
@@ -95,7 +95,7 @@ def test_a_row_says_what_the_report_says(run: Run, constant: Run) -> None:
         assert data.interval_of(row, "accuracy") == report.accuracy
         assert data.interval_of(row, "length") == report.length
         assert (row["truncated"], row["entropy"]) == (report.truncated, report.entropy)
-        assert row["pass@4"] == report.pass_at[4]
+        assert row["pass@4"] == report.pass_at[4].mean
         assert row["word_wait"] == report.words["wait"]
 
 
@@ -411,8 +411,8 @@ def plant(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every model write HOSTILE, in evaluations and in training."""
     samples, lines = Evaluation.samples, step_log.read_lines
 
-    def hostile_samples(self: Evaluation) -> pd.DataFrame:
-        return samples(self).assign(text=HOSTILE)
+    def hostile_samples(self: Evaluation, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        return samples(self, columns).assign(text=HOSTILE)
 
     def hostile_lines(path: Path) -> list[dict[str, Any]]:
         found = lines(path)

@@ -171,7 +171,9 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
 
 def hold(monkeypatch, folder: Path) -> None:
     """A hub that has one data set, lying in a folder."""
-    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, repo_type, allow_patterns: str(folder))
+    monkeypatch.setattr(
+        "huggingface_hub.snapshot_download", lambda name, repo_type, revision, allow_patterns: str(folder)
+    )
 
 
 def test_a_hub_name_is_read_from_its_only_file(tmp_path, monkeypatch):
@@ -201,7 +203,7 @@ def test_a_hub_set_that_leaves_a_choice_is_refused(tmp_path, monkeypatch, names)
 
 
 def test_a_hub_that_cannot_be_reached_says_how_to_go_on(monkeypatch):
-    def refuse(name, repo_type, allow_patterns):
+    def refuse(name, repo_type, revision, allow_patterns):
         raise ConnectionError("no route")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)

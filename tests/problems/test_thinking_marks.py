@@ -90,3 +90,7 @@ def test_the_setting_names_the_marks() -> None:
 def test_marks_that_cannot_be_told_apart_are_refused(marks: str) -> None:
     with pytest.raises(InputError, match=r"problems\.thinking.*two marks"):
         load("laptop", [f"problems.thinking={marks}"])
+
+
+def test_no_responses_have_no_texts() -> None:
+    assert decode_responses([], tokenizer()) == []

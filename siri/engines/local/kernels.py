@@ -37,6 +37,7 @@ class Kernels(Protocol):
         pad_id: int,
         rows_at_once: int,
         prefixes: Sequence[Sequence[int]] = (),
+        top_p: float = 1.0,
     ) -> Sampled:
         """See `sampler.sample`."""
         ...

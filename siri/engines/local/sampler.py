@@ -49,13 +49,15 @@ def sample(
     pad_id: int,
     rows_at_once: int,
     prefixes: Sequence[Sequence[int]] = (),
+    top_p: float = 1.0,
 ) -> Sampled:
     """Continue each prompt `group_size` times until an end token or until its budget (> 0, one per prompt) is spent.
 
     Temperature 0 takes the likeliest token. Without `eos_ids` every response fills its budget. At most `rows_at_once`
     rows are decoded together, prompts of equal length beside each other; equal arguments give equal bits on one CPU and
     thread count, and tokens depend on `rows_at_once` by rounding alone. `prefixes`, one per row, are what responses
-    must begin with; their tokens are told like any other. The result is on the model's device.
+    must begin with; their tokens are told like any other. `top_p` below 1 draws from the nucleus alone (see `nucleus`).
+    The result is on the model's device.
     """
     check_request(prompts, budgets, group_size, rows_at_once, stream, prefixes)
     order = sorted(range(len(prompts)), key=lambda prompt: (len(prompts[prompt]), prompt))
@@ -67,7 +69,8 @@ def sample(
     with torch.inference_mode():
         for batch in batches(rows, [len(prompts[row // group_size]) for row in rows], rows_at_once, model):
             running = start(model, batch, prompts, budgets, group_size)
-            run(running, sampled, temperature, stream.rows(group_size), ends, torch.from_numpy(forced).to(ends.device))
+            given = torch.from_numpy(forced).to(ends.device)
+            run(running, sampled, temperature, stream.rows(group_size), ends, given, top_p)
     return trimmed(sampled, ends, pad_id)
 
 
@@ -159,7 +162,15 @@ def start(
     return Running(continuation, logits, torch.tensor(list(rows), device=logits.device), row_budgets)
 
 
-def run(running: Running, sampled: Sampled, temperature: float, words: Words, ends: Tensor, forced: Tensor) -> None:
+def run(
+    running: Running,
+    sampled: Sampled,
+    temperature: float,
+    words: Words,
+    ends: Tensor,
+    forced: Tensor,
+    top_p: float = 1.0,
+) -> None:
     """Decode rows to their ends and write them into `sampled`; `forced` [all rows, longest] is FREE where none is.
 
     A row that has ended is decoded on until it is dropped; what it writes after its end is wiped by `trimmed`.
@@ -167,7 +178,7 @@ def run(running: Running, sampled: Sampled, temperature: float, words: Words, en
     written = 0
     while True:
         given = forced[running.rows, written] if written < forced.shape[1] else None
-        tokens = write_tokens(running, sampled, temperature, running.draw(words, written), ends, given)
+        tokens = write_tokens(running, sampled, temperature, running.draw(words, written), ends, given, top_p)
         written += 1
         count = int(running.writing.sum())  # where the host waits for the device: once a token, outside of the step
         if not count:
@@ -176,13 +187,19 @@ def run(running: Running, sampled: Sampled, temperature: float, words: Words, en
 
 
 def write_tokens(
-    running: Running, sampled: Sampled, temperature: float, uniform: Tensor, ends: Tensor, given: Tensor | None
+    running: Running,
+    sampled: Sampled,
+    temperature: float,
+    uniform: Tensor,
+    ends: Tensor,
+    given: Tensor | None,
+    top_p: float = 1.0,
 ) -> Tensor:
     """Choose every row's next token [B] (see `choose`) and write it into `sampled`.
 
     With `Continuation.decode` this is a step: it asks nothing of the tensors' values, and writes where they say.
     """
-    tokens, logprobs, entropies = choose(running.logits, temperature, uniform, given)
+    tokens, logprobs, entropies = choose(running.logits, temperature, uniform, given, top_p)
     place = (running.rows, running.place)
     sampled.tokens.index_put_(place, tokens)
     sampled.logprobs.index_put_(place, logprobs)
@@ -193,18 +210,20 @@ def write_tokens(
 
 
 def choose(
-    logits: Tensor, temperature: float, uniform: Tensor, given: Tensor | None = None
+    logits: Tensor, temperature: float, uniform: Tensor, given: Tensor | None = None, top_p: float = 1.0
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One token per row of logits [B, V], its log-probability and the entropy of what it was drawn from, each [B].
 
     The token at which the running sum of the probabilities exceeds `uniform` [B] float64; `given` [B] is taken instead
-    where it is not FREE.
+    where it is not FREE. With `top_p` below 1 the probabilities are those of the nucleus.
     """
     if temperature == 0:
         tokens = logits.argmax(-1)
         tokens = tokens if given is None else torch.where(given == FREE, tokens, given)
         return tokens, torch.zeros_like(tokens, dtype=torch.float32), torch.zeros_like(tokens, dtype=torch.float32)
     logprobs = torch.log_softmax(logits.float() / temperature, dim=-1)
+    if top_p < 1:
+        logprobs = nucleus(logprobs, top_p)
     probabilities = logprobs.exp()
     # In float64, so that in a large vocabulary too the sum knows the rare tokens.
     running = probabilities.cumsum(-1, dtype=torch.float64)
@@ -212,8 +231,22 @@ def choose(
     share = torch.minimum(uniform[:, None] * whole, whole.nextafter(torch.zeros_like(whole)))
     tokens = torch.searchsorted(running, share, right=True)[:, 0].clamp_(max=logits.shape[-1] - 1)
     tokens = tokens if given is None else torch.where(given == FREE, tokens, given)
-    entropies = -(probabilities * logprobs).sum(-1)
+    entropies = -(probabilities * (logprobs if top_p == 1 else logprobs.nan_to_num(neginf=0.0))).sum(-1)
     return tokens, logprobs.gather(1, tokens[:, None])[:, 0], entropies
+
+
+def nucleus(logprobs: Tensor, top_p: float) -> Tensor:
+    """Log-probabilities [B, V] of the nucleus: the fewest likeliest tokens that hold at least `top_p`, −inf elsewhere.
+
+    Of equally likely tokens the first ones; never fewer than one token (Holtzman et al. 2020, section 3.1).
+    """
+    ordered, order = logprobs.sort(dim=-1, descending=True, stable=True)
+    probabilities = ordered.exp().double()
+    before = probabilities.cumsum(-1) - probabilities
+    kept = before < top_p
+    kept[:, 0] = True
+    outside = torch.ones_like(kept).scatter(-1, order, ~kept)
+    return torch.log_softmax(logprobs.masked_fill(outside, float("-inf")), dim=-1)
 
 
 def survivors(writing: Tensor, count: int) -> Tensor:

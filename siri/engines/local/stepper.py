@@ -104,6 +104,7 @@ class LocalStepper:
         temperature: float,
         stream: Stream,
         prefixes: Sequence[str] = (),
+        top_p: float = 1.0,
     ) -> RolloutBatch:
         """Answer each problem `group_size` times within its budget, and grade the answers.
 
@@ -113,7 +114,7 @@ class LocalStepper:
         prompts = [self._encode(problem) for problem in problems]
         openings = [loaded.tokenizer(prefix, add_special_tokens=False)["input_ids"] for prefix in prefixes]
         with self.policy.arithmetic():
-            sampled = self.policy.kernels.sample(
+            sampled = self.policy.sampler().sample(
                 [prompt.ids for prompt in prompts],
                 budgets,
                 group_size=group_size,
@@ -123,6 +124,7 @@ class LocalStepper:
                 pad_id=loaded.pad_id,
                 rows_at_once=self.config.engine.sample_rows,
                 prefixes=[opening for opening in openings for _ in range(group_size)],
+                top_p=top_p,
             )
         return graded(problems, budgets, prompts, sampled, loaded.tokenizer, self.config.problems)
 

@@ -1,6 +1,7 @@
 """The scripted policy: two numbers, skill and verbosity, that follow the budget with a lag."""
 
 import json
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,12 +43,13 @@ class ScriptedStepper:
     ) -> RolloutBatch:
         """Write words until the verbosity is reached, then the answer, if the budget lets it; prefixes are not read."""
         rng = random.Random(seed_for(self.config.seed, "sample" if draw == 1 else f"sample of draw {draw}", step))
-        return self._answer(problems, budgets, self.config.rollout.group_size, rng)
+        return self._answer(problems, budgets, self.config.rollout.group_size, [rng] * len(problems))
 
-    def answer(self, request: SampleRequest) -> RolloutBatch:
-        """The request's problems under one budget."""
-        rng = random.Random(seed_for(request.seed, "evaluate"))
-        return self._answer(request.problems, [request.budget] * len(request.problems), request.samples, rng)
+    def answer(self, request: SampleRequest, places: range) -> RolloutBatch:
+        """The request's problems at these places, under one budget; there is no temperature."""
+        problems = [request.problems[place] for place in places]
+        rngs = [random.Random(seed_for(request.seed, "evaluate", place)) for place in places]
+        return self._answer(problems, [request.budget] * len(places), request.samples, rngs, request.top_p)
 
     def texts(self, batch: RolloutBatch, rows: Sequence[int]) -> list[str]:
         """The first words of these rows, as many as they are long."""
@@ -57,28 +59,31 @@ class ScriptedStepper:
         """There is no loss that would refer to anything."""
 
     def _answer(
-        self, problems: Sequence[Problem], budgets: Sequence[int], group_size: int, rng: random.Random
+        self,
+        problems: Sequence[Problem],
+        budgets: Sequence[int],
+        group_size: int,
+        rngs: Sequence[random.Random],
+        top_p: float = 1.0,
     ) -> RolloutBatch:
-        asked = [
-            (problem, budget) for problem, budget in zip(problems, budgets, strict=True) for _ in range(group_size)
-        ]
-        words = [self._write(problem, rng)[:budget] for problem, budget in asked]
+        asked = [each for each in zip(problems, budgets, rngs, strict=True) for _ in range(group_size)]
+        words = [self._write(problem, rng, top_p)[:budget] for problem, budget, rng in asked]
         finished = [text[-1] == "<eos>" for text in words]
         texts = tuple(" ".join(text) for text in words)
         lengths = torch.tensor([len(text) for text in words])
         width = int(lengths.max())
         mask = (torch.arange(width) < lengths[:, None]).float()
-        settings, answers = self.config.problems, tuple(problem.answer for problem, _ in asked)
+        settings, answers = self.config.problems, tuple(problem.answer for problem, _, _ in asked)
         grades = grade_with_answers(texts, answers, settings.grader, finished, settings.thinking)
         return RolloutBatch(
-            problem_ids=tuple(problem.id for problem, _ in asked),
+            problem_ids=tuple(problem.id for problem, _, _ in asked),
             group_size=group_size,
             prompts=tuple((1,) for _ in asked),
             tokens=mask.long(),
             logprobs=-mask,
             entropies=mask * float(self.policy[0]),
             lengths=lengths,
-            budgets=torch.tensor([budget for _, budget in asked]),
+            budgets=torch.tensor([budget for _, budget, _ in asked]),
             finished=torch.tensor(finished),
             texts=texts,
             verdicts=tuple(grades.verdicts),
@@ -88,9 +93,12 @@ class ScriptedStepper:
             thoughts=torch.tensor([_thought(text, settings.thinking.closes) for text in words]),
         )
 
-    def _write(self, problem: Problem, rng: random.Random) -> list[str]:
+    def _write(self, problem: Problem, rng: random.Random, top_p: float) -> list[str]:
         skill, verbosity = self.policy.tolist()
-        thought = [rng.choice(WORDS) for _ in range(max(1, round(rng.gauss(verbosity, verbosity / 8))))]
+        if max(skill, 1 - skill) >= top_p:  # the nucleus is the likelier of the two answers
+            skill = float(skill >= 1 - skill)
+        words = WORDS[: math.ceil(top_p * len(WORDS))]
+        thought = [rng.choice(words) for _ in range(max(1, round(rng.gauss(verbosity, verbosity / 8))))]
         answer = problem.answer if rng.random() < skill else "unknown"
         return [*thought, self.config.problems.thinking.closes, *answer.split(), "<eos>"]
 

@@ -68,7 +68,7 @@ class VllmSampler:
             for one in request.problems
         ]
         answers = in_order(self._answers(self._write_order(model, request, prompts, tokenizer)))
-        for problem, prompt in zip(request.problems, prompts, strict=True):
+        for problem, prompt in [*zip(request.problems, prompts, strict=True)][request.first :]:
             answer = next(answers)
             read = Prompt(answer["prompt"], prompt.opening)
             yield batch_of(problem, request, read, answer["responses"], tokenizer, self.config)
@@ -97,11 +97,12 @@ class VllmSampler:
             "sampling": {
                 "n": request.samples if request.temperature else 1,  # vLLM refuses copies of the likeliest response
                 "temperature": request.temperature,
+                "top_p": request.top_p,
                 "max_tokens": request.budget,
                 "stop_token_ids": read_eos_ids(model, config, tokenizer),
             },
-            "prompts": [prompt.ids for prompt in prompts],
-            "seeds": [seed_for(request.seed, "evaluate", place) for place in range(len(prompts))],
+            "prompts": [prompt.ids for prompt in prompts[request.first :]],
+            "seeds": [seed_for(request.seed, "evaluate", place) for place in range(request.first, len(prompts))],
         }
         (folder / "order.json").write_text(json.dumps(order))
         return folder / "order.json"

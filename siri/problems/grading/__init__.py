@@ -18,6 +18,7 @@ from siri.problems.grading.rules import (
     GraderName,
     compare_maths,
     compare_tokens,
+    grader_name,
     grader_version,
     read_number,
 )
@@ -30,11 +31,13 @@ __all__ = [
     "Grades",
     "Thinking",
     "Verdict",
+    "compare_answers",
     "compare_maths",
     "compare_tokens",
     "grade",
     "grade_many",
     "grade_with_answers",
+    "grader_name",
     "grader_version",
     "read_number",
 ]
@@ -89,14 +92,22 @@ def grade_with_answers(
     chosen = GRADERS[grader]
     ended = [True] * len(responses) if finished is None else finished
     found = [chosen.find(response, end, thinking) for response, end in zip(responses, ended, strict=True)]
-    pairs = list(zip(found, answers, strict=True))
+    return Grades(found, compare_answers(found, answers, grader))
+
+
+def compare_answers(found: Sequence[str], answers: Sequence[str], grader: GraderName) -> list[Verdict]:
+    """What the grader says of answers that have been found, "" for none, beside those of their problems.
+
+    Each pair is compared once, however often it stands there.
+    """
+    chosen, pairs = GRADERS[grader], list(zip(found, answers, strict=True))
     verdicts: dict[tuple[str, str], Verdict] = {}
     hard = []
-    for pair in dict.fromkeys(pairs):  # a group often gives one answer many times: each is compared once
+    for pair in dict.fromkeys(pairs):  # a group often gives one answer many times
         verdict = chosen.compare(*pair) if pair[0] else "unparsed"
         if verdict is None:
             hard.append(pair)
         else:
             verdicts[pair] = verdict
     verdicts.update(zip(hard, pool.check(hard), strict=True))
-    return Grades(found, [verdicts[pair] for pair in pairs])
+    return [verdicts[pair] for pair in pairs]

@@ -12,6 +12,7 @@ class Thinking(NamedTuple):
 
 
 THINKING = Thinking("<think>", "</think>")
+BOXES = ("\\boxed", "\\fbox")
 _MARK = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])\s*\{?|\\.|[{}]", re.DOTALL)
 _BARE = re.compile(r"[^\s${}\\]+|\\[a-zA-Z]+(?:\{[^{}]*\})*")
 _BETWEEN = re.compile(r"\$*\s*(?:,|;|\\?,?\s*(?:\\(?:text|mbox)\{)?\s*(?:and|or)\s*\}?|\\q?quad)+\s*(?:and|or)?\s*\$*")

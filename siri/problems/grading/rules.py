@@ -8,9 +8,10 @@ from functools import lru_cache
 from importlib.metadata import version
 from typing import Literal
 
+from siri.errors import InputError
 from siri.problems.grading.arithmetic import TooLargeError, UndefinedError, evaluate
 from siri.problems.grading.comparing import same
-from siri.problems.grading.finding import Thinking, find_answer, find_boxed, find_final_text
+from siri.problems.grading.finding import BOXES, Thinking, find_answer, find_boxed, find_final_text
 from siri.problems.grading.pool import Verdict
 from siri.problems.grading.presentation import tidy
 from siri.problems.grading.reading import read_answer
@@ -32,6 +33,8 @@ class Grader:
 
     find: Callable[[str, bool, Thinking], str]
     compare: Callable[[str, str], Verdict | None]
+    marks: tuple[str, ...]
+    """What a response that was cut holds one of where an answer can be found in it; none: never."""
     libraries: tuple[str, ...] = ()
     """Distributions whose versions a verdict may depend on."""
 
@@ -44,6 +47,15 @@ def grader_version(name: GraderName) -> str:
     """
     libraries = (f"{library} {version(library)}" for library in GRADERS[name].libraries)
     return ", ".join([f"{name} {VERSIONS[name]}", *libraries])
+
+
+def grader_name(version: str) -> GraderName:
+    """The name of the rule whose version this is, as `grader_version` wrote it. Raises InputError for others."""
+    name = version.partition(" ")[0]
+    for known in GRADERS:
+        if known == name:
+            return known
+    raise InputError(f"grader={version}: none of {', '.join(GRADERS)}")
 
 
 def compare_tokens(given: str, gold: str) -> Verdict:
@@ -135,7 +147,7 @@ def _is_tractable(text: str) -> bool:
 
 
 GRADERS: dict[GraderName, Grader] = {
-    "exact": Grader(find_final_text, compare_tokens),
-    "answer": Grader(find_answer, compare_maths, _LIBRARIES),
-    "boxed": Grader(find_boxed, compare_maths, _LIBRARIES),
+    "exact": Grader(find_final_text, compare_tokens, ()),
+    "answer": Grader(find_answer, compare_maths, BOXES, _LIBRARIES),
+    "boxed": Grader(find_boxed, compare_maths, BOXES, _LIBRARIES),
 }

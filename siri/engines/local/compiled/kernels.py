@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from siri.engines.local import sampler
 from siri.engines.local.compiled.cache import Code, load_code
 from siri.engines.local.compiled.jit import LANES, Floats
 from siri.engines.local.compiled.layout import Decoding, Rows, Shape
@@ -84,8 +85,17 @@ class CompiledKernels:
         pad_id: int,
         rows_at_once: int,
         prefixes: Sequence[Sequence[int]] = (),
+        top_p: float = 1.0,
     ) -> Sampled:
-        """As `sampler.sample`; at most `rows_at_once` rows side by side, started as others finish."""
+        """As `sampler.sample`; at most `rows_at_once` rows side by side, started as others finish.
+
+        With `top_p` below 1 torch samples: the compiled code draws from the whole distribution alone.
+        """
+        if top_p < 1 and temperature > 0:
+            return sampler.sample(
+                self.decoder, prompts, budgets, group_size=group_size, temperature=temperature, stream=stream,
+                eos_ids=eos_ids, pad_id=pad_id, rows_at_once=rows_at_once, prefixes=prefixes, top_p=top_p,
+            )  # fmt: skip
         check_request(prompts, budgets, group_size, rows_at_once, stream, prefixes)
         room = max(len(prompt) + budget for prompt, budget in zip(prompts, budgets, strict=True))
         require_room(room, self.decoder.shape.context)

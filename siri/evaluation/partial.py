@@ -1,0 +1,119 @@
+"""What has been sampled of an evaluation that is not finished: a file per batch, on the disk before the next is asked.
+
+A part is written in full or not at all, and its name bears the sum of its content: whenever a process is killed, what
+it had written is read by the next one, and none of it is sampled again.
+"""
+
+import hashlib
+import io
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from siri.evaluation.report import write_samples
+from siri.store.entries import Store
+from siri.store.files import flush
+
+PART = re.compile(r"(?P<first>\d{9})-(?P<sum>[0-9a-f]{64})\.parquet")
+SAMPLED_BY = b"siri.sampled_by"
+"""Key of a part's metadata: what wrote its responses."""
+SECONDS = b"siri.seconds"
+"""Key of a part's metadata: how long they took."""
+log = logging.getLogger("siri")
+
+
+@dataclass(frozen=True)
+class Partial:
+    """The parts of one evaluation; whoever holds its lease reads and writes them."""
+
+    folder: Path
+    problems: Sequence[str]
+    """Ids of all problems, in their order."""
+    samples: int
+    """Responses per problem."""
+
+    def read(self) -> list[Path]:
+        """The sound parts from the first problem on, without a gap; all others are removed."""
+        if not self.folder.is_dir():
+            return []
+        found = {path: PART.fullmatch(path.name) for path in sorted(self.folder.iterdir())}
+        parts: list[Path] = []
+        done = 0
+        for path, name in found.items():
+            count = self._count(path, done, name["sum"]) if name and int(name["first"]) == done else 0
+            if count:
+                parts.append(path)
+                done += count
+            else:
+                log.warning("%s: no part of this evaluation that could be gone on from: removed", path)
+                _remove(path)
+        return parts
+
+    def _count(self, path: Path, first: int, wanted: str) -> int:
+        """The problems that a part answers; 0 for one that is damaged, or answers others than those that come next."""
+        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != wanted:
+            return 0
+        asked = pq.read_table(path, columns=["problem"])["problem"].to_pylist()
+        count = len(asked) // self.samples
+        return count if asked == self._rows(first, count) else 0
+
+    def _rows(self, first: int, count: int) -> list[str]:
+        return [problem for problem in self.problems[first : first + count] for _ in range(self.samples)]
+
+    def add(self, first: int, rows: pd.DataFrame, sampler: Mapping[str, Any], seconds: float) -> Path:
+        """Write the rows of the problems from place `first` on, sampled in so many seconds.
+
+        They are on the disk when this returns.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        content = io.BytesIO()
+        told = {SAMPLED_BY: json.dumps(sampler, sort_keys=True).encode(), SECONDS: str(seconds).encode()}
+        write_samples(rows, content, told)
+        path = self.folder / f"{first:09d}-{hashlib.sha256(content.getvalue()).hexdigest()}.parquet"
+        unfinished = self.folder / f".{path.name}"
+        unfinished.write_bytes(content.getvalue())
+        flush(unfinished)
+        os.rename(unfinished, path)
+        flush(self.folder)
+        return path
+
+    def remove(self) -> None:
+        """Remove all parts: they have become an evaluation, or nothing can go on from them."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def partial_of(store: Store, key: str, problems: Sequence[str], samples: int) -> Partial:
+    """The parts of the evaluation of a key; those that nobody goes on from are collected as other working folders."""
+    return Partial(store.root / "scratch" / f"evaluation:{key}", problems, samples)
+
+
+def sampled_by(part: Path) -> dict[str, Any]:
+    """What wrote the responses of a part."""
+    told: dict[str, Any] = json.loads(pq.read_schema(part).metadata[SAMPLED_BY])
+    return told
+
+
+def seconds_of(parts: Sequence[Path]) -> float:
+    """How long sampling these parts took, whichever processes did it."""
+    return sum(float(pq.read_schema(part).metadata[SECONDS]) for part in parts)
+
+
+def join(parts: Sequence[Path]) -> pd.DataFrame:
+    """All rows of parts, in their order."""
+    return pd.concat([pd.read_parquet(part) for part in parts], ignore_index=True)

@@ -1,0 +1,154 @@
+"""An evaluation that is stopped or killed goes on where it was, to the same bits."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from siri import progress
+from siri.engine import SampleRequest
+from siri.engines.scripted import ScriptedEngine
+from siri.evaluation.evaluation import Evaluation, measure
+from siri.evaluation.partial import PART, Partial
+from siri.home import Home
+from siri.rollouts import RolloutBatch
+from siri.runs.run import Run
+from tests.conftest import settle, tiny
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    """The samples of c1-high on dev, in one go."""
+    evaluation = Evaluation(settle(tiny("schedule.cycles=1"), Home(tmp_path_factory.mktemp("whole"))), "c1-high", "dev")
+    list(measure(evaluation))
+    return evaluation.samples()
+
+
+@pytest.fixture
+def run(home: Home) -> Run:
+    return settle(tiny("schedule.cycles=1"), home)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The first problem of every request that reaches the engine."""
+    firsts: list[int] = []
+    sample = ScriptedEngine.sample
+
+    def noted(self: ScriptedEngine, model: Path, request: SampleRequest) -> Iterator[RolloutBatch]:
+        firsts.append(request.first)
+        return sample(self, model, request)
+
+    monkeypatch.setattr(ScriptedEngine, "sample", noted)
+    return firsts
+
+
+def parts_of(evaluation: Evaluation) -> list[Path]:
+    return sorted((evaluation.store.root / "scratch").glob(f"evaluation:{evaluation.key}/*"))
+
+
+def stop_after(evaluation: Evaluation, responses: int) -> None:
+    way = measure(evaluation)
+    assert responses in way
+    way.close()
+
+
+@pytest.mark.parametrize("hold", [32, 64, 128])
+def test_a_killed_evaluation_goes_on_behind_what_was_sampled_to_the_same_samples(
+    hold: int, run: Run, whole: pd.DataFrame, asked: list[int]
+) -> None:
+    command = [sys.executable, "-m", "tests.evaluation.drive_evaluation", str(run.home.root), "c1-high", str(hold)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as child:
+        assert child.stdout is not None
+        while child.stdout.readline() != f"responses {hold}\n":
+            assert child.poll() is None
+        child.kill()
+    evaluation = Evaluation(run, "c1-high", "dev")
+    assert len(parts_of(evaluation)) == hold // 32
+    assert list(measure(evaluation)) == list(range(hold, 129, 32))
+    assert asked == ([hold // 4] if hold < 128 else [])
+    pd.testing.assert_frame_equal(evaluation.samples(), whole)
+    assert parts_of(evaluation) == []
+
+
+def test_a_stopped_evaluation_goes_on(run: Run, whole: pd.DataFrame, asked: list[int]) -> None:
+    evaluation = Evaluation(run, "c1-high", "dev")
+    stop_after(evaluation, 64)
+    assert evaluation.find() is None
+    assert list(measure(evaluation)) == [64, 96, 128]
+    assert asked == [0, 16]
+    pd.testing.assert_frame_equal(evaluation.samples(), whole)
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone", "of another evaluation", "something else", "unfinished"])
+def test_a_damaged_part_and_what_stands_behind_it_are_sampled_again(
+    damage: str, run: Run, whole: pd.DataFrame, caplog: pytest.LogCaptureFixture
+) -> None:
+    evaluation = Evaluation(run, "c1-high", "dev")
+    stop_after(evaluation, 96)
+    second = parts_of(evaluation)[1]
+    if damage == "cut":
+        second.write_bytes(second.read_bytes()[:-9])
+    elif damage == "gone":
+        second.unlink()
+    elif damage == "of another evaluation":
+        other = Evaluation(run, "c1-high", "test")
+        stop_after(other, 64)
+        second.unlink()
+        parts_of(other)[1].rename(second.parent / parts_of(other)[1].name)
+    elif damage == "something else":
+        second.unlink()
+        second.mkdir()
+    else:
+        second.rename(second.with_name(f".{second.name}"))
+    assert list(measure(evaluation)) == [32, 64, 96, 128]
+    pd.testing.assert_frame_equal(evaluation.samples(), whole)
+    assert "removed" in caplog.text
+
+
+def test_other_settings_do_not_go_on_from_it(run: Run, asked: list[int]) -> None:
+    stop_after(Evaluation(run, "c1-high", "dev"), 64)
+    settings = run.config.evaluation.model_copy(update={"temperature": 1.0})
+    assert list(measure(Evaluation(run.evaluated_under(settings), "c1-high", "dev"))) == [32, 64, 96, 128]
+    assert asked == [0, 0]
+
+
+def test_what_another_version_of_the_sampler_has_begun_is_begun_again(
+    run: Run, asked: list[int], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    evaluation = Evaluation(run, "c1-high", "dev")
+    stop_after(evaluation, 64)
+    newer = {"engine": "scripted", "version": 99}
+    monkeypatch.setattr(ScriptedEngine, "numerics", lambda self: newer)
+    assert list(measure(evaluation)) == [64, 32, 64, 96, 128]
+    assert asked == [0, 16, 0]
+    assert "sampled from its beginning" in caplog.text
+    entry = evaluation.find()
+    assert entry is not None
+    assert entry.manifest.facts["sampled_by"] == newer
+
+
+def test_parts_have_names_that_tell_their_place_and_sum(run: Run) -> None:
+    evaluation = Evaluation(run, "c1-high", "dev")
+    stop_after(evaluation, 64)
+    names = [PART.fullmatch(part.name) for part in parts_of(evaluation)]
+    assert [name and int(name["first"]) for name in names] == [0, 8]
+    assert Partial(parts_of(evaluation)[0].parent, [p.id for p in evaluation.asked], 4).read() == parts_of(evaluation)
+
+
+def test_without_a_terminal_a_line_now_and_then_tells_the_time_left(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock: Any = iter(range(0, 1000, 10))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
+    assert list(progress.count(iter([400, 500, 600]), "base on dev", 1000)) == [400, 500, 600]
+    assert capsys.readouterr().err.splitlines() == [
+        "base on dev: 500 of 1,000 responses · 0:00:50 left",
+        "base on dev: 600 of 1,000 responses · 0:00:40 left",
+    ]
