@@ -731,8 +731,9 @@ def look_at_views(run: Run, profile: Path) -> None:
         page.screenshot(PICTURES / "mlflow-runs.png")
         page.open("about:blank")
         page.open(links["runs"].replace("compareRunsMode=TABLE", "compareRunsMode=CHART"))
-        for chart in ("Length under the budget", "Accuracy on test", "Tokens on test"):
+        for chart in ("rollout/length vs rollout/budget", "test/accuracy", "test/length"):  # what MLflow calls them
             page.wait_for_text(chart)
+        page.wait_for("document.querySelectorAll('.js-plotly-plot').length >= 4")
         page.screenshot(PICTURES / "mlflow-charts.png")
         page.open("about:blank")
         page.open(links["snapshots"])
