@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Annotated, Any, Literal
 
 from prefect import flow, get_run_logger
-from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.client.orchestration import get_client
 from prefect.runtime import deployment, flow_run
 from prefect.states import Cancelled
@@ -18,10 +18,10 @@ from pydantic import Field
 
 from flows.gpu import make_gpu_limit, needs_gpu_to_measure, turn
 from flows.lifecycle import live
+from flows.links import link_to_mlflow, page_links
 from flows.monitors import publish_alarm
 from flows.naming import named
 from flows.schedules import give_way
-from siri import tracking
 from siri.engines import untrained
 from siri.errors import AlarmError, InputError, StoppedError
 from siri.home import find_home
@@ -251,16 +251,14 @@ def _run_trial(perform_linked: Callable[[Mapping[str, str]], Row], run: Run) -> 
     """The values of a trial, or the state that says that it is given back."""
     try:
         with turn(run.config, needs_gpu_to_measure):
-            row = perform_linked({"prefect.flow_run_id": str(flow_run.id)})
+            row = perform_linked({"prefect.flow_run_id": str(flow_run.id), **page_links(run.home)})
     except (BusyError, StoppedError) as error:
         return Cancelled(message=f"given back, not finished: {error}")  # type: ignore[return-value]
     except RuntimeError as error:
         if isinstance(error.__cause__, AlarmError):
             publish_alarm(run, read_alarms(run)[-1])
         raise
-    link = tracking.run_link(run)
-    if link is not None:
-        create_link_artifact(link=link, link_text=f"{run.name} in MLflow", key="mlflow")
+    link_to_mlflow(run)
     return dict(row.values)
 
 

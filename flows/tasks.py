@@ -8,14 +8,13 @@ from uuid import UUID
 
 import httpx
 from prefect import get_run_logger, task
-from prefect.artifacts import create_link_artifact, create_progress_artifact, update_progress_artifact
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.exceptions import PrefectHTTPStatusError
-from prefect.runtime import flow_run
 
 from flows.gpu import in_turn, needs_gpu_to_measure
+from flows.links import link_to_mlflow
 from flows.monitors import publish_alarm
-from flows.naming import artifact_key
-from siri import progress, tracking
+from siri import progress
 from siri.config import RunConfig
 from siri.engine import StepReport
 from siri.errors import StoppedError
@@ -124,24 +123,6 @@ def _shown(name: str, first: int, last: int, run: Run | None = None) -> Iterator
                 shown = time.monotonic()
 
         yield follow
-
-
-LINKED: set[str] = set()
-"""Addresses that this flow run has linked to."""
-
-
-def link_to_mlflow(run: Run) -> bool:
-    """Log the link to a run's record, and leave it as an artifact, once; whether there is such a link yet."""
-    link = tracking.run_link(run)
-    if link is None:
-        return False
-    linked = f"{flow_run.id} {link}"
-    if linked not in LINKED:
-        LINKED.add(linked)
-        get_run_logger().info(f"MLflow: {link}")
-        with suppress(httpx.TransportError, PrefectHTTPStatusError):
-            create_link_artifact(link=link, link_text=f"{run.name} in MLflow", key=artifact_key("mlflow", run.name))
-    return True
 
 
 def _show_percent(artifact: UUID | None, percent: float, note: str) -> UUID | None:

@@ -6,15 +6,13 @@ from typing import Annotated, Any
 
 from prefect import flow
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
-from prefect.runtime import flow_run
 from pydantic import Field
 
-from dashboards.data import evaluated
-from dashboards.report import write_report
 from flows.lifecycle import live
+from flows.links import link_to_mlflow, page_links
 from flows.monitors import pause_if_asked
 from flows.naming import artifact_key, named_by_config, named_by_recipe
-from flows.tasks import evaluate_all, link_to_mlflow, make_base, train_stage
+from flows.tasks import evaluate_all, make_base, train_stage
 from siri import tracking
 from siri.config import RunConfig, load, recipe_names, require_training, validate
 from siri.engines import untrained
@@ -22,7 +20,7 @@ from siri.evaluation.naming import benchmark_name
 from siri.home import find_home
 from siri.runs.retention import is_passed
 from siri.runs.run import Run, check, create_run
-from siri.tracking.describing import COLUMNS, LINK, describe, headlines, shown_benchmark
+from siri.tracking.describing import COLUMNS, describe, headlines, shown_benchmark
 from siri.tracking.server import REPORT
 
 LAPTOP = load("laptop")
@@ -58,8 +56,7 @@ def _train(config: RunConfig, until: str) -> str:
     check(config)
     make_base(config)
     run = create_run(config, find_home())
-    if flow_run.ui_url is not None:
-        tracking.tag(run, {f"{LINK}Prefect": flow_run.ui_url})
+    tracking.tag(run, page_links(run.home))
     evaluate_all(run, ["base"], config.evaluation.benchmarks)
     with tracking.following(run, stages[-1].last):
         for stage in stages:
@@ -91,6 +88,9 @@ def train_recipe(recipe: Recipe = "laptop", overrides: list[Override] = [], unti
 
 def draw_report(run: Run) -> None:
     """Write a run's own report into its folder, from where MLflow gets it, once a trained snapshot was measured."""
+    from dashboards.data import evaluated  # what draws takes seconds to import, and a run starts without it
+    from dashboards.report import write_report
+
     benchmark = shown_benchmark(run)
     if set(evaluated(run, benchmark)) - {"base"}:
         write_report(run, [], run.folder / REPORT, benchmark)

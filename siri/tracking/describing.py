@@ -94,6 +94,7 @@ def describe(run: Run, links: Mapping[str, str]) -> str:
     rows = headlines(run, benchmark)
     caution = untrained(run.config.engine.name)
     lines = [
+        *([_sentence(rows, benchmark_name(run, benchmark))] if rows else []),
         f"**{run.name}**: {run.config.method.name} under a {schedule.shape} budget of at most {schedule.highest} "
         f"tokens, {schedule.total_steps} steps; seed {run.config.seed}, base `{Path(run.config.model.base).name}`.",
         *([f"**Caution:** {caution}."] if caution else []),
@@ -102,6 +103,17 @@ def describe(run: Run, links: Mapping[str, str]) -> str:
         f"`siri show {run.name}:base` prints what the model wrote; `siri compare {run.name}` writes the report.",
     ]
     return "\n\n".join(line for line in lines if line)
+
+
+def _sentence(rows: list[Headline], benchmark: str) -> str:
+    """What the page shows before it is asked for more: the last snapshot, and the base that it is measured against."""
+    first, last = rows[0], rows[-1]
+    against = f"; {first.snapshot}: {_words(first)}" if first != last else ""
+    return f"**{last.snapshot}: {_words(last)}**{against} ({benchmark})"
+
+
+def _words(row: Headline) -> str:
+    return f"{100 * row.accuracy.mean:.1f} % right with {row.length.mean:,.1f} tokens"
 
 
 def _table(rows: list[Headline], benchmark: str) -> str:

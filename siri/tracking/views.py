@@ -144,10 +144,10 @@ RUN_VIEW = View(
     ),
     charts=(
         _lines("rollout/length", "rollout/budget", name="Length under the budget"),
-        _lines("rollout/accuracy", name="Accuracy in training"),
-        _scatter("high/length", "high/accuracy", "Last high: accuracy over tokens"),
         _lines("test/accuracy", name="Accuracy on test"),
         _lines("test/length", name="Tokens on test"),
+        _scatter("high/length", "high/accuracy", "Last high: accuracy over tokens"),
+        _lines("rollout/accuracy", name="Accuracy in training"),
         _lines("rollout/entropy", name="Entropy"),
     ),
     mode="TABLE",

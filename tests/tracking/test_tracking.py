@@ -343,6 +343,7 @@ def test_a_record_is_described_by_its_headline_table(run: Run) -> None:
     accuracy, length = report.accuracy, report.length
     cells = f"| {100 * accuracy.mean:.1f} ({100 * accuracy.low:.1f}–{100 * accuracy.high:.1f}) | {length.mean:.1f} "
     assert f"| c2-high | {TOTAL} {cells}" in note
+    assert note.startswith(f"**c2-high: {100 * accuracy.mean:.1f} % right with {length.mean:.1f} tokens**; base: ")
     assert note.count("\n| ") == 2 + 5, "a head and a row per snapshot"
 
 
@@ -730,8 +731,9 @@ def look_at_views(run: Run, profile: Path) -> None:
         page.screenshot(PICTURES / "mlflow-runs.png")
         page.open("about:blank")
         page.open(links["runs"].replace("compareRunsMode=TABLE", "compareRunsMode=CHART"))
-        for chart in ("Length under the budget", "Accuracy on test", "Tokens on test"):
+        for chart in ("rollout/length vs rollout/budget", "test/accuracy", "test/length"):  # what MLflow calls them
             page.wait_for_text(chart)
+        page.wait_for("document.querySelectorAll('.js-plotly-plot').length >= 4")
         page.screenshot(PICTURES / "mlflow-charts.png")
         page.open("about:blank")
         page.open(links["snapshots"])
