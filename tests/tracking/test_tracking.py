@@ -329,11 +329,11 @@ def test_a_record_has_at_most_forty_metrics(run: Run, tmp_path: Path) -> None:
     assert "more/accuracy" in rows(wide)["c2-low"].data.metrics
 
 
-def test_the_best_snapshot_of_a_recipe_has_an_alias(run: Run) -> None:
+def test_the_best_snapshot_of_a_recipe_is_chosen_on_dev_and_has_an_alias(run: Run) -> None:
     train(run, TOTAL)
     evaluate(run, *EXTREMA)
     tracking.sync(run)
-    accuracy = {name: Evaluation(run, name, "test").report().accuracy.mean for name in EXTREMA}
+    accuracy = {name: Evaluation(run, name, "dev").report().accuracy.mean for name in EXTREMA}
     best = client_of(run).get_model_version_by_alias(f"siri-{run.config.recipe}", "best")
     assert accuracy[best.tags["snapshot"].partition(":")[2]] == max(accuracy.values())
 
