@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # The tests start hundreds of processes; images that set this would have each of them compile our files again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install demo test nightly test-verl test-vllm check format sweep-paper bench chaos clean
+.PHONY: help install demo test nightly test-verl test-fsdp test-vllm check format sweep-paper bench chaos clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -34,7 +34,7 @@ demo: install  ## Three cycles of SIRI and the constant-budget baseline on this 
 test: install  ## All tests, three at a time
 	$(BIN)/pytest -q -n 3
 
-nightly: install chaos test-vllm  ## What takes hours: chaos, every crash point, every damaged file under every command, methods, vLLM
+nightly: install chaos test-vllm test-fsdp  ## What takes hours: chaos, every crash point, every damaged file under every command, methods, vLLM, FSDP
 	$(BIN)/python -m tests.crash_points
 	$(BIN)/python -m tests.damage_matrix
 	$(BIN)/python -m tests.methods_train
@@ -47,6 +47,9 @@ $(VERL_STAMP): constraints-verl.txt
 
 test-verl: $(VERL_STAMP)  ## The verl engine for real, on the CPU, in an environment of its own (2 GB, about ten minutes)
 	PYTHONPATH=. $(VERL)/bin/pytest -q -W default tests/engines/test_verl_launch.py tests/verl tests/problems/test_templates.py::test_a_dated_template_is_refused_before_anything_is_trained
+
+test-fsdp: $(VERL_STAMP)  ## verl's FSDP in two processes against one, and five methods against the local engine, on the CPU
+	SIRI_NIGHTLY=1 PYTHONPATH=. $(VERL)/bin/pytest -q -W default tests/verl/test_two_processes.py tests/verl/test_method_steps.py
 
 # Without what its packages ask for beyond the list: torchvision, torchaudio and torchcodec need CUDA's torch.
 $(VLLM_STAMP): constraints-vllm.txt

@@ -18,11 +18,14 @@ from pydantic import Field
 
 from flows.gpu import make_gpu_limit, needs_gpu_to_measure, turn
 from flows.lifecycle import live
+from flows.monitors import publish_alarm
 from flows.naming import named
+from flows.schedules import give_way
 from siri import tracking
 from siri.engines import untrained
-from siri.errors import InputError, StoppedError
+from siri.errors import AlarmError, InputError, StoppedError
 from siri.home import find_home
+from siri.monitoring.monitored_run import read_alarms
 from siri.processes import children
 from siri.processes.stopping import STOP, Stop
 from siri.runs import run as runs
@@ -30,6 +33,7 @@ from siri.runs.run import Run
 from siri.store.entries import BusyError
 from siri.terminal import say
 from sweeps import studies
+from sweeps.cap import Meter, set_cap
 from sweeps.phase import Job
 from sweeps.studies import Claim, Row, Study
 from sweeps.worker import describe_job, perform, serve, work
@@ -51,6 +55,7 @@ def ablate(
     overrides: list[str] = [],  # noqa: B006
     retry_failed: bool = False,
     more: Annotated[int, Field(ge=0)] = 0,
+    at_most: str = "",
 ) -> str:
     """Run a sweep to its end; returns the name of its last study.
 
@@ -64,17 +69,25 @@ def ablate(
         overrides: Changes to all its trials, as in rollout.group_size=4.
         retry_failed: Run failed trials again, as trials of their own.
         more: Seeds of a grid, or suggestions of a search, to add.
+        at_most: Start no trial that would take the sweep past it, as in 20M tokens, 6h, 30 trials; empty: no limit.
     """
-    return live(lambda: _ablate(Job(sweep, size, find_home(), extra=tuple(overrides)), workers, retry_failed, more))
+    waits = give_way()
+    if waits is not None:
+        return waits  # type: ignore[return-value]
+    return live(
+        lambda: _ablate(Job(sweep, size, find_home(), extra=tuple(overrides)), workers, retry_failed, more, at_most)
+    )
 
 
-def _ablate(job: Job, workers: int, retry_failed: bool, more: int) -> str:
+def _ablate(job: Job, workers: int, retry_failed: bool, more: int, at_most: str) -> str:
     for config in {trial.arm: trial.config for trial in job.trials}.values():
         runs.check(config)
     cautions = {said for trial in job.trials if (said := untrained(trial.config.engine.name))}
     study = job.open_study()
-    from flows.publish import publish  # pictures and pages: the workers, whose main this file is, do without
+    set_cap(job, at_most)
+    from flows.publish import Outcome, publish  # pictures and pages: the workers, whose main this file is, do without
 
+    outcome: Outcome = "stopped"
     try:
         for phase in job.phases:
             study = phase.open_study()
@@ -83,25 +96,37 @@ def _ablate(job: Job, workers: int, retry_failed: bool, more: int) -> str:
                 studies.retry_failed(study)
             if more:
                 phase.extend(study, more)
-            _watch(phase, study, workers)
+            capped = _watch(phase, study, workers)
             table = [*map(_describe, studies.rows(study))]
             create_table_artifact(table=table, key="trials", description=": ".join([study.name, *cautions]))
+            if capped:
+                outcome = "capped"
+                return study.name
+        outcome = "ended"
     finally:
-        publish(job, more)
+        publish(job, more, outcome)
     return study.name
 
 
-def _watch(job: Job, study: Study, workers: int) -> None:
-    """Keep workers at a job until all its trials are finished. Raises StoppedError, InputError."""
-    crew = Crew(job, study, workers)
+def _watch(job: Job, study: Study, workers: int) -> bool:
+    """Keep workers at a job until all its trials are finished; whether its cap ended it before.
+
+    Raises StoppedError, InputError.
+    """
+    crew, meter = Crew(job, study, workers), Meter(job)
     try:
         while not studies.is_finished(study, job.limit):
             if STOP.is_set():
                 raise StoppedError(f"the sweep {study.name}")
+            if reached := meter.reached(study):
+                crew.show()
+                say(reached, sys.stderr)
+                return True
             crew.refill()
             crew.show()
             STOP.wait(WATCH_SECONDS)
         crew.show()
+        return False
     finally:
         crew.end()
 
@@ -218,6 +243,10 @@ def _run_trial(perform_linked: Callable[[Mapping[str, str]], Row], run: Run) -> 
             row = perform_linked({"prefect.flow_run_id": str(flow_run.id)})
     except (BusyError, StoppedError) as error:
         return Cancelled(message=f"given back, not finished: {error}")  # type: ignore[return-value]
+    except RuntimeError as error:
+        if isinstance(error.__cause__, AlarmError):
+            publish_alarm(run, read_alarms(run)[-1])
+        raise
     link = tracking.run_link(run)
     if link is not None:
         create_link_artifact(link=link, link_text=f"{run.name} in MLflow", key="mlflow")

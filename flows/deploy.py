@@ -15,7 +15,9 @@ from prefect.events.schemas.automations import EventTrigger, Posture
 from prefect.exceptions import ObjectNotFound
 from prefect.workers.process import ProcessWorker
 
+from flows import schedules
 from flows.gpu import make_gpu_limit
+from flows.notify import make_notifications
 from siri import tracking
 from siri.errors import InputError
 from siri.home import find_home
@@ -49,9 +51,12 @@ def deploy(file: Path = FILE) -> None:
         make_pool(client)
         make_gpu_limit(client)
         make_watch(client)
+        make_notifications(client)
         before = read_schedules(client)
         _run_prefect(file)
         _restore(client, before)
+        if file == FILE:  # another may hold no `ablate`
+            schedules.renew(client)
 
 
 def make_pool(client: SyncPrefectClient) -> None:

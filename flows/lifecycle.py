@@ -8,13 +8,14 @@ from typing import Any
 from uuid import UUID
 
 import httpx
+from prefect import get_run_logger
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import Abort, PrefectHTTPStatusError
 from prefect.runtime import deployment, flow_run
-from prefect.states import Cancelled, Crashed
+from prefect.states import Cancelled, Crashed, Failed
 
-from siri.errors import LostEngineError, StoppedError
+from siri.errors import AlarmError, InputError, LostEngineError, StoppedError
 from siri.home import find_home
 from siri.processes import children, flow_lock, reaper, stopping
 
@@ -28,7 +29,8 @@ def live(body: Callable[[], str]) -> str:
     """Run a flow's body; asked to stop, it keeps a checkpoint.
 
     Started by a worker, a stopped flow run ends as Cancelled if that is what was asked for, else as Crashed, which
-    `maintain` takes up again; started by a command, it raises StoppedError, and the command says how to go on.
+    `maintain` takes up again, and a user's mistake as Failed, its one line the message; started by a command, it raises
+    StoppedError or InputError, and the command says how to go on.
     """
     from_worker = deployment.id is not None
     if current_thread() is main_thread():
@@ -46,6 +48,11 @@ def live(body: Callable[[], str]) -> str:
     with flow_lock.shown(find_home(), str(flow_run.id), attempt):
         try:
             return body()
+        except InputError as mistake:
+            _fail(mistake)
+            raise Abort("a mistake of the user's") from mistake  # anything else is logged with a traceback
+        except AlarmError:  # a monitor has stopped it: it is not taken up again
+            raise
         except (StoppedError, LostEngineError, httpx.TransportError) as ended:
             return _end(ended, attempt)  # type: ignore[return-value]
         finally:
@@ -86,6 +93,13 @@ def _heed(run_id: UUID, attempt: int, done: Event) -> None:
 def _is_ours(run: FlowRun, attempt: int) -> bool:
     going_on = (StateType.RUNNING, StateType.PAUSED)  # paused: it ends where its stage does
     return run.run_count == attempt and run.state is not None and run.state.type in going_on
+
+
+def _fail(mistake: InputError) -> None:
+    """Say what is wrong, in one line, in the log and as the state of this flow run."""
+    get_run_logger().error(str(mistake))
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(UUID(flow_run.id), Failed(message=str(mistake)))
 
 
 def _end(ended: Exception, attempt: int) -> State[Any]:

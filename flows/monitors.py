@@ -5,6 +5,8 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.events import emit_event
 from prefect.settings import PREFECT_API_URL
 
+from flows.naming import artifact_key
+from flows.notify import ACTION
 from siri import tracking
 from siri.errors import AlarmError
 from siri.monitoring.monitored_run import read_alarms
@@ -19,10 +21,10 @@ PAUSE_SECONDS = 24 * 3600
 def publish_alarm(run: Run, alarm: Alarm) -> None:
     """Tell Prefect, for automations and for people, and MLflow."""
     tracking.tag_alarm(run, alarm)
-    resource = {"prefect.resource.id": f"siri.run.{run.id}", "prefect.resource.name": run.name}
+    resource = {"prefect.resource.id": f"siri.run.{run.id}", "prefect.resource.name": run.name, ACTION: alarm.action}
     payload = {"guard": alarm.guard, "action": alarm.action, "step": alarm.step, "message": alarm.message}
     emit_event(f"siri.alarm.{alarm.guard}", resource, payload=payload)
-    key = f"alarm-{alarm.guard.replace('_', '-')}"
+    key = artifact_key(f"alarm-{alarm.guard.replace('_', '-')}", run.name)
     text = f"# {run.name}\n\n**{alarm.action}**, step {alarm.step}: {alarm.message}\n"
     create_markdown_artifact(text, key=key, description=f"guard {alarm.guard}")
 

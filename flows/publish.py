@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from dashboards.ablation import write_markdown, write_page
+from flows.notify import tell
 from siri import tracking
 from siri.home import Home
-from siri.tracking.content import caution_tags
-from sweeps.diff import report_changes
+from siri.tracking.content import DESCRIPTION, caution_tags
+from sweeps.diff import Changes, read_changes
 from sweeps.export import plain_rows, tables, write_tables
 from sweeps.phase import Job
 from sweeps.results import Result, read_results
@@ -22,24 +24,49 @@ def write_results(results: Sequence[Result], home: Home) -> Path:
     return write_page(results, folder / "report.html")
 
 
-def publish(job: Job, more: int) -> None:
-    """Publish the results as they stand: the whole of them, or what has changed since the last run that added `more`.
+Outcome = Literal["ended", "capped", "stopped"]
+"""How a call of a sweep came out: all trials finished, no more allowed, stopped or failed before."""
 
-    Studies of which nothing has been measured yet have no artifacts.
+
+def publish(job: Job, more: int, outcome: Outcome) -> None:
+    """Publish the results as they stand, and what has changed since they were last published.
+
+    A run that added `more` shows the changes in place of the tables. Studies of which nothing has been measured yet
+    have no tables.
     """
     results = read_results(job)
-    main = results[-1]
-    if more:
-        changes = report_changes(job, results)
-        said = [f"**Caution:** {main.caution}.", ""] if main.caution else []
-        lines = [f"# {main.study}", *said, *(f"- {change}" for change in changes or ["nothing has changed"])]
-        create_markdown_artifact(markdown="\n".join(lines), key="changes", description=main.study)
-    if main.values.empty:
+    main, changes = results[-1], read_changes(job, results)
+    note = _write_note(main, changes.lines)
+    if more or (changes.before and changes.lines):
+        create_markdown_artifact(markdown=note, key="changes", description=main.study)
+    if not main.values.empty:
+        page = write_results(results, job.home)
+        tags = {"sweep.name": main.sweep, "sweep.size": main.size} | caution_tags(main.caution) | {DESCRIPTION: note}
+        tracking.record_sweep(job.home, main.study, tags, page.parent)
+        if not more:
+            arms, about = tables(main)["arms"], f"{main.study}: {main.caution}" if main.caution else main.study
+            create_table_artifact(table=plain_rows(arms), key="arms", description=about)
+            create_markdown_artifact(markdown=write_markdown(results), key="sweep", description=main.study)
+    _tell(main, changes, outcome)
+    changes.mark()
+
+
+def _write_note(main: Result, changes: Sequence[str]) -> str:
+    """Markdown: the verdicts, and what has changed since last time."""
+    said = [f"**Caution:** {main.caution}.", ""] if main.caution else []
+    verdicts = [f"- {verdict.claim}: {verdict.outcome}" for verdict in main.verdicts]
+    changed = [f"- {change}" for change in changes or ["nothing has changed"]]
+    return "\n".join([f"# {main.study}", *said, *verdicts, "", "Since last time:", "", *changed])
+
+
+def _tell(main: Result, changes: Changes, outcome: Outcome) -> None:
+    """Notify people: of an end that changed something, and of a verdict that is another one now."""
+    if not changes.lines or (outcome == "stopped" and not changes.verdicts):
         return
-    page = write_results(results, job.home)
-    tags = {"sweep.name": main.sweep, "sweep.size": main.size} | caution_tags(main.caution)
-    tracking.record_sweep(job.home, main.study, tags, page.parent)
-    if not more:
-        arms, about = tables(main)["arms"], f"{main.study}: {main.caution}" if main.caution else main.study
-        create_table_artifact(table=plain_rows(arms), key="arms", description=about)
-        create_markdown_artifact(markdown=write_markdown(results), key="sweep", description=main.study)
+    if outcome == "stopped":
+        tell(main.study, "changed", changes.verdicts)
+        return
+    state = "is through" if outcome == "ended" else "has reached its cap"
+    failed = f", {main.failed} trials failed" if main.failed else ""
+    verdicts = [f"{verdict.claim}: {verdict.outcome}" for verdict in main.verdicts]
+    tell(main.study, outcome, [f"the sweep {state}{failed}", *verdicts, "since last time:", *changes.lines])

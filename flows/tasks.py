@@ -1,18 +1,21 @@
 """The tasks that flows share: make the base, train a stage, evaluate a snapshot; only names and keys pass between."""
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from uuid import UUID
 
 import httpx
-from prefect import task
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect import get_run_logger, task
+from prefect.artifacts import create_link_artifact, create_progress_artifact, update_progress_artifact
 from prefect.exceptions import PrefectHTTPStatusError
+from prefect.runtime import flow_run
 
 from flows.gpu import in_turn, needs_gpu_to_measure
 from flows.monitors import publish_alarm
-from siri import progress
+from flows.naming import artifact_key
+from siri import progress, tracking
 from siri.config import RunConfig
 from siri.engine import StepReport
 from siri.errors import StoppedError
@@ -24,8 +27,8 @@ from siri.runs import base_model
 from siri.runs.run import Run, create_run, load_run
 from siri.terminal import say
 
-ARTIFACT_SECONDS = 2.0
-"""Most often that a progress artifact is updated."""
+SHOWN_SECONDS = 5.0
+"""Most often that a step is written into the flow run's log and its progress artifact."""
 
 
 @task(name="base", task_run_name="base {config.model.base}")
@@ -60,7 +63,7 @@ def train_stage(run_id: str, config: RunConfig, stage: str) -> str:
     def train() -> None:
         nonlocal trained
         watched = advance_watched(run, steps.last, stopping.STOP)
-        with _shown(stage, steps.first, steps.last) as show, closing(watched) as reports:
+        with _shown(stage, steps.first, steps.last, run) as show, closing(watched) as reports:
             for report, alarms in reports:
                 for alarm in alarms:
                     publish_alarm(run, alarm)
@@ -100,21 +103,45 @@ def evaluate_all(run: Run, snapshots: Iterable[str], benchmarks: Iterable[str]) 
 
 
 @contextmanager
-def _shown(name: str, first: int, last: int) -> Iterator[Callable[[StepReport], None]]:
-    """Show steps on stderr, and in a progress artifact that is brought up to date now and then."""
+def _shown(name: str, first: int, last: int, run: Run | None = None) -> Iterator[Callable[[StepReport], None]]:
+    """Show steps on stderr, and now and then in the flow run's log and in a progress artifact.
+
+    `run`: whose record in MLflow is linked to once it is there.
+    """
     artifact: UUID | None = None
-    shown = time.monotonic()
+    shown = -math.inf
+    log = get_run_logger()
     with progress.steps_shown(name, first, last) as show:
 
         def follow(report: StepReport) -> None:
-            nonlocal artifact, shown
+            nonlocal artifact, shown, run
             show(report)
-            if time.monotonic() - shown >= ARTIFACT_SECONDS or report.step == last:
+            if time.monotonic() - shown >= SHOWN_SECONDS or report.step == last:
+                log.info(progress.line_of(name, report, last))
                 percent = 100.0 * (report.step - first + 1) / (last - first + 1)
                 artifact = _show_percent(artifact, percent, progress.describe(report))
+                run = None if run is not None and link_to_mlflow(run) else run
                 shown = time.monotonic()
 
         yield follow
+
+
+LINKED: set[str] = set()
+"""Addresses that this flow run has linked to."""
+
+
+def link_to_mlflow(run: Run) -> bool:
+    """Log the link to a run's record, and leave it as an artifact, once; whether there is such a link yet."""
+    link = tracking.run_link(run)
+    if link is None:
+        return False
+    linked = f"{flow_run.id} {link}"
+    if linked not in LINKED:
+        LINKED.add(linked)
+        get_run_logger().info(f"MLflow: {link}")
+        with suppress(httpx.TransportError, PrefectHTTPStatusError):
+            create_link_artifact(link=link, link_text=f"{run.name} in MLflow", key=artifact_key("mlflow", run.name))
+    return True
 
 
 def _show_percent(artifact: UUID | None, percent: float, note: str) -> UUID | None:

@@ -9,11 +9,23 @@ from datetime import timedelta
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from siri.engine import StepReport
 from siri.terminal import one_line, say
 
+WIDE = 130
+"""Columns from which on a terminal has room for the bar beside a step's numbers."""
+BAR, TIMES = 25, 20
+"""Columns that the bar takes, and two times of seven digits with what stands between."""
 LINE_SECONDS = 5.0
 """Most often that a line is written where there is no terminal."""
 
@@ -26,10 +38,14 @@ def steps_shown(name: str, first: int, last: int) -> Iterator[Callable[[StepRepo
         return
     speed = _Speed()
     with _bar() as bar:
-        task = bar.add_task(one_line(name), total=last - first + 1, note="")
+        total = last - first + 1
+        task = bar.add_task(one_line(name), total=total, note="")
+        taken = len(one_line(name)) + 2 * len(str(total)) + (TIMES + BAR if bar.console.width >= WIDE else TIMES)
+        room = bar.console.width - taken
 
         def show(report: StepReport) -> None:
-            bar.update(task, completed=report.step - first + 1, note=f"{describe(report)} · {speed.add(report)}")
+            note = _fitting([*describe(report).split(" · "), speed.add(report)], room)
+            bar.update(task, completed=report.step - first + 1, note=note)
 
         yield show
 
@@ -47,8 +63,7 @@ class _Lines:
         speed, now = self.speed.add(report), time.monotonic()
         if now - self.shown >= LINE_SECONDS or report.step == self.last:
             self.shown = now
-            line = f"{self.name} step {report.step}/{self.last} · {describe(report)} · {speed}"
-            say(line, sys.stderr)
+            say(f"{line_of(self.name, report, self.last)} · {speed}", sys.stderr)
 
 
 @dataclass
@@ -97,6 +112,11 @@ class _Counts:
             say(f"{self.name}: {number:,} of {self.total:,} responses · {left} left", sys.stderr)
 
 
+def line_of(name: str, report: StepReport, last: int) -> str:
+    """A step on a line, as in `c1-low step 17/40 · budget 60 · length 41.2 · reward 0.438 · entropy 0.35`."""
+    return f"{name} step {report.step}/{last} · {describe(report)}"
+
+
 def describe(report: StepReport) -> str:
     """The few numbers of a step that people watch."""
     metrics = report.metrics
@@ -120,12 +140,16 @@ def hint_of(lines: Sequence[dict[str, Any]]) -> str | None:
 
 
 def _bar() -> Progress:
-    return Progress(
-        TextColumn("{task.description:<18}", markup=False),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", markup=False),
-        console=Console(stderr=True),
-    )
+    """The bar itself stands only where a terminal is wide enough for it and for a step's numbers."""
+    console = Console(stderr=True)
+    columns: list[ProgressColumn] = [TextColumn("{task.description}", markup=False)]
+    if console.width >= WIDE:
+        columns.append(BarColumn(bar_width=24))
+    columns += [MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()]
+    return Progress(*columns, TextColumn("{task.fields[note]}", markup=False), console=console)
+
+
+def _fitting(parts: Sequence[str], room: int) -> str:
+    """As many of the parts, the first of which matters most, as there is room for."""
+    kept = [" · ".join(parts[:count]) for count in range(1, len(parts) + 1)]
+    return next((text for text in reversed(kept) if len(text) <= room), kept[0])

@@ -1,9 +1,10 @@
 """What all settings share: they are frozen, know their fields and their help, and take no value of another kind."""
 
+import re
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, field_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, field_validator
+from pydantic_core import CoreSchema, PydanticCustomError
 
 from siri.errors import InputError
 from siri.reading import require_text
@@ -18,6 +19,19 @@ class Settings(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False
     )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """The schema that forms are made of: fields in the order they are written in, a title without our class names.
+
+        A form asks for `position`, since databases give a schema's keys in an order of their own.
+        """
+        schema = handler(core)
+        described = handler.resolve_ref_schema(schema)
+        for position, field in enumerate(described.get("properties", {}).values()):
+            field["position"] = position
+        described["title"] = re.sub("^Length|(Settings|Config)$", "", cls.__name__)
+        return schema
 
     @field_validator("*", mode="before")
     @classmethod

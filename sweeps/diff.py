@@ -1,6 +1,7 @@
 """What has changed since a sweep was last reported: new trials, verdicts, arms whose numbers moved, the front."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sweeps.phase import Job
@@ -71,10 +72,31 @@ def _arms(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
         yield f"{arm}: no longer on the front"
 
 
-def report_changes(job: Job, results: Sequence[Result]) -> list[str]:
-    """The changes since the last time that this was asked of the sweep."""
-    study = job.phases[0].open_study()
-    now = summarise(results)
-    changes = find_changes(study.study.user_attrs.get(REPORTED, {}), now)
-    study.study.set_user_attr(REPORTED, now)
-    return changes
+@dataclass(frozen=True)
+class Changes:
+    """What has changed since a sweep was last reported."""
+
+    job: Job
+    before: Mapping[str, Any]
+    now: Mapping[str, Any]
+
+    @property
+    def lines(self) -> list[str]:
+        """One line for each thing that differs."""
+        return find_changes(self.before, self.now)
+
+    @property
+    def verdicts(self) -> list[str]:
+        """The lines of the verdicts that had been another one."""
+        known = {claim: self.now["claims"].get(claim) for claim in self.before.get("claims", {})}
+        return [*_verdicts(self.before, {"claims": known})]
+
+    def mark(self) -> None:
+        """Call it reported: done once people have it, so that a crash before makes it be said twice, not never."""
+        self.job.phases[0].open_study().study.set_user_attr(REPORTED, dict(self.now))
+
+
+def read_changes(job: Job, results: Sequence[Result]) -> Changes:
+    """The changes since they were last marked as reported."""
+    before = job.phases[0].open_study().study.user_attrs.get(REPORTED, {})
+    return Changes(job, before, summarise(results))

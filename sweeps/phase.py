@@ -8,11 +8,12 @@ from typing import Any, Literal
 
 import optuna
 
-from siri.engines import ENGINES, kind_of
+from siri.engines import ENGINES, kind_of, untrained
 from siri.errors import InputError
 from siri.evaluation.statistics import pareto_front
 from siri.home import Home
 from sweeps import studies
+from sweeps.notes import put_note
 from sweeps.planner import plan_trials
 from sweeps.spaces import Suggestion, suggest
 from sweeps.spec import Search, SizeName, Sweep, Trial, load_sweep, sweep_names
@@ -132,8 +133,12 @@ class Job:
         return dict(values)
 
     def open_study(self) -> Study:
-        """The job's study, made if need be."""
-        return studies.open_study(self.subject, self.home, self.search.sampler if self.phase == "search" else "grid")
+        """The job's study, made if need be; where no model is trained, its note on the dashboard says so."""
+        sampler = self.search.sampler if self.phase == "search" else "grid"
+        study = studies.open_study(self.subject, self.home, sampler)
+        if caution := caution_of(self.trials or replace(self, phase="arms").trials):
+            put_note(study, f"caution: {caution}")
+        return study
 
     def enqueue(self, study: Study) -> int:
         """Queue the grid's trials that the study lacks; a search has none. Returns how many were new."""
@@ -177,6 +182,15 @@ class Job:
             if trial.arm == arm:
                 return trial.on(seed)
         raise InputError(f"arm={arm}: sweep {self.sweep.name} does not have it")
+
+
+def caution_of(trials: Sequence[Trial]) -> str | None:
+    """What is said of a study whose trials, or some of them, train no model; None for all others."""
+    said = {trial.arm: caution for trial in trials if (caution := untrained(trial.config.engine.name))}
+    if not said:
+        return None
+    named = "" if len(said) == len({trial.arm for trial in trials}) else f": {', '.join(said)}"
+    return f"{next(iter(said.values()))}{named}"
 
 
 def find_front(rows: Sequence[Row]) -> list[Row]:

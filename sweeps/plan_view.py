@@ -33,7 +33,7 @@ def shipped_sweeps(size: SizeName) -> list[dict[str, Any]]:
     ]
 
 
-def plan_json(plan: Plan) -> dict[str, Any]:
+def plan_json(plan: Plan, cap: str | None = None) -> dict[str, Any]:
     """The plan as plain values; tokens, seconds and bytes are those of `planned`."""
     return {
         "size": plan.size,
@@ -41,18 +41,19 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "tokens": plan.tokens,
         "seconds": plan.seconds,
         "bytes": plan.bytes,
+        **({"at_most": cap} if cap is not None else {}),
         "trials": [
             {"arm": trial.arm, "seed": trial.seed, "budgets": trial.config.schedule.budgets} for trial in plan.trials
         ],
     }
 
 
-def draw_plan(plan: Plan) -> Group:
-    """Figures, then the tree, to be printed by a rich console."""
-    return Group(_figures(plan), Text(), *_trees(plan))
+def draw_plan(plan: Plan, cap: str | None = None) -> Group:
+    """Figures, then the tree, to be printed by a rich console. `cap`: what `describe_cap` says, if there is one."""
+    return Group(_figures(plan, cap), Text(), *_trees(plan))
 
 
-def _figures(plan: Plan) -> Table:
+def _figures(plan: Plan, cap: str | None) -> Table:
     seeds = len({trial.seed for trial in plan.trials})
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False, title_justify="left")
     table.title = Text(
@@ -69,6 +70,8 @@ def _figures(plan: Plan) -> Table:
     table.add_row("response tokens", f"{plan.tokens:,}", "planned, at most")
     table.add_row("time", _duration(plan.seconds), "planned, training alone, in one process")
     table.add_row("disk", "unknown" if plan.bytes is None else decimal(plan.bytes), "planned: bases and snapshots")
+    if cap is not None:
+        table.add_row("at most", "", cap)
     if plan.drawn:
         table.add_row("suggestions", f"{plan.drawn:,}", "drawn at random here; the search decides as it goes")
     return table

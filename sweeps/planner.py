@@ -1,7 +1,7 @@
 """The plan of a sweep: the tree of what its trials have in common, in which order it is made, and what it will take."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
@@ -36,8 +36,13 @@ class Unit:
     """Indices of all trials whose way it is on."""
     needs: int | None
     """Index of the unit that must stand before, none where it starts at the base."""
-    to_do: int
-    """How many of its steps the store lacks; 0: there is nothing to run."""
+    missing: tuple[int, ...]
+    """Those of its steps that the store lacks."""
+
+    @property
+    def to_do(self) -> int:
+        """How many of its steps the store lacks; 0: there is nothing to run."""
+        return len(self.missing)
 
     @property
     def steps(self) -> int:
@@ -86,18 +91,35 @@ class Plan:
     @cached_property
     def tokens(self) -> int:
         """Upper bound of the response tokens that the tree samples."""
-        return sum(map(self._tokens, self.units))
+        return sum(self._tokens(unit, range(unit.first, unit.last + 1)) for unit in self.units)
+
+    @cached_property
+    def tokens_to_do(self) -> int:
+        """Those of the steps that the store at hand lacks."""
+        return sum(self._tokens(unit, unit.missing) for unit in self.units)
 
     @cached_property
     def seconds(self) -> float | None:
         """Training time of the tree in one process, evaluations left out; None where nothing alike was run yet."""
-        total = 0.0
+        return add(self._seconds(unit, range(unit.first, unit.last + 1)) for unit in self.units)
+
+    @cached_property
+    def seconds_to_do(self) -> float | None:
+        """That of the steps that the store at hand lacks."""
+        return add(self._seconds(unit, unit.missing) for unit in self.units)
+
+    def costs(self) -> list[tuple[int, float | None]]:
+        """Tokens and seconds of each trial, of what neither the store nor a trial before it has made."""
+        own: list[list[Unit]] = [[] for _ in self.trials]
         for unit in self.units:
-            rate = self.measured[unit.trial].seconds_per_token
-            if rate is None:
-                return None
-            total += rate * self._tokens(unit)
-        return total
+            own[min(unit.riders)].append(unit)
+        return [
+            (
+                sum(self._tokens(unit, unit.missing) for unit in units),
+                add(self._seconds(unit, unit.missing) for unit in units),
+            )
+            for units in own
+        ]
 
     @cached_property
     def bytes(self) -> int | None:
@@ -108,10 +130,14 @@ class Plan:
         parts += [size and size * len(unit.stops) for unit in self.units for size in [sizes[unit.trial]]]
         return None if None in parts else sum(part for part in parts if part is not None)
 
-    def _tokens(self, unit: Unit) -> int:
+    def _tokens(self, unit: Unit, steps: Iterable[int]) -> int:
         config = self.trials[unit.trial].config
         responses = config.rollout.batch_size * config.rollout.group_size
-        return responses * sum(map(config.schedule, range(unit.first, unit.last + 1)))
+        return responses * sum(map(config.schedule, steps))
+
+    def _seconds(self, unit: Unit, steps: Iterable[int]) -> float | None:
+        tokens, rate = self._tokens(unit, steps), self.measured[unit.trial].seconds_per_token
+        return 0.0 if tokens == 0 else None if rate is None else rate * tokens
 
     def way(self, trial: int) -> tuple[Unit, ...]:
         """The units that a trial stands on, from the base to its end."""
@@ -126,6 +152,12 @@ class Plan:
         """The last step that two trials have in common; 0 is the base, −1 not even that."""
         pairs = zip(self.chains[one], self.chains[other], strict=False)
         return sum(1 for mine, theirs in pairs if mine == theirs) - 1
+
+
+def add(seconds: Iterable[float | None]) -> float | None:
+    """Their sum; None where one of them is not known."""
+    known = [*seconds]
+    return None if None in known else sum(value for value in known if value is not None)
 
 
 def plan_sweep(sweep: Sweep, size: SizeName, home: Home, extra: Sequence[str] = ()) -> Plan:
@@ -207,7 +239,7 @@ def _units(chains: list[list[str]], wanted: list[list[int]], missing: set[str]) 
                 stops=tuple(step for step in range(first, last + 1) if chain[step] in kept),
                 riders=tuple(riders[key]),
                 needs=places.get(chain[first - 1]),
-                to_do=sum(step_key in missing for step_key in chain[first : last + 1]),
+                missing=tuple(step for step in range(first, last + 1) if chain[step] in missing),
             )
         )
     return tuple(units)

@@ -8,13 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from siri.engines import untrained
 from siri.errors import InputError
 from siri.evaluation.statistics import Interval, accuracy_cr, hypervolume, pareto_front, t_interval
 from sweeps import studies
 from sweeps.costs import common_steps, mean_curves, read_steps, split_costs
 from sweeps.importance import rank_parameters
-from sweeps.phase import Job
+from sweeps.phase import Job, caution_of
 from sweeps.pruning import decision_from_json, stopped_arms
 from sweeps.spec import Comparison
 from sweeps.storage import is_kept
@@ -146,15 +145,6 @@ def _looks(row: Row) -> Iterator[dict[str, Any]]:
             yield {name: look[name] for name in VALUE[2:]} | {name: row.attributes[name] for name in ("arm", "seed")}
 
 
-def _caution(said: Mapping[str, str | None]) -> str | None:
-    """What is said of a study, by what is said of each arm."""
-    cautions = {arm: caution for arm, caution in said.items() if caution}
-    if not cautions:
-        return None
-    named = "" if len(cautions) == len(said) else f": {', '.join(cautions)}"
-    return f"{next(iter(cautions.values()))}{named}"
-
-
 class _Ends:
     """Where the arms of a study stand at the end, and where they are compared."""
 
@@ -164,7 +154,7 @@ class _Ends:
         configs = [trial.config for trial in trials]
         self.lasts = {trial.arm: trial.config.schedule.total_steps for trial in trials}
         self.last = max(self.lasts.values())
-        self.caution = _caution({trial.arm: untrained(trial.config.engine.name) for trial in trials})
+        self.caution = caution_of(trials)
         self.reference = (0.0, float(max(c.evaluation.budget or c.schedule.highest for c in configs)))
         self.looked_at = job.benchmark
         self.benchmark = job.final[0] if job.final else job.benchmark

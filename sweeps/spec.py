@@ -1,5 +1,6 @@
 """A sweep file: what is compared, at which sizes, on which seeds, by which rules, all fixed before anything runs."""
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -9,7 +10,7 @@ from typing import Annotated, Any, Literal, cast, get_args
 from pydantic import Field, ValidationError
 
 from siri import shipped
-from siri.config import RunConfig, find_settings, first_mistake, load
+from siri.config import RunConfig, find_settings, first_mistake, load, with_absolute_paths
 from siri.errors import InputError
 from siri.methods import METHODS
 from siri.runs import keys
@@ -21,6 +22,10 @@ SizeName = Literal["laptop", "paper"]
 Metric = Literal["accuracy", "length"]
 Overrides = tuple[str, ...]
 Seed = Annotated[int, Field(ge=0)]
+PATHS = (
+    "model.base", "problems.source", "problems.dev", "problems.test", "evaluation.benchmarks", "evaluation.final",
+)  # fmt: skip
+"""Settings that may name files."""
 
 
 class Size(Settings):
@@ -203,11 +208,23 @@ class Sweep(Settings):
         config = self.configure(suggestion.arm, [*suggestion.overrides, *extra], chosen, size)
         return Trial(suggestion.arm, chosen, config)
 
+    def with_absolute_paths(self, size: SizeName, extra: Sequence[str]) -> list[str]:
+        """Overrides that mean the same in another working directory: paths that they name are set again, absolute."""
+        plain, changed = self.trials(size)[0].config, self.trials(size, extra)[0].config
+        absolute = with_absolute_paths(changed)
+        anew = [name for name in PATHS if _at(changed, name) not in (_at(plain, name), _at(absolute, name))]
+        return [*extra, *(f"{name}={json.dumps(_at(absolute, name))}" for name in anew)]
+
     @property
     def pairings(self) -> tuple[tuple[str, str], ...]:
         """Every pair of arms that is compared, each once."""
         pairs = (pair for group in self.pairs for pair in combinations(group.arms, 2))
         return tuple(dict.fromkeys(pairs))
+
+
+def _at(config: RunConfig, path: str) -> Any:
+    group, name = path.split(".")
+    return getattr(getattr(config, group), name)
 
 
 def size_name(text: str) -> SizeName:

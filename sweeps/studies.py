@@ -245,22 +245,38 @@ def grid(arms: Sequence[str]) -> Read:
     return read
 
 
-def claim(study: Study, read: Read | None = None, skip: Collection[int] = (), limit: int = 0) -> Claim | None:
+Admit = Callable[[Study, FrozenTrial | None], Mapping[str, Any] | None]
+"""Asked before a trial begins, or before a new one is made: attributes to note of it, None to refuse it."""
+
+
+def admit_all(study: Study, trial: FrozenTrial | None) -> Mapping[str, Any]:
+    """Refuses none."""
+    return {}
+
+
+def claim(
+    study: Study, read: Read | None = None, skip: Collection[int] = (), limit: int = 0, admit: Admit = admit_all
+) -> Claim | None:
     """Take up the first trial that waits or whose process has ended, under its own number; None if there is none.
 
     Exactly one process gets it. `read` is the study's space, a grid's if left out; numbers in `skip` are passed over.
-    A search makes a new trial, up to `limit` in all, when no other is to be had.
+    A search makes a new trial, up to `limit` in all, when no other is to be had. Behind a trial that is refused none is
+    taken: a cheaper one does not overtake it.
     """
     with quiet(), study.lock():
-        for trial in study.storage.get_all_trials(
-            study.id, deepcopy=False, states=(TrialState.WAITING, TrialState.RUNNING)
-        ):
+        for trial in open_trials(study):
             if trial.number not in skip and is_free(study, trial):
-                return _take(study, trial, read or grid(study.arms))
-        if read is not None and _count_made(study) < limit:
+                noted = admit(study, trial)
+                return None if noted is None else _take(study, trial, read or grid(study.arms), noted)
+        if read is not None and _count_made(study) < limit and (noted := admit(study, None)) is not None:
             made = study.study.ask()
-            return _take(study, study.storage.get_trial(made._trial_id), read)
+            return _take(study, study.storage.get_trial(made._trial_id), read, noted)
     return None
+
+
+def open_trials(study: Study) -> list[FrozenTrial]:
+    """The trials that wait or run, by number."""
+    return study.storage.get_all_trials(study.id, deepcopy=False, states=(TrialState.WAITING, TrialState.RUNNING))
 
 
 def _count_made(study: Study) -> int:
@@ -269,13 +285,19 @@ def _count_made(study: Study) -> int:
     return sum(RETRY_OF not in trial.user_attrs for trial in trials)
 
 
-def is_free(study: Study, trial: FrozenTrial) -> bool:
-    """Whether nobody works on a trial; one whose process has died too often is failed here."""
+def is_held(study: Study, trial: FrozenTrial) -> bool:
+    """Whether a process works on a trial and still shows that it does."""
     held = trial.user_attrs.get(CLAIM)
     if trial.state == TrialState.WAITING or held is None:
+        return False
+    return not Worker(**held["worker"]).gone and study.pulse.age(trial.number) <= STALE
+
+
+def is_free(study: Study, trial: FrozenTrial) -> bool:
+    """Whether nobody works on a trial; one whose process has died too often is failed here."""
+    if trial.state == TrialState.WAITING or trial.user_attrs.get(CLAIM) is None:
         return True
-    worker = Worker(**held["worker"])
-    if not worker.gone and study.pulse.age(trial.number) <= STALE:
+    if is_held(study, trial):
         return False
     count = _count_deaths(study, trial)
     if count < MOST_DEATHS:
@@ -292,7 +314,9 @@ def _count_deaths(study: Study, trial: FrozenTrial) -> int:
     return count
 
 
-def _take(study: Study, trial: FrozenTrial, read: Read) -> Claim:
+def _take(study: Study, trial: FrozenTrial, read: Read, noted: Mapping[str, Any]) -> Claim:
+    for name, value in noted.items():
+        study.set(trial.number, name, value)
     if trial.state == TrialState.WAITING:
         study.storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
     token = uuid.uuid4().hex
@@ -378,12 +402,12 @@ def _require(study: Study, claim: Claim) -> None:
 
 def rows(study: Study) -> list[Row]:
     """All trials, by number."""
-    return [_row(trial) for trial in study.storage.get_all_trials(study.id, deepcopy=False)]
+    return [as_row(trial) for trial in study.storage.get_all_trials(study.id, deepcopy=False)]
 
 
 def row(study: Study, number: int) -> Row:
     """One trial."""
-    return _row(study.storage.get_trial(study.trial_id(number)))
+    return as_row(study.storage.get_trial(study.trial_id(number)))
 
 
 def is_finished(study: Study, limit: int = 0) -> bool:
@@ -392,7 +416,8 @@ def is_finished(study: Study, limit: int = 0) -> bool:
     return all(trial.state.is_finished() for trial in trials) and _count_made(study) >= limit
 
 
-def _row(trial: FrozenTrial) -> Row:
+def as_row(trial: FrozenTrial) -> Row:
+    """A trial of Optuna's as plain values."""
     values = dict(zip(OBJECTIVES, trial.values, strict=True)) if trial.values else {}
     return Row(trial.number, STATES[trial.state], _parameters(trial), values, dict(trial.user_attrs))
 

@@ -23,6 +23,7 @@ from siri.schedule import LengthSchedule
 from siri.store.entries import BusyError, without_waiting
 from siri.terminal import say
 from sweeps import studies
+from sweeps.cap import FIRST, SPENT, Meter, read_spent
 from sweeps.liveness import beating
 from sweeps.phase import Job
 from sweeps.pruning import Arms, Decision, Reading, decision_from_json, judge_arms, judge_suggestion, stopped_arms
@@ -126,7 +127,8 @@ def perform(job: Job, study: Study, claim: Claim, run: Run, stop: Stop, links: M
     """Run a claimed trial, record what it comes to, and finish it, at its end or where the rule stops it."""
     trial = job.trial(claim.parameters)
     tracking.tag(run, {**tracking.trial_tags(study.name, trial.arm, claim.number), **links})
-    studies.record(study, claim, _describe(trial, claim, run) | dict(links))
+    began_at = {FIRST: claim.attributes.get(FIRST, _next_step(run))}
+    studies.record(study, claim, _describe(trial, claim, run) | began_at | dict(links))
     trained, spent = _spent(claim)
     began, last, stopped_at = time.monotonic(), None, None
     cost: dict[str, float] = {}
@@ -141,6 +143,12 @@ def perform(job: Job, study: Study, claim: Claim, run: Run, stop: Stop, links: M
                 break
     _finish(job, study, claim, run, last, {"stopped_at": stopped_at, **cost})
     return studies.row(study, claim.number)
+
+
+def _next_step(run: Run) -> int:
+    """The first step that the store lacks."""
+    there = run.store.nearest(run.keys)
+    return 1 if there is None else there.manifest.step + 1
 
 
 def _spent(claim: Claim) -> tuple[int, float]:
@@ -174,7 +182,8 @@ def _finish(
         left = 1 - last.step / run.config.schedule.total_steps
         constraints = {"floor": 0.0 if facts["stopped_at"] else _shortfall(job, last), "unfinished": left}
     short = {"short": constraints.get("floor", 0.0)}
-    studies.finish(study, claim, values, {**facts, **short, **links}, constraints)
+    spent = {SPENT: read_spent(job, studies.row(study, claim.number).attributes).to_json()}
+    studies.finish(study, claim, values, {**facts, **short, **links, **spent}, constraints)
 
 
 def _shortfall(job: Job, look: Look) -> float:
@@ -250,24 +259,25 @@ def perform_plainly(job: Job, study: Study, claim: Claim, run: Run, stop: Stop) 
 
 
 def work(job: Job, perform_one: Perform = perform_plainly, stop: Stop = STOP) -> None:
-    """Run trials of a job until all are finished or `stop` is set.
+    """Run trials of a job until all are finished, its cap allows no more, or `stop` is set.
 
     A trial whose trunk another process is making is given back, and another one is taken first. A trial that raises is
     failed and the error raised on; a mistake of the user's, such as a full disk, leaves it as it is.
     """
     study, busy, poll = job.open_study(), set[int](), SHORTEST_POLL
-    read = job.read if job.phase == "search" else None
+    read, meter = job.read if job.phase == "search" else None, Meter(job)
     while not stop.is_set():
-        claim = studies.claim(study, read, busy, job.limit)
+        claim = studies.claim(study, read, busy, job.limit, meter.admit)
         if claim is not None and not _has_gpu(job, claim):
             studies.release(study, claim)
             _wait_for_gpu(job, study, stop)
             continue
         if claim is not None:
+            meter.refine(study, claim)
             busy = busy | {claim.number} if not _attempt(job, study, claim, perform_one, stop) else set()
             poll = poll if busy else SHORTEST_POLL
             continue
-        if not busy and studies.is_finished(study, job.limit):
+        if not busy and (studies.is_finished(study, job.limit) or meter.reached(study)):
             return
         stop.wait(poll)
         busy, poll = set(), min(2 * poll, LONGEST_POLL)
@@ -304,6 +314,8 @@ def _attempt(job: Job, study: Study, claim: Claim, perform_one: Perform, stop: S
             return False
         raise
     except Exception as error:
+        spent = read_spent(job, studies.row(study, claim.number).attributes)
+        studies.record(study, claim, {SPENT: spent.to_json()})
         studies.fail(study, claim, redact(f"{type(error).__name__}: {error}")[:500])
         raise
     return True

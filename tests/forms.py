@@ -18,7 +18,7 @@ def describe(flow: "Flow[..., Any]") -> str:
 
 
 def _fields(properties: Mapping[str, Any], definitions: Mapping[str, Any], prefix: str) -> Iterator[str]:
-    for name, field in properties.items():
+    for name, field in sorted(properties.items(), key=lambda item: item[1].get("position", 0)):  # as the page does
         reference = field.get("$ref") or field.get("items", {}).get("$ref")
         inner = definitions[reference.removeprefix("#/definitions/")] if reference else {}
         text = field.get("description") or inner.get("description", "")

@@ -15,6 +15,7 @@ from benchmarks import (
     grading,
     local_engine,
     many_runs,
+    methods,
     overhead,
     replica,
     search_saving,
@@ -35,6 +36,7 @@ HERE = (
     "replica",
     "grading",
     "many_runs",
+    "methods",
     "evaluation",
 )
 SWEEPS = ("search_saving", "sweep_overhead", "trials")
@@ -144,3 +146,12 @@ def test_a_command_is_timed_on_a_run(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     many_runs.make_run(home, 0)
     assert many_runs.clock(home, "snapshots", "list")["cpu"] > 0
+
+
+def test_a_method_s_share_of_a_step_is_measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = [*TINY, "model.warmup.steps=1", "engine.kernels=torch"]
+    told = json.loads(printed(methods.main, ["dler", "--steps", "1", "--set", *small], monkeypatch, capsys))
+    assert 0 < told["share_rewards"] <= told["share"] < 1
+    assert methods.METHODS["dler"].rewards.__module__ == "siri.methods.dler", "it is put back"

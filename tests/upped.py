@@ -150,6 +150,16 @@ class Platform:
         found = self.call("/artifacts/filter", {"flow_runs": {"id": {"any_": [run]}}, "sort": "CREATED_DESC"})
         return {artifact["key"] or artifact["type"]: artifact["data"] for artifact in reversed(found)}
 
+    def logged(self, run: str, last: str = "Finished in state") -> list[str]:
+        """The lines of an ended flow run's log, once it holds its last one."""
+        query = {"logs": {"flow_run_id": {"any_": [run]}}, "sort": "TIMESTAMP_ASC"}
+
+        def lines() -> list[str]:
+            return [line["message"] for line in self.call("/logs/filter", query)]
+
+        wait_until("the whole log", lambda: any(last in line for line in lines()), 120)
+        return lines()
+
     def pid(self, run: str) -> int:
         """The process of a flow run."""
         return int(self.call(f"/flow_runs/{run}")["infrastructure_pid"])

@@ -8,7 +8,18 @@ from typing import Annotated, NoReturn
 import typer
 
 from siri import __version__
-from siri.cli import benchmarks, evaluations, looking, methods, platform, regrading, snapshots, training, upkeep
+from siri.cli import (
+    benchmarks,
+    evaluations,
+    looking,
+    methods,
+    platform,
+    regrading,
+    schedules,
+    snapshots,
+    training,
+    upkeep,
+)
 from siri.errors import InputError
 from siri.processes import children
 from siri.reading import require_text
@@ -44,6 +55,8 @@ for command in (
     looking.runs,
     looking.compare,
     training.sweep,
+    schedules.schedule,
+    schedules.schedules,
     looking.preview,
     looking.show,
     evaluations.budgets,

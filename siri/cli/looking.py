@@ -88,6 +88,10 @@ def compare(
         str, typer.Option(help="A sweep's rows in these two: `arms`, `trials`, `snapshots`, `pairs` or `claims`.")
     ] = "arms",
     picture: Annotated[Path | None, typer.Option(help="Draw a sweep's front into this .png or .svg file.")] = None,
+    open_page: Annotated[
+        bool,
+        typer.Option("--open", help="Open MLflow's page that compares the runs, or, above 100 runs, the HTML report."),
+    ] = False,
     home: HomeOption = None,
     as_json: Json = False,
 ) -> None:
@@ -108,7 +112,16 @@ def compare(
     benchmarks = named_in(benchmark)
     of_snapshots = any(":" in name and not Path(name).exists() for name in runs)
     if of_snapshots or len(benchmarks) > 1 or against or published or mixed or form or out:
-        _refuse_others({"size": size, "report": report, "csv": csv, "parquet": parquet, "picture": picture})
+        _refuse_others(
+            {
+                "size": size,
+                "report": report,
+                "csv": csv,
+                "parquet": parquet,
+                "picture": picture,
+                "open": open_page or None,
+            }
+        )
         wanted = tables.Wanted(runs, benchmarks, published or [], against, form, out, "show" if mixed else "refuse")
         tables.show_table(place, wanted, as_json)
         return
@@ -116,13 +129,17 @@ def compare(
         raise InputError("runs: name a run, a snapshot or a sweep")
     one = benchmarks[0] if benchmarks else None
     job = results.find_sweep(place, runs, size)
+    if open_page and (job is not None or as_json):
+        raise InputError("--open is for runs, and not together with --json")
     if job is not None:
         results.show_sweep(job, results.Files(report, csv, parquet, rows, picture), as_json)
         return
     if size is not None or picture is not None:
         raise InputError(f"runs={runs[0]}: a run, while --size and --picture are for a sweep")
     opened = results.load_runs(place, runs, one)
-    results.show_runs(opened, one, results.Files(report, csv, parquet), as_json)
+    path = results.show_runs(opened, one, results.Files(report, csv, parquet), as_json)
+    if open_page:
+        results.open_compared(opened, path)
 
 
 def _refuse_others(given: dict[str, object]) -> None:

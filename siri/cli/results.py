@@ -1,9 +1,11 @@
 """Results on the terminal and as files: of runs side by side, and of a sweep."""
 
 import json
+import os
 import re
 import shlex
 import sys
+import webbrowser
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
 
 STUDY = re.compile(r"[^/]{1,200}-(laptop|paper)(-search|-final)?-[0-9a-f]{8}")
 """What a study is called."""
+MOST_COMPARED = 100
+"""Runs that MLflow's page can compare; with more its plots break."""
+SCREENS = ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY")
+"""One of these is set where a browser can be opened; without a screen Python would start one in the terminal."""
 EVALUATION = "evaluation."
 """What an override begins with that changes how snapshots are measured, and no run."""
 
@@ -97,8 +103,11 @@ def _of_study(home: "Home", study: str) -> "Job | None":
     return job
 
 
-def show_runs(runs: "Sequence[Run]", benchmark: str | None, files: Files, as_json: bool) -> None:
-    """Print the table of runs on a benchmark and write their report; what they do not have in common is said first."""
+def show_runs(runs: "Sequence[Run]", benchmark: str | None, files: Files, as_json: bool) -> Path | None:
+    """Print the table of runs on a benchmark and write their report; what they do not have in common is said first.
+
+    Returns the report; with `as_json` there is none.
+    """
     from dashboards import data
     from dashboards import report as pages
 
@@ -108,13 +117,30 @@ def show_runs(runs: "Sequence[Run]", benchmark: str | None, files: Files, as_jso
     files.write(table)
     if as_json:
         print(table.to_json(orient="records", indent=1))
-        return
+        return None
     print_rich(pages.print_table(runs[0], runs[1:], benchmark))
     for sentence in pages.compared_in_words(runs[0], runs[1:], benchmark):
         say(sentence)
     print_others(runs, benchmark)
-    path = files.report or runs[0].home.reports / _report_name(runs)
-    say(f"report: {pages.write_report(runs[0], runs[1:], path, benchmark)}")
+    path = pages.write_report(runs[0], runs[1:], files.report or runs[0].home.reports / _report_name(runs), benchmark)
+    say(f"report: {path}")
+    return path
+
+
+def open_compared(runs: "Sequence[Run]", report: Path | None) -> None:
+    """Open MLflow's page that compares runs; the report where that page would break, or MLflow has not all of them.
+
+    The address is printed, and handed to a browser where there is a screen for one.
+    """
+    from siri import tracking
+
+    recorded = len(runs) <= MOST_COMPARED and all(tracking.run_link(run) for run in runs)
+    address = tracking.compare_link(runs) if recorded else None
+    if address is None and report is not None:
+        address = report.resolve().as_uri()
+    say(f"page: {address}")
+    if address is not None and (sys.platform == "darwin" or any(os.environ.get(name) for name in SCREENS)):
+        webbrowser.open(address)
 
 
 def load_runs(home: "Home", names: Sequence[str], benchmark: str | None) -> "list[Run]":

@@ -201,6 +201,9 @@ def sweep(
     more: Annotated[
         int, typer.Option(min=0, help="Add this many seeds to a grid, or suggestions to a search, once it is through.")
     ] = 0,
+    at_most: Annotated[
+        str, typer.Option(help="Start no trial that would take the sweep past it: `20M tokens`, `6h`, `30 trials`.")
+    ] = "",
     plan: Annotated[bool, typer.Option("--plan", help="Show what would run, and run nothing.")] = False,
     home: HomeOption = None,
     as_json: Json = False,
@@ -212,6 +215,7 @@ def sweep(
     Examples: `siri sweep branches --plan` · `siri sweep shape --workers 2`
     """
     from sweeps import plan_view
+    from sweeps.cap import describe_cap, parse_cap
     from sweeps.phase import Job
     from sweeps.planner import plan_sweep
     from sweeps.spec import load_sweep, size_name
@@ -222,19 +226,21 @@ def sweep(
     if sweep is None:
         raise InputError("sweep: name one, or a file; `siri sweep --list` lists those that ship")
     place = open_home(home)
+    parse_cap(at_most)
     planned = plan_sweep(load_sweep(sweep), size_name(size), place, overrides or [])
+    job = Job(sweep, size_name(size), place, extra=tuple(overrides or []))
+    cap = describe_cap(planned, job, at_most)
     if plan and as_json:
-        print(json.dumps(plan_view.plan_json(planned)))
+        print(json.dumps(plan_view.plan_json(planned, cap)))
         return
     if not as_json:
-        print_rich(plan_view.draw_plan(planned))
+        print_rich(plan_view.draw_plan(planned, cap))
     if not plan:
-        job = Job(sweep, size_name(size), place, extra=tuple(overrides or []))
-        _run_sweep(job, workers, retry_failed, more)
+        _run_sweep(job, workers, retry_failed, more, at_most)
         show_outcome(job, as_json)
 
 
-def _run_sweep(job: Any, workers: int, retry_failed: bool, more: int) -> None:
+def _run_sweep(job: Any, workers: int, retry_failed: bool, more: int, at_most: str) -> None:
     from siri.home import make_home
 
     make_home(job.home)
@@ -247,7 +253,7 @@ def _run_sweep(job: Any, workers: int, retry_failed: bool, more: int) -> None:
     stopping.stop_gently()
     try:
         with full_disk_explained():
-            ablate(job.file, job.size, workers, [*job.extra], retry_failed, more)
+            ablate(job.file, job.size, workers, [*job.extra], retry_failed, more, at_most)
     except StoppedError as stopped:
         say(f"stopped in {stopped}; checkpoints are kept, the same command resumes", sys.stderr)
         raise typer.Exit(130) from None

@@ -2,10 +2,11 @@
 
 import os
 
-from siri.config.settings import EvaluationSettings, RunConfig
+from siri.config.settings import NAMED_BASES, EvaluationSettings, RunConfig
 from siri.problems import BENCHMARKS, ProblemSettings
 from siri.problems.benchmarks import definition, is_named
 from siri.problems.files import SUFFIXES
+from siri.problems.settings import GENERATED
 from siri.problems.sources import parse_source
 from siri.reading import expand
 
@@ -43,16 +44,16 @@ def _absolute_problems(settings: ProblemSettings) -> ProblemSettings:
 
 
 def _absolute_file(text: str) -> str:
-    """`laptop` is a name whatever lies beside it; another name is a file or a folder where there is one."""
+    """What is generated has a name whatever lies beside it; another name is a file or a folder where there is one."""
     place, wanted = parse_source(text)
-    if text == "laptop" or (place.suffix not in SUFFIXES and not os.path.isdir(place)):
+    if text in GENERATED or (place.suffix not in SUFFIXES and not os.path.isdir(place)):
         return text
     return absolute(str(place)) + (f"#{wanted}" if wanted else "")
 
 
 def _absolute_folder(text: str) -> str:
-    """`laptop` is a name whatever lies beside it; another name is a folder where there is one, else the hub's."""
-    return absolute(text) if text != "laptop" and os.path.isdir(expand(text, "model.base")) else text
+    """`NAMED_BASES` are names whatever lies beside them; another is a folder where there is one, else the hub's."""
+    return absolute(text) if text not in NAMED_BASES and os.path.isdir(expand(text, "model.base")) else text
 
 
 def absolute(path: str) -> str:

@@ -12,6 +12,8 @@ from siri.schedule import LengthSchedule
 from siri.settings import Settings
 
 EngineName = Literal["local", "scripted", "scripted-process", "verl"]
+NAMED_BASES = ("laptop", "smollm2-135m")
+"""What `model.base` may name that is neither a folder nor on the hub."""
 
 
 class RolloutSettings(Settings):
@@ -80,14 +82,18 @@ class ShapeSettings(Settings):
 
 
 class WarmupSettings(Settings):
-    """Supervised warm-up that makes the laptop's base model: it learns to solve the task, and to overthink."""
+    """Supervised warm-up that makes a base: it learns to solve the task, and to overthink."""
+
+    traces: Literal["laptop", "sums"] = "laptop"
+    """What is imitated: `laptop`, the laptop base's own traces, and nothing where a model is taken over; `sums`, worked
+    solutions of chain sums as `problems.source=sums` has them, for a model that is taken over."""
 
     steps: Annotated[int, Field(ge=1)] = 750
     """Warm-up steps."""
     batch_size: Annotated[int, Field(ge=1)] = 22
     """Traces per warm-up step."""
     learning_rate: Annotated[float, Field(gt=0)] = 4e-3
-    """Peak learning rate; rises over 40 steps, then falls in a straight line to 5 % of it."""
+    """Peak learning rate; rises over 40 steps (`sums`: 10), then falls in a straight line to 5 % of it."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     """Decoupled weight decay of the warm-up."""
 
@@ -96,13 +102,23 @@ class ModelSettings(Settings):
     """The policy before RL."""
 
     base: str = "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"
-    """`laptop` (a tiny model, made here by warm-up), a folder with a Hugging Face causal LM, or a hub name (verl)."""
+    """`laptop` (a tiny model, made here by warm-up), `smollm2-135m` (a small language model, fetched once), a folder
+    with a Hugging Face causal LM, or a hub name (verl)."""
     base_seed: Annotated[int, Field(ge=0)] = 0
-    """Seed of the laptop base's initialisation and warm-up; `seed` varies RL alone."""
+    """Seed of the laptop base's initialisation and of a base's warm-up; `seed` varies RL alone."""
     shape: ShapeSettings = ShapeSettings()
     """Size of the laptop model."""
     warmup: WarmupSettings = WarmupSettings()
-    """How the laptop base is made."""
+    """How the laptop base is made, or a model that is taken over is prepared."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.base == "laptop" and self.warmup.traces != "laptop":
+            raise ValueError(
+                f"warmup.traces={self.warmup.traces}: base=laptop knows the words of its own task alone; allowed is "
+                "warmup.traces=laptop, or another base"
+            )
+        return self
 
 
 class VerlSettings(Settings):
@@ -209,8 +225,11 @@ class GuardSettings(Settings):
 
 
 class SnapshotSettings(Settings):
-    """What is kept beside the snapshots that the schedule names."""
+    """What is kept of the snapshots that the schedule names, and beside them."""
 
+    state: Literal["keep", "newest"] = "keep"
+    """What only going on needs, weights in float32 and the optimizer's moments, several times the model: in every
+    snapshot (`keep`), so that other runs may branch off there, or in the `newest` of a run alone."""
     observed_extrema: Literal["off", "keep"] = "off"
     """Keep a snapshot where the observed length turns after the schedule has, to within checkpoint_every steps."""
     observed_window: Annotated[int, Field(ge=3)] = 11
@@ -259,7 +278,7 @@ class RunConfig(Settings):
     guards: GuardSettings = GuardSettings()
     """What the run is watched for."""
     snapshots: SnapshotSettings = SnapshotSettings()
-    """What is kept beside the schedule's own snapshots."""
+    """What is kept of the schedule's own snapshots, and beside them."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 10
     """Steps between rolling checkpoints: what a crash can cost."""
 

@@ -16,6 +16,7 @@ from siri.config import RunConfig
 from siri.engines import kind_of
 from siri.engines.base_folder import base_folder
 from siri.engines.model_folder import files_beside
+from siri.engines.smollm2 import CONTEXT, SMOLLM2
 from siri.errors import InputError
 from siri.methods import METHODS
 from siri.problems import Problem, ProblemSet, TemplateName, encode_prompt, laptop
@@ -134,6 +135,8 @@ def context_of(config: RunConfig) -> int | None:
     """Most tokens of prompt and response together that the policy reads; None where its config names none."""
     if config.model.base == "laptop":
         return config.model.shape.context
+    if config.model.base == SMOLLM2:
+        return CONTEXT
     from siri.engines.local.pretrained import load_config
 
     try:

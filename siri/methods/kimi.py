@@ -42,12 +42,15 @@ KIMI = replace(
     name="kimi",
     rewards=shorter_is_better,
     settings=KimiSettings,
+    defaults={"advantage_scale": "none"},
     summary="Kimi k1.5: a bonus for right answers shorter than the group's middle, a penalty for longer ones",
     formula="s = 0.5 − (l − min l) / (max l − min l) over the group; "
     "R = correct + weight·(s if correct, else min(0, s))",
     source="arXiv 2501.12599, section 2.3.3; hkust-nlp/Laser@c9e7c4e, verl/utils/reward_score/length_penalty.py",
     evidence="formula read in the paper and in Laser's code, whose numbers ours equal on right and wrong responses; "
     "Laser scores 1 and −0.5 where ours are 1 and 0, adds 1e-6 to the denominator, and leaves responses that ran into "
-    "its limit alone: ours penalise them, as the paper's formula does",
+    "its limit alone: ours penalise them, as the paper's formula does; advantages are rewards less the group's mean "
+    "(section 2.3.2): divided by its deviation, groups without a right answer would teach shortness alone, at full "
+    "strength whatever the weight",
     metrics={"method/length_score": "mean of the length score, which is between −0.5 and 0.5"},
 )

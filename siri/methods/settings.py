@@ -37,6 +37,8 @@ class OwnForm:
             for field, described in method.settings.model_json_schema().get("properties", {}).items():
                 told = f"{name}, {described['default']} unless set: {described['description']}"
                 fields[field] = _joined(fields.get(field), described, told)
+        for position, form in enumerate(fields.values()):
+            form["position"] = position
         text = "The method's own settings; `siri methods NAME` lists them. Those of other methods must stay empty."
         return {"type": "object", "title": "Settings", "description": text, "properties": fields}
 

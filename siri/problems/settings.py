@@ -5,12 +5,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, Strict, WithJsonSchema, field_validator
 
-from siri.problems import laptop
+from siri.problems import laptop, sums
 from siri.problems.grading import THINKING, GraderName, Thinking
 from siri.problems.prompts import TemplateName
 from siri.problems.rows import FieldSettings, MissingAnswers, Reading
 from siri.settings import Settings
 
+GENERATED = ("laptop", "sums")
+"""What `problems.source` may name that is made here."""
 Size = Annotated[int, Field(ge=1, le=1_000_000)]
 Marks = Annotated[
     Thinking, WithJsonSchema({"type": "array", "items": {"type": "string"}, "minItems": 2, "maxItems": 2})
@@ -28,7 +30,8 @@ class ProblemSettings(Settings):
     """Which problems a run trains on, how they are put to the model and how its answers are graded."""
 
     source: str = "laptop"
-    """`laptop`, a .json, .jsonl, .parquet or .csv file, or a folder or a hub data set (`owner/name`), its train split.
+    """`laptop`, `sums` (chain sums as reasoning-gym asks them), a .json, .jsonl, .parquet or .csv file, or a folder or
+    a hub data set (`owner/name`), its train split.
 
     `owner/name#SPLIT` reads another split, `#CONFIG/SPLIT` or `#FILE` says which of several.
     """
@@ -42,6 +45,10 @@ class ProblemSettings(Settings):
     """Seed of the generator; files do not use it."""
     easy: Annotated[float, Field(ge=0, le=1)] = laptop.EASY
     """Laptop task: the probability that a step multiplies by one, which needs no verification."""
+    terms: Annotated[int, Field(ge=2, le=16)] = sums.TERMS
+    """Sums: most terms of one; at least two."""
+    digits: Annotated[int, Field(ge=1, le=9)] = sums.DIGITS
+    """Sums: most digits of a term."""
     template: TemplateName = "chat"
     """`chat` puts the question through the tokenizer's chat template, `plain` encodes it as it is."""
     date: Annotated[Annotated[datetime.date, Strict(False)] | None, BeforeValidator(require_day)] = None

@@ -31,7 +31,7 @@ _NAMED_AT_MOST = 5
 def load_problems(
     source: str,
     setting: str = SOURCE,
-    names: Sequence[str] = ("laptop",),
+    names: Sequence[str] = ("laptop", "sums"),
     reading: Reading | None = None,
     split: Split = "train",
 ) -> ProblemSet:

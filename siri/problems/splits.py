@@ -6,13 +6,13 @@ from dataclasses import replace
 from functools import lru_cache
 
 from siri.errors import InputError
-from siri.problems import laptop
+from siri.problems import laptop, sums
 from siri.problems.benchmarks import benchmark_names, find_benchmark
 from siri.problems.files import FileState
 from siri.problems.named import load_named, named_state
 from siri.problems.problem import SPLITS, LeftOut, Problem, ProblemSet, Split, Splits, split_of
 from siri.problems.rows import Reading
-from siri.problems.settings import ProblemSettings
+from siri.problems.settings import GENERATED, ProblemSettings
 from siri.problems.sources import load_problems, source_state
 
 BENCHMARKS = ("dev", "test")
@@ -26,7 +26,7 @@ def load_splits(settings: ProblemSettings) -> Splits:
     never sees them. Raises InputError when a source cannot be read or leaves a split empty.
     """
     files = (settings.source, settings.dev, settings.test)
-    return _load_splits(settings, tuple(source_state(name) for name in files if name not in (None, "laptop")))
+    return _load_splits(settings, tuple(source_state(name) for name in files if name not in (None, *GENERATED)))
 
 
 @lru_cache(maxsize=4)
@@ -38,7 +38,7 @@ def _load_splits(settings: ProblemSettings, states: tuple[FileState | None, ...]
     if settings.test is not None:
         own["test"] = settings.test
     reading = settings.reading
-    if settings.source == "laptop":
+    if settings.source in GENERATED:
         sets = _generate(settings)
     else:
         sets = _divide(load_problems(settings.source, reading=reading), set(own))
@@ -72,6 +72,9 @@ def _load_benchmark(name: str, setting: str, reading: Reading, state: FileState 
 
 def _generate(settings: ProblemSettings) -> dict[Split, ProblemSet]:
     sizes: dict[Split, int] = {"train": settings.train_size, "dev": settings.dev_size, "test": settings.test_size}
+    if settings.source == "sums":
+        shape = (settings.terms, settings.digits)
+        return {split: sums.generate(split, size, settings.seed, *shape) for split, size in sizes.items()}
     return {split: laptop.generate(split, size, settings.seed, settings.easy) for split, size in sizes.items()}
 
 

@@ -36,7 +36,8 @@ def advance(run: Run, last: int, stop: Stop | None = None, keep: frozenset[int] 
     require_unchanged(run)
     kept = keep.union(run.snapshot_steps.values())
     with full_disk_explained(run.home.root), closing(open_engine(run.engine_config, run.problems.train)) as engine:
-        chain = Chain(run.store, run.keys, kept, run.config.checkpoint_every, facts, stop or Stop(), engine.obstacle)
+        every, state = run.config.checkpoint_every, run.config.snapshots.state
+        chain = Chain(run.store, run.keys, kept, every, facts, stop or Stop(), engine.obstacle, state)
         previous: int | None = None
         for point in _points(run, last, kept):
             with closing(travel(chain, point, partial(_train, run, engine))) as way:

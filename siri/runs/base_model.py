@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from siri.config import ForkSettings, RunConfig
-from siri.engine import StagePlan, StepReport
+from siri.engine import Engine, StagePlan, StepReport
 from siri.engines import base_config, kind_of, numerics, open_engine
 from siri.engines.base_folder import base_folder
 from siri.engines.model_folder import files_of
+from siri.engines.smollm2 import SMOLLM2, identity
 from siri.errors import InputError
 from siri.home import Home
 from siri.processes.stopping import Stop
@@ -61,19 +62,19 @@ def make_base(config: RunConfig, home: Home, stop: Stop | None = None) -> Iterat
         if find_base(store, name) is not None:
             return
         if _needs_warmup(config):
-            yield from _warm_up(config, store, stop or Stop())
+            yield from _warm_up(config, store, engine, stop or Stop())
             if stop is not None and stop.is_set():
                 return
         with store.lease(name):
             if find_base(store, name) is None:
                 if _needs_warmup(config):
-                    _adopt(store, name, partial(_copy_warmed, config, store), lambda folder: {})
+                    _adopt_warmed(config, store, name)
                 else:
                     _adopt(store, name, engine.make_base, _beside_weights)
 
 
 def _needs_warmup(config: RunConfig) -> bool:
-    return config.model.base == "laptop" and kind_of(config).has_model
+    return kind_of(config).has_model and (config.model.base == "laptop" or config.model.warmup.traces != "laptop")
 
 
 def base_name(config: RunConfig) -> str:
@@ -83,8 +84,15 @@ def base_name(config: RunConfig) -> str:
     """
     if not kind_of(config).has_model:
         return keys.digest(["no model", numerics(config)])
+    return _warmup_keys(config)[-1] if _needs_warmup(config) else _start_name(config)
+
+
+def _start_name(config: RunConfig) -> str:
+    """What the config's model is called before any warm-up."""
     if config.model.base == "laptop":
-        return _warmup_keys(config)[-1]
+        return keys.initialisation(config)
+    if config.model.base == SMOLLM2:
+        return keys.digest(["named", *identity()])
     return keys.digest(["folder", _content(base_folder(config))])
 
 
@@ -107,7 +115,8 @@ def _read_sha256(path: Path, state: tuple[int, ...]) -> str:
 def _warmup_keys(config: RunConfig) -> list[str]:
     from siri.engines.local.warmup import warmup_links
 
-    return keys.warmup_keys(config, warmup_links(config), numerics(base_config(config)))
+    seed, made_by = config.model.base_seed, numerics(base_config(config))
+    return keys.warmup_keys(_start_name(config), seed, warmup_links(config), made_by)
 
 
 def find_base(store: Store, name: str) -> Entry | None:
@@ -148,7 +157,7 @@ def _note(store: Store, name: str) -> Path:
     return store.root / "bases" / f"{name}.json"
 
 
-def _warm_up(config: RunConfig, store: Store, stop: Stop) -> Iterator[StepReport]:
+def _warm_up(config: RunConfig, store: Store, engine: Engine, stop: Stop) -> Iterator[StepReport]:
     from siri.engines.local.warmup import warm_up, write_initialisation
 
     chain_keys, made_by = _warmup_keys(config), numerics(base_config(config))
@@ -161,7 +170,10 @@ def _warm_up(config: RunConfig, store: Store, stop: Stop) -> Iterator[StepReport
     chain = Chain(store, chain_keys, frozenset((0, last)), every, facts, stop)
     if store.verified(chain_keys[0]) is None:
         folder = store.scratch()
-        write_initialisation(config, folder)
+        if config.model.base == "laptop":
+            write_initialisation(config, folder)
+        else:
+            engine.make_base(folder)
         commit_checkpoint(chain, folder, 0, None, "base", [], [])
 
     def train(plan: StagePlan) -> Iterator[StepReport]:
@@ -172,10 +184,18 @@ def _warm_up(config: RunConfig, store: Store, stop: Stop) -> Iterator[StepReport
             yield report
 
 
-def _copy_warmed(config: RunConfig, store: Store, folder: Path) -> None:
+def _adopt_warmed(config: RunConfig, store: Store, name: str) -> None:
+    """Store the model that the warm-up has ended at as a base; of the warm-up only that is needed from here on."""
     warmed = store.find(_warmup_keys(config)[-1])
     assert warmed is not None
-    copy_model(warmed, folder)
+    # The laptop's base is named by its weights alone: what stands beside them is the same for all of them.
+    _adopt(store, name, partial(copy_model, warmed), _nothing if config.model.base == "laptop" else _beside_weights)
+    if config.snapshots.state == "newest":
+        store.thin(warmed.manifest.key)
+
+
+def _nothing(folder: Path) -> dict[str, str]:
+    return {}
 
 
 def model_files(entry: Entry) -> list[str]:

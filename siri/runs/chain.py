@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from siri.engine import StagePlan, StepReport
 from siri.errors import InputError
@@ -36,6 +36,8 @@ class Chain:
     """Set from outside, it ends the way after the step at hand, with a checkpoint."""
     obstacle: Callable[[Path], str] = field(default=lambda folder: "", repr=False)
     """Checkpoint -> why the engine at hand cannot go on from it in full; empty when it can."""
+    state: Literal["keep", "newest"] = "keep"
+    """Which snapshots keep what only going on needs: all, or the newest."""
 
 
 def travel(chain: Chain, last: int, train: Train) -> Generator[tuple[StepReport, Line]]:
@@ -189,6 +191,10 @@ class _Trail:
         if self.replaced is not None and self.replaced.manifest.key != entry.manifest.key:
             self.chain.store.remove_rolling(self.replaced.manifest.key)
         self.replaced = entry if entry.manifest.role == "rolling" else None  # it may be another run's snapshot
+        if self.chain.state == "newest":
+            for step in sorted(self.chain.kept):
+                if 0 < step < report.step:
+                    self.chain.store.thin(self.chain.keys[step])
         if kept:
             self.parent, self.lines, self.responses = entry.manifest.key, [], []
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from siri.config import RunConfig, ShapeSettings, with_absolute_paths
 from siri.engines import kind_of
+from siri.engines.smollm2 import PARAMETERS, SMOLLM2
 from siri.home import Home
 from siri.problems.laptop import VOCABULARY
 from siri.reading import expand
@@ -121,6 +122,8 @@ def snapshot_bytes(config: RunConfig, measured: Measured) -> int | None:
     each, base = kind.bytes_per_parameter, config.model.base
     if base == "laptop":
         return each * count_parameters(config.model.shape)
+    if base == SMOLLM2:
+        return each * PARAMETERS
     if os.path.isdir(folder := expand(base, "model.base")):
         return _bytes_of_folder(folder, each)
     parameters = _parameters_by_name(base)

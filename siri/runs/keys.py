@@ -97,12 +97,17 @@ def fork_key(snapshot: str) -> str:
     return fold(snapshot, [{"carry": "weights-only"}])[-1]
 
 
-def warmup_keys(config: RunConfig, links: Iterable[dict[str, Any]], numerics: dict[str, Any]) -> list[str]:
-    """The warm-up's own chain: it starts at the initialisation, named by shape, vocabulary and the base's seed."""
-    model = config.model
-    words = [laptop.VOCABULARY, laptop.CHAT_TEMPLATE]
-    root = digest(["initialisation", model.shape.model_dump(), words, model.base_seed, numerics])
-    return fold(root, links)
+def initialisation(config: RunConfig) -> str:
+    """The untrained laptop model, named by shape and vocabulary."""
+    return digest(["initialisation", config.model.shape.model_dump(), laptop.VOCABULARY, laptop.CHAT_TEMPLATE])
+
+
+def warmup_keys(start: str, seed: int, links: Iterable[dict[str, Any]], numerics: dict[str, Any]) -> list[str]:
+    """The warm-up's own chain, from what it starts at: the initialisation, or the name of a model that is taken over.
+
+    `seed`: of the initialisation's weights and of the traces.
+    """
+    return fold(digest(["warm-up", start, seed, numerics]), links)
 
 
 def run_id(config: RunConfig, chain: Sequence[str]) -> str:

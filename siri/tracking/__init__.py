@@ -18,8 +18,8 @@ from siri.store.entries import BusyError
 from siri.tracking import record, views
 from siri.tracking.ablation import record_sweep, trial_tags
 from siri.tracking.content import tag, tag_alarm
-from siri.tracking.record import Closed, Record, Status, SyncResult, TrackingError, followed, mlflow_errors, open_record
-from siri.tracking.server import address_of, compare_link, probe, recorded_as, run_link
+from siri.tracking.record import Closed, Record, Status, SyncResult, followed, mlflow_errors, open_record
+from siri.tracking.server import TrackingError, address_of, compare_link, probe, recorded_as, report_link, run_link
 
 __all__ = [
     "Closed",
@@ -30,6 +30,7 @@ __all__ = [
     "make_views",
     "record_sweep",
     "recorded_as",
+    "report_link",
     "run_link",
     "running",
     "sync",

@@ -2,17 +2,15 @@
 
 import logging
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 
 from siri.home import Home
 from siri.redaction import redact
-from siri.tracking.record import ARTIFACTS, TrackingError, find_experiment, mlflow_errors
-from siri.tracking.server import address_of, probe
+from siri.tracking.record import find_experiment, mlflow_errors
+from siri.tracking.server import TrackingError, address_of, probe, put_files
 from siri.tracking.views import EXPERIMENT, RUN_VIEW
 
 SWEEP = "siri.sweep"
@@ -42,15 +40,6 @@ def trial_tags(study: str, arm: str, trial: int) -> dict[str, str]:
     return {name: arm, f"{name}.trial": str(trial)}
 
 
-def _write_artifacts(client: Any, home: Home, place: str, record: str, folder: Path) -> None:
-    """Through the server, or, where there is none, to where one of this work folder finds them."""
-    if home.tracking_uri.startswith("http") or not place.startswith(ARTIFACTS):
-        client.log_artifacts(record, str(folder), "sweep")
-        return
-    target = home.artifacts / place.removeprefix(ARTIFACTS) / "sweep"
-    shutil.copytree(folder, target, dirs_exist_ok=True)
-
-
 def _write(home: Home, study: str, tags: dict[str, str], folder: Path) -> str:
     from mlflow.entities import RunTag
     from mlflow.tracking import MlflowClient
@@ -61,6 +50,6 @@ def _write(home: Home, study: str, tags: dict[str, str], folder: Path) -> str:
     made = found[0] if found else client.create_run(experiment, tags=tags, run_name=f"sweep {study}")
     record = str(made.info.run_id)
     client.log_batch(record, tags=[RunTag(name, value) for name, value in tags.items()])
-    _write_artifacts(client, home, made.info.artifact_uri, record, folder)
+    put_files(client, home, record, made.info.artifact_uri, folder, "sweep")
     client.set_terminated(record, "FINISHED")
     return record

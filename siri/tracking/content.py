@@ -93,12 +93,12 @@ def identity(run: Run) -> dict[str, str]:
         "problems.digest": train["digest"],
         **{f"problems.{name}": json.dumps(train[name]) for name in ("left_out", "overlap") if name in train},
         "grader": " ".join(run.grader),
-        **caution_tags(untrained(run.config.engine.name)),
+        **({CAUTION: caution} if (caution := untrained(run.config.engine.name)) else {}),
     } | read_tags(run)
 
 
 def caution_tags(caution: str | None) -> dict[str, str]:
-    """Tags of what has to be said of a record beside its numbers; one of them is its description on MLflow's page."""
+    """Tags of what has to be said of a sweep's record; one of them is its description on MLflow's page."""
     return {CAUTION: caution, DESCRIPTION: caution} if caution else {}
 
 

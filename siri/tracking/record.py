@@ -12,19 +12,21 @@ from filelock import FileLock, Timeout
 
 from siri.evaluation.evaluation import Evaluation, find_evaluation
 from siri.home import Home
-from siri.runs import metrics_log, step_log
+from siri.runs import keys, metrics_log, step_log
 from siri.runs.run import Run
 from siri.store.entries import Entry
-from siri.tracking import content
-from siri.tracking.content import BASE, RUN_ID, Point
-from siri.tracking.server import write_note
+from siri.tracking import content, describing
+from siri.tracking.content import BASE, DESCRIPTION, RUN_ID, Point
+from siri.tracking.server import ARTIFACTS, TrackingError, put_files, write_note
 from siri.tracking.snapshots import SnapshotRecords
 from siri.tracking.views import EXPERIMENT, RUN_VIEW, SNAPSHOT_VIEW, SNAPSHOTS, View
 
 STATES = {"RUNNING": "training", "FINISHED": "finished", "FAILED": "failed", "KILLED": "stopped"}
 """MLflow's status of a run -> tag `state`, a column of the table."""
-ARTIFACTS = "mlflow-artifacts:/"
-"""Where artifacts are that no server has placed: below `mlartifacts` of the work folder, wherever that is moved."""
+STEP_SECONDS = ("time/sample", "time/update")
+"""What a step's line says of how long it took, in seconds; its `time` is its end."""
+NOTED, BROUGHT = "siri.described", "siri.artifacts"
+"""Tags: digests of the description and of the artifacts that this module wrote last."""
 MARK = "rollout/budget"
 """The metric that tells which steps are there: a step's metrics go in one transaction."""
 ENVIRONMENT = {
@@ -39,10 +41,6 @@ ENVIRONMENT = {
 """What MLflow reads from the environment; whatever the user has set stays."""
 Closed = Literal["FINISHED", "FAILED", "KILLED"]
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
-
-
-class TrackingError(Exception):
-    """MLflow did not take what was brought; nothing is lost, the next projection brings it."""
 
 
 @dataclass(frozen=True)
@@ -106,16 +104,22 @@ def open_record(run: Run, trains: bool) -> "Record":
     experiment = find_experiment(client, run.home, EXPERIMENT, RUN_VIEW)
     query = f"tags.`{RUN_ID}` = '{run.id}' AND tags.`{BASE}` = '{run.base}'"
     found = client.search_runs([experiment], query, max_results=1, order_by=["attributes.start_time ASC"])
-    made = (
-        found[0] if found else client.create_run(experiment, tags={RUN_ID: run.id, BASE: run.base}, run_name=run.name)
-    )
+    made = found[0] if found else _make(client, experiment, run)
     _describe(client, made, run, content.surroundings(run) if trains or not found else {})
     if not made.inputs or not made.inputs.dataset_inputs:
         _log_problems(client, made.info.run_id, run)
     write_note(run, experiment, made.info.run_id)
     rows = find_experiment(client, run.home, SNAPSHOTS, SNAPSHOT_VIEW)
     snapshots = SnapshotRecords(run, client, experiment, rows, made.info.run_id)
-    return Record(run, client, snapshots, made.info.run_id, made.info.status)
+    return Record(run, client, snapshots, made)
+
+
+def _make(client: Any, experiment: str, run: Run) -> Any:
+    """A record that began when the first of the steps did that stand, or begins now."""
+    first = next(iter(metrics_log.settled_lines(run)), None)
+    began = None if first is None else first["time"] - sum(first.get(name, 0.0) for name in STEP_SECONDS)
+    tags = {RUN_ID: run.id, BASE: run.base}
+    return client.create_run(experiment, began and round(1000 * began), tags, run.name)
 
 
 def running(home: Home) -> list[str]:
@@ -168,12 +172,17 @@ def _log_problems(client: Any, mlflow_id: str, run: Run) -> None:
 class Record:
     """A run's record in MLflow, open for writing; remembers what is there, so that it is asked for once."""
 
-    def __init__(self, run: Run, client: Any, snapshots: SnapshotRecords, mlflow_id: str, status: str) -> None:
+    def __init__(self, run: Run, client: Any, snapshots: SnapshotRecords, made: Any) -> None:
         self.run = run
         self.client = client
         self.snapshots = snapshots
-        self.mlflow_id = mlflow_id
-        self.status = status
+        self.mlflow_id = str(made.info.run_id)
+        self.status = made.info.status
+        self.began = made.info.start_time
+        self.artifacts = str(made.info.artifact_uri)
+        self.noted = made.data.tags.get(NOTED)
+        self.note = made.data.tags.get(DESCRIPTION)
+        self.brought = made.data.tags.get(BROUGHT)
         self.pending: list[Evaluation] = []
         self.looked_for: set[str] = set()
         self.points: dict[str, set[tuple[int, float]]] = {}
@@ -190,7 +199,32 @@ class Record:
             self._settle()
         else:
             self._set_status(status)
+        if result.evaluations or status != "RUNNING" or self.note is None:
+            self._write_description()
+        if self.status != "RUNNING":
+            self._write_files()
         return result
+
+    def _write_description(self) -> None:
+        """Bring the description up to date, unless somebody has written one of their own."""
+        from mlflow.entities import RunTag
+
+        text = describing.describe(self.run, describing.links_to(self.run, self.tags))
+        if text == self.note or (self.note and self.noted != keys.digest(self.note)):
+            return
+        self.note, self.noted = text, keys.digest(text)
+        tags = [RunTag(DESCRIPTION, text), RunTag(NOTED, self.noted)]
+        self.client.log_batch(self.mlflow_id, tags=tags, synchronous=True)
+
+    def _write_files(self) -> None:
+        """Bring the artifacts, unless they are there as they are now."""
+        files = describing.files_of(self.run)
+        if files.mark == self.brought:
+            return
+        with files.folder() as folder:
+            put_files(self.client, self.run.home, self.mlflow_id, self.artifacts, folder)
+        self.client.set_tag(self.mlflow_id, BROUGHT, files.mark)
+        self.brought = files.mark
 
     def _write_tags(self) -> None:
         """Bring tags that were added since this record was opened, alarms for instance."""
@@ -211,9 +245,14 @@ class Record:
         if status == "RUNNING":
             self.client.update_run(self.mlflow_id, status)
         else:
-            self.client.set_terminated(self.mlflow_id, status)
+            self.client.set_terminated(self.mlflow_id, status, self._ended())
         self.client.set_tag(self.mlflow_id, "state", STATES[status])
         self.status = status
+
+    def _ended(self) -> int | None:
+        """When the last step that stands ended, in milliseconds since the epoch; None, for now, while there is none."""
+        lines = metrics_log.settled_lines(self.run)
+        return max(self.began, round(1000 * lines[-1]["time"])) if lines else None
 
     @cached_property
     def steps(self) -> set[int]:

@@ -1,8 +1,11 @@
 """The server behind a tracking URI: whether it lives, and the addresses of a run's pages there."""
 
 import json
+import shutil
 import socket
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 from siri.home import Home
@@ -12,11 +15,19 @@ from siri.runs.run import Run
 from siri.store.files import read_sealed, write_sealed
 from siri.tracking.views import PAGES
 
+ARTIFACTS = "mlflow-artifacts:/"
+"""Where artifacts are that no server has placed: below `mlartifacts` of the work folder, wherever that is moved."""
 NOTE = "mlflow.json"
 """In a run's folder: where its record is, so that a link to it needs no look-up."""
+REPORT = "report.html"
+"""In a run's folder, where somebody has drawn it, and among the artifacts of its record: the run's own report."""
 PROBE_SECONDS = 2.0
 """Longest wait for a sign of life."""
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}
+
+
+class TrackingError(Exception):
+    """MLflow did not take what was brought; nothing is lost, the next projection brings it."""
 
 
 def address_of(home: Home) -> str:
@@ -50,6 +61,14 @@ def run_link(run: Run) -> str | None:
     return f"{note['server']}/#/experiments/{note['experiment']}/runs/{note['run']}?{PAGES}" if note else None
 
 
+def report_link(run: Run) -> str | None:
+    """Address of the run's report among the artifacts of its record; None without a server, or without a report."""
+    note = _read_note(run)
+    if note is None or not (run.folder / REPORT).exists():
+        return None
+    return f"{note['server']}/#/experiments/{note['experiment']}/runs/{note['run']}/artifacts/{REPORT}?{PAGES}"
+
+
 def recorded_as(run: Run) -> str | None:
     """MLflow's id of a run's record; None when it has not been recorded."""
     note = read_sealed(run.folder / NOTE, _check_note)
@@ -75,3 +94,19 @@ def _read_note(run: Run) -> dict[str, str] | None:
 def _check_note(note: dict[str, str]) -> None:
     """Raise KeyError unless a note says where a record is."""
     [note[name] for name in ("server", "experiment", "run")]
+
+
+def put_files(client: Any, home: Home, record: str, place: str, folder: Path, name: str | None = None) -> None:
+    """Bring a folder's files to the artifacts of a record, whose `artifact_uri` is `place`, below `name` if given.
+
+    Through the server, or, where there is none, to where one of this work folder finds them.
+    Raises TrackingError where whatever keeps the artifacts does not take them.
+    """
+    if home.tracking_uri.startswith("http") or not place.startswith(ARTIFACTS):
+        try:
+            client.log_artifacts(record, str(folder), name)
+        except Exception as error:  # an object store's own, which MLflow does not translate
+            raise TrackingError(f"artifacts: {error}") from error
+        return
+    target = home.artifacts / place.removeprefix(ARTIFACTS) / (name or "")
+    shutil.copytree(folder, target, dirs_exist_ok=True)

@@ -1,11 +1,13 @@
 """`siri runs` and names with settings: what runs there are, how far each is, and which one a name means."""
 
 import json
+import webbrowser
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
+from siri.cli import results
 from siri.engines import untrained
 from siri.errors import InputError
 from siri.evaluation.evaluation import REPORT, Evaluation, measure
@@ -17,6 +19,7 @@ from siri.runs.run import Run, find_snapshot, load_run
 from siri.runs.step_log import FOLLOWING, METRICS
 from siri.store.files import write_sealed
 from siri.tracking import trial_tags
+from siri.tracking.server import write_note
 from tests.cli.test_cli import run_cli
 from tests.conftest import prepare, settle, tiny
 
@@ -165,3 +168,28 @@ def test_help_lists_the_recipes_and_the_sweeps(capsys: pytest.CaptureFixture[str
     assert "siri sweep --list" in capsys.readouterr().err
     assert run_cli("--version") == 0
     assert capsys.readouterr().out.startswith("siri 0.")
+
+
+def test_compare_opens_mlflows_page_of_just_these_runs(
+    place: tuple[Home, Run, Run], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home, whole, _ = place
+    opened = tmp_path / "opened"
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {opened}\n')
+    browser.chmod(0o755)
+    monkeypatch.setenv("BROWSER", f"{browser} %s")
+    monkeypatch.setattr(webbrowser, "_tryorder", None)  # Python reads BROWSER once
+    command = ["compare", whole.id, "--open", "--home", str(home.root)]
+    assert run_cli(*command) == 0
+    assert opened.read_text().startswith("file://"), "no server knows the run: the report"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    write_note(whole, "3", "0123abc")
+    assert run_cli(*command) == 0
+    link = "http://127.0.0.1:9/#/compare-runs?runs=%5B%220123abc%22%5D&experiments=%5B%223%22%5D"
+    assert opened.read_text().startswith(link)
+    assert f"page: {link}" in capsys.readouterr().out
+    monkeypatch.setattr(results, "MOST_COMPARED", 0)
+    assert run_cli(*command) == 0
+    assert opened.read_text().startswith("file://"), "too many for MLflow's page: the report"
+    assert run_cli(*command, "--json") == 2

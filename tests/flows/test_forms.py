@@ -1,9 +1,11 @@
 """The forms of the deployments: what a person sees who starts a run in the UI."""
 
+import re
 from typing import Any
 
 import pytest
 from prefect import Flow
+from prefect.utilities.callables import parameter_schema
 
 from flows.ablation import ablate, sweep_worker
 from flows.evaluation import evaluate
@@ -26,6 +28,18 @@ def test_every_field_has_a_help_text_and_every_number_its_bounds(flow: "Flow[...
     lines = [line.split(" | ") for line in forms.describe(flow).splitlines()]
     assert not [path for path, _, _, text in lines if not text.strip()]
     assert not [path for path, kind, bounds, _ in lines if kind in NUMBERS and not bounds]
+
+
+def test_groups_have_titles_and_the_settings_that_matter_come_first() -> None:
+    schema = parameter_schema(train)
+    run = schema.definitions["RunConfig"]
+    order = sorted(run["properties"], key=lambda name: run["properties"][name]["position"])
+    assert order[:6] == ["recipe", "seed", "schedule", "method", "rollout", "optimizer"]
+    assert order[-1] == "checkpoint_every"
+    for name, group in schema.definitions.items():
+        assert not re.search("Settings|Config|Length", group["title"]), name
+        positions = [field["position"] for field in group["properties"].values()]
+        assert sorted(positions) == list(range(len(positions))), name
 
 
 def test_choices_are_dropdowns() -> None:

@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 
+from siri.methods import METHODS
 from tests.methods.made import HAND_MADE, groups_of, random_groups, reward, step_of
 from tests.methods.made_authors import authors
 
@@ -46,3 +47,10 @@ def test_length_scores_are_the_authors() -> None:
 def test_a_right_answer_is_never_worth_less_than_a_wrong_one() -> None:
     rewards = reward("kimi", groups_of([[1, 0, 0]], [[24, 1, 12]])).rewards.tolist()
     assert rewards[0] > max(rewards[1:])
+
+
+def test_a_group_of_wrong_answers_teaches_shortness_by_no_more_than_the_weight() -> None:
+    batch, step = groups_of([[0, 0, 0, 0]], [[1, 2, 12, 20]]), step_of("kimi", weight=0.1)
+    advantages = METHODS["kimi"].advantages(reward("kimi", batch, step=step).rewards, batch, step)
+    assert float(advantages.abs().max()) <= 0.1 * 0.5
+    assert advantages.tolist() == sorted(advantages.tolist(), reverse=True)

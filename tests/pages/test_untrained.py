@@ -10,7 +10,7 @@ from rich.console import Console
 
 from dashboards import data
 from dashboards.report import print_table, write_report
-from flows.train import describe_run, snapshot_rows
+from flows.train import snapshot_rows
 from siri.config.settings import EngineName
 from siri.engines import ENGINES, UNTRAINED, untrained
 from siri.evaluation.evaluation import Evaluation, measure
@@ -19,6 +19,7 @@ from siri.home import Home
 from siri.runs.exporting import describe_snapshot
 from siri.runs.run import Run
 from siri.tracking.content import caution_tags, identity
+from siri.tracking.describing import describe
 from tests.cli.test_cli import run_cli
 from tests.conftest import settle, tiny
 
@@ -51,12 +52,11 @@ def test_tables_and_pages_of_a_run_say_so(run: Run, tmp_path: Path) -> None:
     assert set(data.snapshot_table([run], "test")["caution"]) == {SAID}
     assert f"<strong>Caution:</strong> {SAID}: {run.name}." in write_report(run, [], tmp_path / "page.html").read_text()
     assert {row["caution"] for row in snapshot_rows(run)} == {SAID}
-    assert f"**Caution:** {SAID}." in describe_run(run, [])
 
 
 def test_its_record_in_mlflow_says_so(run: Run) -> None:
-    tags = identity(run)
-    assert (tags["siri.caution"], tags["mlflow.note.content"]) == (SAID, SAID)
+    assert identity(run)["siri.caution"] == SAID
+    assert f"**Caution:** {SAID}." in describe(run, {})
 
 
 def test_its_snapshots_say_so(run: Run) -> None:

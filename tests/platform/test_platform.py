@@ -3,11 +3,14 @@
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import urllib.error
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -82,8 +85,13 @@ def test_a_run_from_the_api_completes_with_its_artifacts_and_a_link_to_mlflow(pl
     message = platform.wait(run, "Completed", "Failed", "Crashed")
     assert platform.state(run)[0] == "Completed", message
     artifacts = platform.artifacts(run)
-    assert {"snapshots", "run", "progress", "mlflow"} <= set(artifacts)
-    assert platform.mlflow in artifacts["mlflow"]
+    own = {key.partition("-laptop-b0-s1-")[0]: found for key, found in artifacts.items()}
+    assert {"snapshots", "run", "mlflow", "report", "progress"} <= own.keys()
+    assert platform.mlflow in own["mlflow"]
+    assert re.fullmatch(r"[\d.]+ \([\d.]+–[\d.]+\)", json.loads(own["snapshots"])[0]["accuracy %"])
+    logged = platform.logged(run)
+    assert any(re.match(r"c1-low step \d+/4 · budget \d+ · length [\d.]+ · reward", line) for line in logged), logged
+    assert any(line.startswith(f"MLflow: {platform.mlflow}") for line in logged), logged
     assert platform.steps(1) == list(range(1, 9))
     assert platform.mlflow_status(1) == "FINISHED"
 
@@ -93,7 +101,45 @@ def test_a_run_started_with_a_name_bears_both(platform: Platform) -> None:
     body = {"name": "for the poster", "parameters": {"recipe": "laptop", "overrides": [*TINY_FLOW, "seed=77"]}}
     run = str(platform.call(f"/deployments/{deployment}/create_flow_run", body)["id"])
     platform.wait(run, "Completed", "Failed", "Crashed")
-    assert platform.call(f"/flow_runs/{run}")["name"] == "laptop · for the poster"
+    assert platform.call(f"/flow_runs/{run}")["name"] == "laptop seed 77 · for the poster"
+
+
+def test_a_mistake_that_the_schema_can_tell_is_refused_before_there_is_a_run(platform: Platform) -> None:
+    config = load("laptop").model_dump(mode="json")
+    below = config | {"checkpoint_every": 0}
+    mistakes = [("train", {"config": below}), ("train-recipe", {"until": "c2-middle"}), ("train", {"until": "c0-low"})]
+    mistakes += [("train-recipe", {"overrides": ["seed"]}), ("train-recipe", {"recipe": "desktop"})]
+    for name, parameters in mistakes:
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            platform.start(name, **parameters)
+        assert refused.value.code == 409, (name, parameters)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "line"),
+    [
+        (
+            "train",
+            {"config": {"schedule": {"min_budget": 96, "max_budget": 72}, "recipe": "mine", "seed": 5}},
+            "schedule: min_budget=96 is above max_budget=72",
+        ),
+        (
+            "train-recipe",
+            {"overrides": ["problems.source=not-there.jsonl"]},
+            "problems.source: there is no file not-there.jsonl",
+        ),
+        ("train-recipe", {"until": "c9-low"}, "until=c9-low: this schedule has the stages c1-low"),
+    ],
+)
+def test_a_mistake_that_the_schema_cannot_tell_is_one_line(
+    platform: Platform, name: str, parameters: dict[str, Any], line: str
+) -> None:
+    run = platform.start(name, **parameters)
+    message = platform.wait(run, "Completed", "Failed", "Crashed")
+    assert platform.state(run)[0] == "Failed"
+    assert line in message
+    assert "\n" not in message
+    assert not [text for text in platform.logged(run, line) if "Traceback" in text]
 
 
 def test_waiting_under_siri_up_is_measured(platform: Platform) -> None:

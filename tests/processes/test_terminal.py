@@ -166,6 +166,29 @@ def test_progress_shows_names_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "\x1b[2J" not in screen.getvalue()
 
 
+@pytest.mark.parametrize(("columns", "last"), [(80, "reward 0.438"), (100, "entropy 0.35"), (160, "tokens/s")])
+def test_progress_keeps_its_numbers_on_a_narrow_terminal(
+    columns: int, last: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    metrics = {"rollout/budget": 16384.0, "rollout/length": 12345.6, "reward/mean": 0.438, "rollout/entropy": 0.35}
+    with progress.steps_shown("c1-low", 1, 320) as show:
+        show(StepReport(17, 0.0, metrics | {"rollout/tokens": 1e6}))
+    [*_, line] = [text for text in printable(screen.getvalue()).splitlines() if text.strip()]
+    assert "…" not in line
+    assert {"c1-low", "17/320"} <= set(line.split())
+    assert "budget 16384 · length 12345.6 · reward 0.438" in line
+    assert line.rstrip().endswith(last)
+    assert len(line.rstrip()) <= columns
+
+
 def test_what_is_said_goes_out_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     say("one\x1b[31m http://u:sesame@h", sys.stderr)
     say(2)

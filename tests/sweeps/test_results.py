@@ -12,6 +12,7 @@ from unittest import mock
 import numpy as np
 import pandas as pd
 import pytest
+from optuna_dashboard import get_note, save_note
 from rich.console import Console
 
 from dashboards.ablation import explain, print_result, write_markdown, write_page
@@ -22,7 +23,7 @@ from siri.evaluation.statistics import Interval, hypervolume, t_interval
 from siri.home import Home
 from siri.runs.run import load_run
 from sweeps import studies, worker
-from sweeps.diff import find_changes, report_changes, summarise
+from sweeps.diff import Changes, find_changes, read_changes, summarise
 from sweeps.export import find_table, results_json, tables, write_tables
 from sweeps.phase import Job
 from sweeps.planner import plan_sweep
@@ -180,6 +181,13 @@ def test_results_of_the_scripted_engine_say_so_wherever_they_are_shown(result: R
     trained = replace(result, caution=None)
     assert all("caution" not in table for table in tables(trained).values())
     assert said not in write_page([trained], tmp_path / "page.html").read_text() + write_markdown([trained])
+
+
+def test_the_note_of_an_untrained_study_on_the_dashboard_says_so_and_a_user_s_own_stays(paper: Job) -> None:
+    study = paper.open_study()
+    assert get_note(study.study) == "caution: no model was trained (scripted engine)"
+    save_note(study.study, "mine")
+    assert get_note(paper.open_study().study) == "mine"
 
 
 def test_the_page_is_one_file_with_every_arm_and_verdict(result: Result, tmp_path: Path) -> None:
@@ -355,10 +363,13 @@ def test_more_seeds_are_new_ones_and_what_is_unfinished_counts_as_new(paper: Job
 
 
 def test_only_what_changed_is_reported(paper: Job, result: Result) -> None:
-    first = report_changes(paper, [result])
-    assert "16 new trials (arms), 16 in all" in first
-    assert any(line.startswith("shape: ") for line in first)
-    assert report_changes(paper, [result]) == []
+    first = read_changes(paper, [result])
+    assert "16 new trials (arms), 16 in all" in first.lines
+    assert any(line.startswith("shape: ") for line in first.lines)
+    assert first.verdicts == [], "a first verdict is no change of one"
+    assert read_changes(paper, [result]).lines == first.lines, "nobody has it yet"
+    first.mark()
+    assert read_changes(paper, [result]).lines == []
     before = summarise([result])
     after: dict[str, Any] = json.loads(json.dumps(before))
     after["done"]["arms"] += 8
@@ -367,6 +378,7 @@ def test_only_what_changed_is_reported(paper: Job, result: Result) -> None:
     lines = find_changes(before, after)
     assert lines[0] == "8 new trials (arms), 24 in all"
     assert lines[1] == f"shape: {before['claims']['shape']} → holds"
+    assert Changes(paper, before, after).verdicts == [lines[1]]
     assert lines[2] == f"stair, 3 seeds: {before['arms']['stair']['accuracy']} → 50.0 ± 1.0 %"
     assert len(lines) == 3
 

@@ -329,6 +329,75 @@ def test_a_record_has_at_most_forty_metrics(run: Run, tmp_path: Path) -> None:
     assert "more/accuracy" in rows(wide)["c2-low"].data.metrics
 
 
+def test_a_record_is_described_by_its_headline_table(run: Run) -> None:
+    train(run, TOTAL)
+    tracking.tag(run, {"siri.link.Prefect": "http://127.0.0.1:4200/runs/flow-run/1"})
+    assert tracking.sync(run).failure is None
+    note = record_of(run).data.tags["mlflow.note.content"]
+    assert "No snapshot has been measured yet." in note
+    assert "[Prefect](http://127.0.0.1:4200/runs/flow-run/1)" in note
+    evaluate(run, "base", *EXTREMA)
+    tracking.sync(run)
+    note = record_of(run).data.tags["mlflow.note.content"]
+    report = Evaluation(run, "c2-high", "test").report()
+    accuracy, length = report.accuracy, report.length
+    cells = f"| {100 * accuracy.mean:.1f} ({100 * accuracy.low:.1f}–{100 * accuracy.high:.1f}) | {length.mean:.1f} "
+    assert f"| c2-high | {TOTAL} {cells}" in note
+    assert note.count("\n| ") == 2 + 5, "a head and a row per snapshot"
+
+
+def test_a_description_that_somebody_has_written_stays(run: Run) -> None:
+    train(run, 4)
+    tracking.sync(run)
+    client_of(run).set_tag(record_of(run).info.run_id, "mlflow.note.content", "mine")
+    train(run, TOTAL)
+    evaluate(run, *EXTREMA)
+    tracking.sync(run)
+    assert record_of(run).data.tags["mlflow.note.content"] == "mine"
+
+
+def artifacts_of(run: Run) -> dict[str, bytes]:
+    place = run.home.artifacts / record_of(run).info.artifact_uri.removeprefix("mlflow-artifacts:/")
+    return {path.relative_to(place).as_posix(): path.read_bytes() for path in place.rglob("*") if path.is_file()}
+
+
+def test_config_lineage_samples_and_report_are_artifacts_once_nobody_trains(run: Run) -> None:
+    train(run, TOTAL)
+    evaluate(run, "base", *EXTREMA)
+    open_record(run, trains=True).write("RUNNING")
+    assert artifacts_of(run) == {}
+    tracking.close(run, "FINISHED")
+    found = artifacts_of(run)
+    samples = {f"samples/{name}.parquet" for name in ("base", *EXTREMA)}
+    assert found.keys() == {"config.yaml", "lineage.json"} | samples
+    stored = Evaluation(run, "c1-low", "test").find()
+    assert stored is not None
+    assert found["samples/c1-low.parquet"] == (stored.folder / "samples.parquet").read_bytes()
+    lineage = json.loads(found["lineage.json"])
+    assert lineage["snapshots"]["c2-low"]["key"] == run.keys[12]
+    (run.folder / server.REPORT).write_text("the report")
+    tracking.sync(run)
+    assert artifacts_of(run)["report.html"] == b"the report"
+    assert load("laptop").model_dump().keys() == load(str(_written(run, found["config.yaml"]))).model_dump().keys()
+
+
+def _written(run: Run, config: bytes) -> Path:
+    path = run.home.root / "again.yaml"
+    path.write_bytes(config)
+    return path
+
+
+def test_a_records_start_and_end_are_those_of_its_steps(run: Run) -> None:
+    train(run, TOTAL)
+    evaluate(run, *EXTREMA)
+    tracking.sync(run)
+    found, first, last = record_of(run).info, lines(run)[0], lines(run)[-1]
+    seconds = first["time/sample"] + first["time/update"]
+    assert found.start_time == pytest.approx(1000 * (first["time"] - seconds), abs=1)
+    tracking.close(run, "FINISHED")
+    assert record_of(run).info.end_time == pytest.approx(1000 * last["time"], abs=1)
+
+
 def test_the_best_snapshot_of_a_recipe_is_chosen_on_dev_and_has_an_alias(run: Run) -> None:
     train(run, TOTAL)
     evaluate(run, *EXTREMA)
@@ -570,7 +639,7 @@ assert tracking.sync(run).failure is None
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert sorted(path.name for path in tmp_path.glob("ml*")) == ["mlflow.db", "mlflow.lock"]
+    assert sorted(path.name for path in tmp_path.glob("ml*")) == ["mlartifacts", "mlflow.db", "mlflow.lock"]
 
 
 def test_importing_it_does_not_import_mlflow() -> None:
@@ -633,7 +702,14 @@ def wait_for_server(uri: str, process: subprocess.Popen[bytes]) -> None:
             time.sleep(0.2)
 
 
-HEADS = "[...document.querySelectorAll('.ag-header-cell-text, [role=columnheader]')].map(e => e.innerText.trim())"
+HEADS = """
+[...document.querySelectorAll('.ag-header-cell')]
+  .map(head => [head.getBoundingClientRect().left, head.innerText.trim()]).filter(([, name]) => name)
+  .sort(([left], [other]) => left - other).map(([, name]) => name)
+"""
+"""The heads of the table of runs, from left to right."""
+COLUMNS = ["schedule.shape", "schedule.cycle_steps", "method.name", "seed", "high/accuracy", "high/length"]
+COLUMNS += ["high/accuracy_cr", "state"]
 POINTS = """
 [...document.querySelectorAll('.js-plotly-plot')].flatMap(plot => plot.data)
   .filter(trace => trace.mode === 'markers').flatMap(trace => trace.x.map((x, i) => [x, trace.y[i]]))
@@ -645,12 +721,18 @@ def look_at_views(run: Run, profile: Path) -> None:
     links = tracking.make_views(run.home)
     with browse(profile) as page:
         page.open(links["runs"])
+        page.wait_for_text("MLflow Assistant")
+        page.evaluate("document.querySelector('[data-component-id=\"mlflow.assistant.chat_panel.close\"]').click()")
         page.wait_for_text(run.name)
-        wanted = {"cycle_steps", "method.name", "seed", "high/accuracy", "high/length", "high/accuracy_cr"}
-        page.wait_for(f"{HEADS}.some(head => head.includes('high/length'))")
-        heads = " ".join(page.evaluate(HEADS))
-        assert [name for name in ("high/accuracy", "high/length") if name not in heads] == [], wanted
+        page.wait_for(f"{HEADS}.includes('state')")
+        heads = page.evaluate(HEADS)
+        assert [head for head in heads if head not in ("Run Name", "Created")][: len(COLUMNS)] == COLUMNS
         page.screenshot(PICTURES / "mlflow-runs.png")
+        page.open("about:blank")
+        page.open(links["runs"].replace("compareRunsMode=TABLE", "compareRunsMode=CHART"))
+        for chart in ("Length under the budget", "Accuracy on test", "Tokens on test"):
+            page.wait_for_text(chart)
+        page.screenshot(PICTURES / "mlflow-charts.png")
         page.open("about:blank")
         page.open(links["snapshots"])
         page.wait_for(f"{POINTS}.length >= 5")

@@ -20,7 +20,6 @@ ON_CPU = (
     "reward.num_workers=1",
     "transfer_queue.backend.SimpleStorage.num_data_storage_units=1",
     "ray_kwargs.ray_init.num_cpus=16",
-    "+ray_kwargs.ray_init.num_gpus=1",
     "+ray_kwargs.ray_init.object_store_memory=200000000",
 )
 TORCH = ("actor_rollout_ref.rollout.name=torch",)
@@ -48,16 +47,20 @@ def tiny(*overrides: str) -> RunConfig:
     return load("laptop", [*TINY, *overrides])
 
 
-def on_verl(rollout: Sequence[str] = TORCH) -> tuple[str, ...]:
-    """The overrides that put a laptop recipe on verl, on one CPU; `rollout` are verl's settings of what samples."""
-    extra = "engine.verl.extra=[" + ", ".join(f"'{setting}'" for setting in (*ON_CPU, *rollout)) + "]"
-    verl = ("engine.name=verl", "engine.kernels=torch")
-    return *verl, "engine.verl.gpus_per_node=1", "engine.verl.prompt_tokens=64", extra
+def on_verl(rollout: Sequence[str] = TORCH, processes: int = 1) -> tuple[str, ...]:
+    """The overrides that put a laptop recipe on verl, on the CPU; `rollout` are verl's settings of what samples.
+
+    Each of the processes passes for an accelerator.
+    """
+    settings = (*ON_CPU, f"+ray_kwargs.ray_init.num_gpus={processes}", *rollout)
+    extra = "engine.verl.extra=[" + ", ".join(f"'{setting}'" for setting in settings) + "]"
+    verl = ("engine.name=verl", "engine.kernels=torch", f"engine.verl.gpus_per_node={processes}")
+    return *verl, "engine.verl.prompt_tokens=64", extra
 
 
-def tiny_verl(*overrides: str, rollout: Sequence[str] = TORCH) -> RunConfig:
-    """The same run on verl, on one CPU; `rollout` are verl's settings of what samples."""
-    return tiny(*on_verl(rollout), *overrides)
+def tiny_verl(*overrides: str, rollout: Sequence[str] = TORCH, processes: int = 1) -> RunConfig:
+    """The same run on verl, on the CPU, in one process or several (see `on_verl`)."""
+    return tiny(*on_verl(rollout, processes), *overrides)
 
 
 def use_cpu(budgets: Path) -> None:

@@ -1,5 +1,5 @@
 """verl for real, on this machine's CPU: two stages, kill −9 and resume, a stop, and snapshots to and from the local
-engine. One start of verl takes a minute on two idle cores, so the tests of this file share five of them, in order."""
+engine. One start of verl takes a minute on two idle cores, so the tests of this file share six of them, in order."""
 
 import json
 import os
@@ -30,6 +30,7 @@ from siri.store.entries import WEIGHTS
 from tests.conftest import prepare, wait_for
 from tests.upped import ROOT, imported, plant
 from tests.verl.support import left, tiny, tiny_verl, use_cpu, wait_until_nothing_is_left
+from tests.verl.torch_rollout import LOADED
 
 pytestmark = pytest.mark.timeout(1500)
 
@@ -90,6 +91,7 @@ def test_metrics_bear_the_names_of_siri_and_the_policy_moved(run: Run, first: li
     for report in first:
         assert report.metrics.keys() <= METRICS.keys()
         assert {"rollout/entropy", "update/grad_norm", "update/kl", "time/update"} <= report.metrics.keys()
+        assert 0 <= report.metrics["mismatch/mean"] <= report.metrics["mismatch/max"] < 1e-4, "equal weights, float32"
         assert report.metrics["update/learning_rate"] == run.config.optimizer.learning_rate_at(report.step)
     assert sum(report.metrics["update/grad_norm"] for report in first) > 0  # some group had right and wrong answers
     base, low = run.snapshot("base"), run.snapshot("c1-low")
@@ -108,7 +110,19 @@ def test_a_step_sees_the_problems_that_the_local_engine_would_give_it(run: Run, 
         assert [kept.problem for kept in report.responses] == [problem.id for problem in chosen[::2]]
 
 
-def test_kill_9_in_mid_stage_leaves_no_process_and_the_same_command_goes_on(
+def kill_while_it_resumes(command: list[str], home: Home) -> None:
+    """Kill the driver when verl has its state from the checkpoint, and no step is trained on it yet."""
+    told = home.root.with_name("loaded")
+    os.mkfifo(told)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, LOADED: str(told)}) as process:
+        assert told.read_text() == "loaded\n"
+        process.kill()
+        assert process.stdout is not None
+        assert "step" not in process.stdout.read()
+    wait_until_nothing_is_left()
+
+
+def test_kill_9_in_mid_stage_and_again_in_its_resume_leaves_no_process_and_the_same_command_goes_on(
     run: Run, home: Home, first: list[StepReport]
 ) -> None:
     command = [sys.executable, "-m", "tests.verl.drive", str(home.root), "6"]
@@ -118,6 +132,8 @@ def test_kill_9_in_mid_stage_leaves_no_process_and_the_same_command_goes_on(
         process.kill()
     wait_until_nothing_is_left()
     assert run.store.find(run.keys[4]) is not None, "the rolling checkpoint of step 4"
+    kill_while_it_resumes(command, home)
+    assert run.store.verified(run.keys[4]) is not None, "whole, though verl had it open"
     reports = list(advance(run, 6))
     assert [report.step for report in reports] == [5, 6]
     assert run.snapshot("c1-high") is not None

@@ -22,6 +22,10 @@ from siri.seeding import seed_for
 
 BUDGETS = "SIRI_TEST_BUDGETS"
 """Environment variable: a file that takes a line `[step of the weights, budget]` per response."""
+LOADED = "SIRI_TEST_LOADED"
+"""Environment variable: a FIFO that is told when weights have come."""
+SERVER = "torch"
+"""The server's name in Ray."""
 
 Request = tuple[list[int], dict[str, Any], asyncio.Future[TokenOutput]]
 
@@ -92,6 +96,8 @@ class TorchServer:
 
     async def update_weights(self, weights: dict[str, Tensor], step: int | None) -> None:
         load_tensors(self.loaded.model, weights)
+        if LOADED in os.environ:
+            Path(os.environ[LOADED]).write_text("loaded\n")  # waits for its reader
         self.step = self.step if step is None else step
 
     async def nothing(self, *_: Any, **__: Any) -> None: ...
@@ -101,20 +107,19 @@ class TorchServer:
 
 
 class TorchReplica(RolloutReplica):
-    """One server; it holds no accelerator."""
+    """One server for all processes, which holds no accelerator: it answers a whole step in one batch."""
 
     server = TorchServer
 
     async def launch_servers(self) -> None:
-        name = f"torch-{self.replica_rank}"
-        server = ray.remote(self.server).options(name=name, num_cpus=0.1, max_concurrency=1000)
+        server = ray.remote(self.server).options(name=SERVER, num_cpus=0.1, max_concurrency=1000, get_if_exists=True)
         self._server_handle = server.remote(self.model_config.path)
-        self._server_address = name
+        self._server_address = f"{SERVER}-{self.replica_rank}"
         self.servers = [self._server_handle]
 
 
 class TorchAdapter(BaseRollout):
-    """The trainer's side: it hands new weights to the server."""
+    """The trainer's side: its first process hands new weights to the server."""
 
     def __init__(self, config: Any, model_config: Any, device_mesh: Any, replica_rank: int = -1) -> None:
         super().__init__(config, model_config, device_mesh)
@@ -127,5 +132,6 @@ class TorchAdapter(BaseRollout):
     async def update_weights(
         self, weights: Iterable[tuple[str, Tensor]], global_steps: int | None = None, **_: Any
     ) -> None:
-        state = {name: tensor.detach().cpu().clone() for name, tensor in weights}
-        await ray.get_actor(f"torch-{self.rank}").update_weights.remote(state, global_steps)
+        state = {name: tensor.detach().cpu().clone() for name, tensor in weights}  # by all: each piece is gathered
+        if self.rank == 0:
+            await ray.get_actor(SERVER).update_weights.remote(state, global_steps)

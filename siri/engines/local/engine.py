@@ -10,11 +10,13 @@ import torch
 
 from siri.config import RunConfig
 from siri.engine import SampleRequest, StagePlan, StepReport
+from siri.engines.base_folder import base_folder
 from siri.engines.local import kernels
 from siri.engines.local.network import context_of
-from siri.engines.local.pretrained import export_loaded, load_pretrained, read_config
+from siri.engines.local.pretrained import export_loaded, load_pretrained, read_config, weights_dtype
 from siri.engines.local.stepper import LocalStepper
 from siri.engines.local.uniforms import Stream
+from siri.engines.smollm2 import CONTEXT, SMOLLM2
 from siri.errors import InputError
 from siri.problems import ProblemSet, laptop
 from siri.processes.devices import WITHOUT_CUDA
@@ -22,7 +24,7 @@ from siri.rollouts import RolloutBatch
 from siri.seeding import seed_for
 from siri.train import train
 
-NUMERICS = 3
+NUMERICS = 4
 """Raised by hand when equal input gives other bits."""
 REFILLS = {"torch": 1, "compiled": 8}
 """How many times `sample_rows` an evaluation's batch holds: the compiled kernels start rows as others finish."""
@@ -71,10 +73,11 @@ class LocalEngine:
 
     def make_base(self, folder: Path) -> None:
         """Take the Hugging Face folder that `model.base` names over into the store's format."""
-        loaded = load_pretrained(Path(self.config.model.base), "cpu", torch.float32)
+        source = base_folder(self.config)
+        loaded = load_pretrained(source, "cpu", torch.float32)
         if self.config.engine.kernels == "compiled":
             kernels.require_suited(loaded)
-        export_loaded(loaded, folder)
+        export_loaded(loaded, folder, weights_dtype(source))
 
     def close(self) -> None:
         """Nothing outlives the process."""
@@ -127,6 +130,8 @@ def _check_words(config: RunConfig, problems: ProblemSet) -> None:
 def _context(config: RunConfig) -> int:
     if config.model.base == "laptop":
         return config.model.shape.context
+    if config.model.base == SMOLLM2:
+        return CONTEXT
     path = Path(config.model.base) / "config.json"
     if not os.path.isfile(path):
         raise InputError(f"model.base={config.model.base}: neither `laptop` nor a folder with a model's config.json")

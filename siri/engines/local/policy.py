@@ -10,11 +10,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from siri.config import EngineSettings
-from siri.engines.local.kernels import Kernels, open_kernels
-from siri.engines.local.pretrained import LoadedModel, export_loaded, load_pretrained
+from siri.engines.local.kernels import Kernels, TorchKernels, open_kernels
+from siri.engines.local.pretrained import LoadedModel, export_loaded, load_pretrained, load_tensors, state_tensors
+from siri.engines.local.rounding import rounded_copy
 from siri.errors import InputError
 
 OPTIMIZER = "optimizer.safetensors"
+MASTERS = "state.weights.safetensors"
+"""The weights in float32, where the model beside them is rounded to bfloat16."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class Policy:
 
     loaded: LoadedModel
     kernels: Kernels
+    _sampler: Kernels | None
     optimizer: torch.optim.AdamW
 
     def __init__(self, engine: EngineSettings, adam: AdamSettings) -> None:
@@ -47,10 +51,24 @@ class Policy:
         """
         self.loaded = load_pretrained(folder, torch.device(self.engine.device), torch.float32)
         self.kernels = open_kernels(self.engine, self.loaded)
+        self._sampler = None
+
+    def sampler(self) -> Kernels:
+        """What samples: under bfloat16 a copy whose matrices are rounded once, not for every token; else `kernels`.
+
+        It lasts until the next optimizer step.
+        """
+        if self.engine.dtype != "bfloat16":
+            return self.kernels
+        if self._sampler is None:
+            self._sampler = TorchKernels(rounded_copy(self.loaded.model))
+        return self._sampler
 
     def load(self, folder: Path) -> None:
-        """Take model and tokenizer from a folder, and the optimizer's state if there is one."""
+        """Take model and tokenizer from a folder, its float32 weights and the optimizer's state if they are there."""
         self.load_model(folder)
+        if (folder / MASTERS).exists():
+            load_tensors(self.loaded.model, load_file(folder / MASTERS))
         parameters = list(self.parameters().values())
         matrices = [parameter for parameter in parameters if parameter.ndim > 1]
         vectors = [parameter for parameter in parameters if parameter.ndim <= 1]
@@ -67,8 +85,15 @@ class Policy:
             self._load_optimizer(load_file(folder / OPTIMIZER))
 
     def save(self, folder: Path) -> None:
-        """Write a folder that transformers loads, and the optimizer's state beside it."""
-        export_loaded(self.loaded, folder)
+        """Write a folder that transformers loads, and beside it what only going on needs.
+
+        In bfloat16 the model is what samples are drawn from: rounded, at half the size.
+        """
+        if self.engine.dtype == "bfloat16":
+            export_loaded(self.loaded, folder, torch.bfloat16)
+            save_file(state_tensors(self.loaded.model), folder / MASTERS)
+        else:
+            export_loaded(self.loaded, folder)
         state = {
             f"{name}.{moment}": value.detach().cpu().contiguous()
             for name, parameter in self.parameters().items()
@@ -111,6 +136,7 @@ class Policy:
             )
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
+        self._sampler = None
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return float(norm)

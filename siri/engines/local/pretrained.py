@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import torch
 from huggingface_hub import save_torch_state_dict
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import (
@@ -228,13 +229,14 @@ def load_decoder(folder: Path, shape: ModelShape, device: torch.device | str, dt
     return decoder
 
 
-def state_tensors(model: Decoder | PretrainedModel) -> dict[str, Tensor]:
-    """Copies of all weights, on the CPU, by Hugging Face's names; a tied head only once."""
-    return {name: _copy(tensor) for name, tensor in named_weights(model)}
+def state_tensors(model: Decoder | PretrainedModel, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+    """Copies of all weights, on the CPU, by Hugging Face's names, rounded to `dtype`; a tied head only once."""
+    return {name: _copy(tensor, dtype) for name, tensor in named_weights(model)}
 
 
-def _copy(tensor: Tensor) -> Tensor:
-    return torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor.detach())
+def _copy(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    rounded = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
+    return torch.empty(tensor.shape, dtype=rounded).copy_(tensor.detach())
 
 
 @torch.no_grad()
@@ -308,28 +310,55 @@ def export(
     _export_model(model, tokenizer, [tokenizer.eos_token_id] if eos_ids is None else list(eos_ids), folder)
 
 
-def export_loaded(loaded: LoadedModel, folder: Path) -> None:
-    """Write a model that was loaded; what stood beside its weights, tokenizer and templates too, as it came."""
+def export_loaded(loaded: LoadedModel, folder: Path, dtype: torch.dtype = torch.float32) -> None:
+    """Write a model that was loaded, its weights rounded to `dtype`.
+
+    What stood beside its weights, tokenizer and templates, comes along as it came.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    _export_model(loaded.model, loaded.tokenizer, list(loaded.eos_ids), folder)
+    _export_model(loaded.model, loaded.tokenizer, list(loaded.eos_ids), folder, dtype)
     copy_beside(loaded.folder, folder)
 
 
+def weights_dtype(folder: Path) -> torch.dtype:
+    """The number format that holds a folder's weights without loss: bfloat16 where all of them are, else float32."""
+    formats: set[str] = set()
+    for path in weight_files(folder):
+        with safe_open(path, "pt") as tensors:
+            formats |= {tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118
+    return torch.bfloat16 if formats == {"BF16"} else torch.float32
+
+
 def _export_model(
-    model: Decoder | PretrainedModel, tokenizer: PreTrainedTokenizerBase, ends: list[int], folder: Path
+    model: Decoder | PretrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    ends: list[int],
+    folder: Path,
+    dtype: torch.dtype = torch.float32,
 ) -> None:
     if isinstance(model, PretrainedModel):
-        model.network.save_pretrained(folder, max_shard_size=MAX_SHARD)
+        # A tied head under both names, as transformers expects it of the weights that it is given.
+        weights = {name: _copy(weight, dtype) for name, weight in model.network.state_dict().items()}
+        model.network.save_pretrained(folder, state_dict=weights, max_shard_size=MAX_SHARD)
+        _name_dtype(folder / "config.json", dtype)
         return
-    write_config(model, tokenizer, ends, folder)
-    save_torch_state_dict(state_tensors(model), folder, max_shard_size=MAX_SHARD)
+    write_config(model, tokenizer, ends, folder, dtype)
+    save_torch_state_dict(state_tensors(model, dtype), folder, max_shard_size=MAX_SHARD)
     generation = GenerationConfig(
         bos_token_id=tokenizer.bos_token_id, eos_token_id=ends, pad_token_id=tokenizer.pad_token_id
     )
     generation.save_pretrained(folder)
 
 
-def write_config(decoder: Decoder, tokenizer: PreTrainedTokenizerBase, ends: list[int], folder: Path) -> None:
+def _name_dtype(path: Path, dtype: torch.dtype) -> None:
+    """Have a config.json name the number format of the weights beside it: transformers wrote that of the model."""
+    settings = json.loads(path.read_text()) | {"dtype": str(dtype).removeprefix("torch.")}
+    path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
+
+
+def write_config(
+    decoder: Decoder, tokenizer: PreTrainedTokenizerBase, ends: list[int], folder: Path, dtype: torch.dtype
+) -> None:
     """Write a decoder's config.json: Qwen2's where only q, k and v have a bias, else Llama's."""
     shape = decoder.shape
     settings = {
@@ -347,7 +376,7 @@ def write_config(decoder: Decoder, tokenizer: PreTrainedTokenizerBase, ends: lis
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": ends if len(ends) > 1 else ends[0],
         "pad_token_id": tokenizer.pad_token_id,
-        "dtype": str(decoder.embedding.dtype).removeprefix("torch."),
+        "dtype": str(dtype).removeprefix("torch."),
     }
     if shape.attention_bias == "qkv":
         config = Qwen2Config(architectures=["Qwen2ForCausalLM"], **settings)

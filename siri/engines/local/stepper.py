@@ -114,7 +114,7 @@ class LocalStepper:
         prompts = [self._encode(problem) for problem in problems]
         openings = [loaded.tokenizer(prefix, add_special_tokens=False)["input_ids"] for prefix in prefixes]
         with self.policy.arithmetic():
-            sampled = self.policy.kernels.sample(
+            sampled = self.policy.sampler().sample(
                 [prompt.ids for prompt in prompts],
                 budgets,
                 group_size=group_size,

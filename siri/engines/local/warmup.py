@@ -1,4 +1,7 @@
-"""The laptop's base: supervised warm-up on traces that overthink, as a chain of steps like any other training."""
+"""Supervised warm-up on traces that overthink, of the laptop's base or of a model that is taken over.
+
+A chain of steps like any other training.
+"""
 
 import time
 from collections.abc import Iterator
@@ -12,26 +15,26 @@ from siri.engine import StagePlan, StepReport
 from siri.engines.local.model import Decoder, ModelShape, initialise
 from siri.engines.local.policy import AdamSettings, Policy
 from siri.engines.local.pretrained import export
-from siri.problems import Problem, encode_prompt, laptop
+from siri.problems import Problem, encode_prompt, laptop, prompt_link, sums
 from siri.seeding import seed_for
 
 ADAM = AdamSettings(beta1=0.9, beta2=0.98, epsilon=1e-8, weight_decay=0.01, max_grad_norm=1.0)
-RISE = 40
-"""Steps over which the learning rate rises."""
+RISE = {"laptop": 40, "sums": 10}
+"""Steps over which the learning rate rises, by what is imitated."""
 END = 0.05
 """Share of the learning rate that is left at the last step."""
 TRACES = 2
-"""Raised by hand when the generator of traces or the vocabulary is another one."""
+"""Raised by hand when the generator of the laptop's traces or the vocabulary is another one."""
 
 Trace = tuple[list[int], list[int]]
 """Token ids of a prompt and of the response to imitate."""
 
 
 def learning_rate_at(config: RunConfig, step: int) -> float:
-    """Rises in a straight line over RISE steps, falls in one to END of its peak at the last step."""
+    """Rises in a straight line over its RISE, falls in one to END of its peak at the last step."""
     settings = config.model.warmup
     fall = max(END, 1 - (1 - END) * (step - 1) / settings.steps)
-    return settings.learning_rate * min(1.0, step / RISE) * fall
+    return settings.learning_rate * min(1.0, step / RISE[settings.traces]) * fall
 
 
 def warmup_links(config: RunConfig) -> Iterator[dict[str, Any]]:
@@ -42,8 +45,16 @@ def warmup_links(config: RunConfig) -> Iterator[dict[str, Any]]:
             "learning_rate": learning_rate_at(config, step),
             "batch_size": settings.batch_size,
             "weight_decay": settings.weight_decay,
-            "traces": TRACES,
+            **_link_of_traces(config),
         }
+
+
+def _link_of_traces(config: RunConfig) -> dict[str, Any]:
+    """What of a warm-up step's link names its traces."""
+    if config.model.warmup.traces == "laptop":
+        return {"traces": TRACES}
+    shape = [config.problems.terms, config.problems.digits]
+    return {"traces": ["sums", sums.TRACES, *shape], "prompt": prompt_link(config.problems)}
 
 
 def write_initialisation(config: RunConfig, folder: Path) -> None:
@@ -106,7 +117,8 @@ def _imitate(policy: Policy, batch: list[Trace], micro_batch_tokens: int) -> flo
     kernels = policy.kernels
     prompts, lengths = [prompt for prompt, _ in batch], [len(response) for _, response in batch]
     for rows in kernels.micro_batches(prompts, lengths, micro_batch_tokens):
-        scores = kernels.score([batch[row][0] for row in rows], [batch[row][1] for row in rows], 1.0)
+        with policy.arithmetic():
+            scores = kernels.score([batch[row][0] for row in rows], [batch[row][1] for row in rows], 1.0)
         loss = -scores.logprobs.sum() / total
         loss.backward()  # type: ignore[no-untyped-call]
         loss_sum += float(loss.detach())
@@ -114,12 +126,33 @@ def _imitate(policy: Policy, batch: list[Trace], micro_batch_tokens: int) -> flo
 
 
 def _encode_traces(config: RunConfig, policy: Policy, count: int) -> list[Trace]:
+    """The first `count` traces of a warm-up."""
+    encode = {"laptop": _encode_laptop, "sums": _encode_sums}[config.model.warmup.traces]
+    return encode(config, policy, seed_for(config.model.base_seed, "traces"), count)
+
+
+def _encode_laptop(config: RunConfig, policy: Policy, seed: int, count: int) -> list[Trace]:
     tokenizer = policy.loaded.tokenizer
     ids = tokenizer.get_vocab()
-    pairs = laptop.warmup_traces(seed_for(config.model.base_seed, "traces"), count)
     head = encode_prompt(Problem("head", "; 0", ""), tokenizer, "chat")
     before, behind = head[:1], head[-1:]
     return [
         (before + [ids[word] for word in question.split()] + behind, [ids[word] for word in trace])
-        for question, trace in pairs
+        for question, trace in laptop.warmup_traces(seed, count)
+    ]
+
+
+def _encode_sums(config: RunConfig, policy: Policy, seed: int, count: int) -> list[Trace]:
+    """Prompts as RL asks them; responses end in the model's first end token."""
+    tokenizer, settings = policy.loaded.tokenizer, config.problems
+    pairs = sums.warmup_traces(seed, count, settings.terms, settings.digits)
+    written = tokenizer([trace for _, trace in pairs], add_special_tokens=False)["input_ids"]
+    return [
+        (
+            encode_prompt(
+                Problem("warm-up", question, ""), tokenizer, settings.template, settings.suffix, settings.date
+            ),
+            [*response, policy.loaded.eos_ids[0]],
+        )
+        for (question, _), response in zip(pairs, written, strict=True)
     ]

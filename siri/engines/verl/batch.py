@@ -106,6 +106,13 @@ class Written:
     entropies: list[list[float]]
     graded: list[dict[str, Any]]
     """What the reward manager said."""
+    sampled: list[list[float]]
+    """Log-probabilities by the rollout; `logprobs` are the trainer's."""
+
+
+def inverse(order: Sequence[int]) -> list[int]:
+    """At each place of siri's order, the row of verl's that stands there; `order` is what `places` says."""
+    return sorted(range(len(order)), key=order.__getitem__)
 
 
 def rollout_batch(
@@ -117,7 +124,7 @@ def rollout_batch(
     thinking: Thinking,
 ) -> RolloutBatch:
     """The batch in siri's order; `order` is what `places` says."""
-    at = sorted(range(len(order)), key=order.__getitem__)
+    at = inverse(order)
     problems = [one for one in asked for _ in range(group_size)]
     lengths = torch.tensor([len(written.responses[row]) for row in at])
     width = int(lengths.max())

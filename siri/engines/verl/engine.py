@@ -11,8 +11,9 @@ import torch
 
 from siri.config import RunConfig
 from siri.engine import Response, SampleRequest, StagePlan, StepReport
+from siri.engines.base_folder import base_folder
 from siri.engines.local import LocalEngine
-from siri.engines.local.pretrained import export_loaded, load_pretrained, model_folder
+from siri.engines.local.pretrained import export_loaded, load_pretrained
 from siri.engines.model_folder import copy_beside, require_data
 from siri.engines.verl import checkpoints
 from siri.engines.verl.launch import check_recipe
@@ -93,7 +94,7 @@ class VerlEngine:
 
     def make_base(self, folder: Path) -> None:
         """Take the Hugging Face folder or the hub's files that `model.base` names over into the store's format."""
-        export_loaded(load_pretrained(model_folder(self.config.model.base), "cpu", torch.float32), folder)
+        export_loaded(load_pretrained(base_folder(self.config), "cpu", torch.float32), folder)
 
     def close(self) -> None:
         """End verl and all its processes."""

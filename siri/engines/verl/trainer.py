@@ -3,10 +3,11 @@
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import chain
 from typing import Any
 
+import torch
 import transfer_queue as tq
 from omegaconf import open_dict
 from tensordict import TensorDict
@@ -17,14 +18,15 @@ from verl.workers.utils.padding import response_to_nested
 
 from siri.asking import gather_whole
 from siri.engine import StepReport
+from siri.engines.local.old_logprobs import OldLogprobs
 from siri.engines.local.pretrained import load_config, load_tokenizer, read_eos_ids
 from siri.engines.verl.algorithms import place_advantages
-from siri.engines.verl.batch import Asked, Written, ask, asked_at, places, rollout_batch, rows, share_out
+from siri.engines.verl.batch import Asked, Written, ask, asked_at, inverse, places, rollout_batch, rows, share_out
 from siri.engines.verl.order import current_order, read_problems
 from siri.methods import METHODS
 from siri.methods.regularisation import is_regularised
 from siri.problems import deal, decode_responses
-from siri.rollouts import RolloutBatch
+from siri.rollouts import RolloutBatch, pad_rows
 from siri.train import load_state, pick_responses, save_state
 
 UPDATE = {
@@ -102,7 +104,7 @@ class SiriTrainer(PPOTrainerSync):
         """Rewards and advantages by the method, over the whole batch, before verl spreads them over the tokens."""
         size = self.recipe.rollout.group_size
         order = places(batch.keys, size)
-        fields = ["responses", "old_log_probs", "entropy", "response_mask", "extra_fields"]
+        fields = ["responses", "rollout_log_probs", "old_log_probs", "entropy", "response_mask", "extra_fields"]
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
         written, thinking = read_rows(data), self.recipe.problems.thinking
         sampled = rollout_batch(self.asked, written, order, size, self.tokenizer, thinking)
@@ -113,8 +115,9 @@ class SiriTrainer(PPOTrainerSync):
         if is_regularised(self.recipe.method):
             taught = set(range(len(self.asked)))
         self.live = [dealt for dealt in self.deals if not taught.isdisjoint(dealt)]
-        self.told = frozenset(gathered.metrics)
-        metrics |= gathered.metrics
+        own = gathered.metrics | read_mismatch(sampled, written, order)
+        self.told = frozenset(own)
+        metrics |= own
         self.sampled, self.rewards = gathered.batch, gathered.rewards
         kept = self.sampled.mask[order]
         scores = place_advantages(advantages, order) * kept
@@ -181,7 +184,15 @@ class SiriTrainer(PPOTrainerSync):
 def read_rows(data: TensorDict) -> Written:
     """verl's fields, jagged tensors, as lists of rows."""
     told = [fields["reward_extra_info"] for fields in list(data["extra_fields"])]
-    responses, logprobs, entropies = (
-        [row.tolist() for row in data[name].unbind()] for name in ("responses", "old_log_probs", "entropy")
-    )
-    return Written(responses, logprobs, entropies, told)
+    names = ("responses", "old_log_probs", "entropy", "rollout_log_probs")
+    responses, logprobs, entropies, sampled = ([row.tolist() for row in data[name].unbind()] for name in names)
+    return Written(responses, logprobs, entropies, told, sampled)
+
+
+def read_mismatch(batch: RolloutBatch, written: Written, order: Sequence[int]) -> dict[str, float]:
+    """The `mismatch/…` metrics: what verl's trainer says of every token against what the rollout said of it."""
+    rows = [written.sampled[row] for row in inverse(order)]
+    said = replace(batch, logprobs=pad_rows(rows, batch.tokens.shape[1]))
+    apart = OldLogprobs(said, "trainer")
+    apart.measure(torch.arange(len(rows)), batch.logprobs)
+    return apart.metrics()
