@@ -146,7 +146,7 @@ def grade_again(batch: RolloutBatch, config: RunConfig, texts: Texts) -> Rollout
 def gather_whole(config: RunConfig, batch: RolloutBatch, state: State, number: int, texts: Texts) -> Gathered:
     """What a step trains on where an engine samples once and trains on all of it: `batch`, as long as it was drawn.
 
-    Groups that the method drops stay, without an advantage.
+    Groups that the method drops stay, without an advantage; the metrics are those of an engine that leaves them out.
     """
     answer = judge(config, batch, state, number, texts)
     gathered = _gathered(config, [answer], number)
@@ -158,10 +158,7 @@ def gather_whole(config: RunConfig, batch: RolloutBatch, state: State, number: i
         len(batch.texts), *answer.batch.tokens.shape[1:][: gathered.advantages.ndim - 1]
     )
     advantages[kept.repeat_interleave(batch.group_size)] = gathered.advantages
-    metrics = {**gathered.metrics, **read_rewards(answer.rewarded.rewards, batch.group_size)}
-    return replace(
-        gathered, batch=answer.batch, rewards=answer.rewarded.rewards, advantages=advantages, metrics=metrics
-    )
+    return replace(gathered, batch=answer.batch, rewards=answer.rewarded.rewards, advantages=advantages)
 
 
 def _gathered(config: RunConfig, answers: Sequence[Answered], number: int) -> Gathered:

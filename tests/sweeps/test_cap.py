@@ -55,8 +55,9 @@ def test_a_cap_is_tokens_trials_or_a_time(text: str, amount: float, unit: Any) -
 @pytest.mark.parametrize(
     "text",
     [
-        "20M", "20", "tokens", "0 tokens", "0h", "-3 trials", "2.5 trials", "1e9 tokens", "6 hours", " 6h", "6h ", "6h\n",
-        "20m tokens", "20 M tokens tokens", "٣ trials", "nan h", "inf tokens", "5kh", "5M trials", "1_000 tokens",
+        "20M", "20", "tokens", "0 tokens", "0h", "-3 trials", "2.5 trials", "1e9 tokens", "6 hours", " 6h", "6h ",
+        "6h\n", "20m tokens", "20 M tokens tokens", "٣ trials", "nan h", "inf tokens", "5kh", "5M trials",
+        "1_000 tokens",
         "9999999999999 tokens",
     ],
 )  # fmt: skip

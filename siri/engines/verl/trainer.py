@@ -115,7 +115,7 @@ class SiriTrainer(PPOTrainerSync):
         if is_regularised(self.recipe.method):
             taught = set(range(len(self.asked)))
         self.live = [dealt for dealt in self.deals if not taught.isdisjoint(dealt)]
-        own = gathered.metrics | read_mismatch(sampled, written, order)
+        own = {**gathered.metrics, **read_mismatch(sampled, written, order)}
         self.told = frozenset(own)
         metrics |= own
         self.sampled, self.rewards = gathered.batch, gathered.rewards
