@@ -24,7 +24,8 @@ def evaluate(
     Args:
         run: Id or name of a run, or the name of a recipe: its newest run.
         snapshots: Names of snapshots, as in c3-low; none means all that are there.
-        benchmarks: `dev`, `test` or paths of problem files; none means the run's final ones.
+        benchmarks: `dev`, `test`, names of `siri benchmarks` (aime24, aime25, amc, amc23, gpqa, gsm8k, math500,
+            minerva, olympiadbench), `reasoning-gym:TASK` or paths of problem files; none means the run's final ones.
         overrides: Changes to how it is measured, as in evaluation.samples=3.
     """
     return live(lambda: _evaluate(run, snapshots, benchmarks, overrides))

@@ -5,6 +5,8 @@ by that way alone. Together they are all calls that read: a new one has to be li
 """
 
 import ast
+import hashlib
+import io
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -12,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas
 import pyarrow
 import torch
 from pyarrow import parquet
@@ -22,7 +25,9 @@ from siri.config import load, validate
 from siri.engines.local.pretrained import load_pretrained, read_tokenizer
 from siri.engines.model_folder import count_parameters, require_data, weight_files
 from siri.evaluation.benchmark_table import published_rows
+from siri.evaluation.partial import SAMPLED_BY, Partial, join, sampled_by
 from siri.evaluation.published import load_published
+from siri.evaluation.report import write_samples
 from siri.home import Home, find_home
 from siri.platform import private, running
 from siri.problems import load_benchmark, load_problems
@@ -89,6 +94,19 @@ def table() -> bytes:
     return bytes(sink.getvalue())
 
 
+def part() -> bytes:
+    sink = io.BytesIO()
+    rows = pandas.DataFrame({"problem": ["a", "a"], "tokens": [None, None]})
+    write_samples(rows, sink, {SAMPLED_BY: b'{"engine": "scripted"}'})
+    return sink.getvalue()
+
+
+def parts_of(path: Path) -> Any:
+    found = Partial(path.parent, ["a"], 2).read()
+    return (join(found), [*map(sampled_by, found)]) if found else found
+
+
+PART = part()
 MANIFEST = Manifest(KEY, 1, None, "snapshot", KEY, {"model.safetensors": KEY}, {"budget": 3})
 LINES = b"".join(json.dumps({"step": step, "key": KEY, "time": 1.5, "loss": 0.5}).encode() + b"\n" for step in (1, 2))
 RUNNING = asdict(running.Running(1, "http://127.0.0.1:1", "http://127.0.0.1:2", True, (), ("prefect",)))
@@ -188,6 +206,7 @@ READERS: dict[str, Reader] = {
         beside={"rows.json": b'[{"problem": "1 + 1?", "answer": 2}]'},
     ),
     "problems, Parquet": Reader(table(), lambda path: load_problems(str(path)), "mine.parquet"),
+    "a part of an evaluation": Reader(PART, parts_of, f"{0:09d}-{hashlib.sha256(PART).hexdigest()}.parquet"),
     "run.json": Reader(sealed(DESCRIPTION), catalog.read_description, "run.json"),
     "kept.json": Reader(sealed({"x": 3}), lambda path: catalog.kept_names(path.parent), catalog.KEPT),
     "held.json": Reader(sealed({"x": [3]}), lambda path: catalog.held_steps(path.parent), catalog.HELD),
@@ -267,6 +286,9 @@ CALLS: dict[str, str] = {
     "siri/evaluation/regrading.py:Regraded.to_json": OWN_VALUE,
     "siri/evaluation/regrading.py:_regrade_evaluation": VERIFIED,
     "siri/evaluation/regrading.py:_same_samples": OWN_VALUE,
+    "siri/evaluation/partial.py:Partial._count": "a part of an evaluation",
+    "siri/evaluation/partial.py:sampled_by": "a part of an evaluation",
+    "siri/evaluation/partial.py:join": "a part of an evaluation",
     "siri/evaluation/headlines.py:_read": HEADLINE,
     "siri/evaluation/headlines.py:_last_step": HEADLINE,
     "siri/platform/last_words.py:_known_revisions": SHIPPED,
@@ -280,6 +302,7 @@ CALLS: dict[str, str] = {
     "siri/problems/files.py:read_rows": "problems, JSON",
     "siri/problems/sources.py:fetch": "problems, Parquet",
     "siri/problems/benchmarks.py:find_benchmark": "benchmark",
+    "siri/problems/named.py:_cached": PROBE,
     "siri/problems/grading/pool.py:serve": PROBE,
     "siri/problems/grading/pool.py:_work": OWN_CHILD,
     "siri/problems/template_child.py:main": OWN_CHILD,

@@ -162,9 +162,10 @@ class EvaluationSettings(Settings):
     """How snapshots are measured; never part of a snapshot's key."""
 
     benchmarks: tuple[str, ...] = ("dev",)
-    """Measured at every snapshot: `dev`, `test` (the problems' own splits), files or data sets as `problems.test`."""
+    """Measured at every snapshot: `dev`, `test` (the problems' own splits), a name of `siri benchmarks` (aime24,
+    aime25, amc, amc23, gpqa, gsm8k, math500, minerva, olympiadbench), `reasoning-gym:TASK`, files or data sets."""
     final: Annotated[tuple[str, ...], Field(min_length=1)] = ("test",)
-    """Measured once training is done; the tables of the report show these, so there is at least one."""
+    """Measured once training is done, named as above; the tables of the report show these, so there is at least one."""
     samples: Annotated[int, Field(ge=1)] | None = None
     """Responses per problem; left out, those of a named benchmark (`siri benchmarks`), else 32."""
     temperature: Annotated[float, Field(ge=0)] | None = None

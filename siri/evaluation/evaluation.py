@@ -51,7 +51,7 @@ class Evaluation:
     snapshot: str
     """Name of the snapshot."""
     benchmark: str
-    """`dev`, `test` or the path of a problem file; `dev@DIGEST` for problems that have changed since."""
+    """`dev`, `test`, a name of the registry or a file's path; `dev@DIGEST` for problems that have changed since."""
 
     @property
     def bare(self) -> str:

@@ -49,7 +49,7 @@ def run_cli(*words: str) -> int:
         ),
         (
             ["train", "laptop", "evaluation.final=[tset]"],
-            "siri: evaluation.final: 'tset' is neither 'dev' nor 'test' nor",
+            "siri: evaluation.final: 'tset' is no benchmark; there are dev, test, aime24",
         ),
         (["train", "laptop", "evaluation.benchmarks=[no.jsonl]"], "evaluation.benchmarks: there is no file no.jsonl"),
         (["train", "laptop", "problems.dev=no.jsonl"], "siri: problems.dev: there is no file no.jsonl"),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -9,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from siri.config import absolute_benchmark, load, measured_config, measuring
+from flows.evaluation import evaluate
+from siri.config import EvaluationSettings, absolute_benchmark, load, measured_config, measuring
 from siri.errors import InputError
 from siri.problems import load_benchmark
 from siri.problems.benchmarks import benchmark_names, find_benchmark, is_named
@@ -280,3 +282,9 @@ def test_without_reasoning_gym_a_line_says_how_to_get_it(monkeypatch: pytest.Mon
     with pytest.raises(InputError, match=r"must look like reasoning-gym:chain_sum or reasoning-gym:chain_sum:size=100"):
         load_benchmark("reasoning-gym:gcd:size=many", "--benchmark")
     assert is_named("reasoning-gym:gcd")
+
+
+def test_prefect_s_forms_list_every_benchmark_that_ships() -> None:
+    asked = str(EvaluationSettings.model_fields["benchmarks"].description)
+    for told in (asked, str(evaluate.fn.__doc__)):
+        assert all(re.search(rf"\b{name}\b", told) for name in benchmark_names())

@@ -59,13 +59,15 @@ def test_another_version_of_the_engine_is_another_run_and_leaves_the_first_as_it
 ) -> None:
     first = settle(tiny(), home)
     recorded = (first.folder / "run.json").read_bytes()
-    monkeypatch.setattr(scripted, "NUMERICS", 2)
+    version = scripted.NUMERICS
+    monkeypatch.setattr(scripted, "NUMERICS", version + 1)
     second = settle(tiny(), home)
     assert second.id != first.id
     assert not set(second.keys[1:]) & set(first.keys[1:])
     assert (first.folder / "run.json").read_bytes() == recorded
     assert load_run(home, first.id).keys == first.keys
-    with pytest.raises(InputError, match=rf"^run={first.name}: made with version=1, here it is 2; `siri train`"):
+    changed = f"made with version={version}, here it is {version + 1}"
+    with pytest.raises(InputError, match=rf"^run={first.name}: {changed}; `siri train`"):
         list(advance(load_run(home, first.id), TOTAL))
 
 
