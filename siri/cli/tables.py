@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     from siri.runs.run import Run
 
 BEST = "best"
-"""Behind a run's name: the snapshot with the highest accuracy on SELECTION."""
-SELECTION = "dev"
-"""What snapshots are chosen on; what they reach is reported on other problems."""
+"""Behind a run's name: the snapshot with the highest accuracy on what its snapshots are chosen on."""
 
 
 @dataclass(frozen=True)
@@ -119,8 +117,6 @@ def make_table(home: "Home", wanted: Wanted) -> "BenchmarkTable":
     labels = _labels(wanted.benchmarks)
     benchmarks = [*labels.values()] or [*dict.fromkeys(name for row in rows for name in row.cells)]
     benchmarks = benchmarks or [*papers[0].benchmarks]
-    if notes and SELECTION in benchmarks:
-        notes.append(f"{SELECTION} itself is in this table: what was chosen on it looks better there than it is")
     cautions = protocol_cautions(rows, benchmarks)
     if cautions and wanted.mixed == "refuse":
         raise InputError(f"{cautions[0]}; such rows compare with --mixed alone, which says so below the table")
@@ -135,6 +131,7 @@ def _measured_rows(home: "Home", wanted: Wanted, fallback: Sequence[str]) -> "tu
     """The rows of the runs and snapshots that are named, each snapshot once, and how some were chosen."""
     from siri.cli.results import EVALUATION
     from siri.evaluation.benchmark_table import measured_row
+    from siri.evaluation.naming import selection_benchmark
 
     overrides = [name for name in wanted.names if name.startswith(EVALUATION) and "=" in name]
     rows: dict[str, Row] = {}
@@ -144,6 +141,8 @@ def _measured_rows(home: "Home", wanted: Wanted, fallback: Sequence[str]) -> "tu
         run, snapshots, note = _find(home, reference)
         benchmarks = wanted.benchmarks or fallback or run.config.evaluation.final
         runs = {benchmark: _under(run, overrides, benchmark) for benchmark in benchmarks}
+        if note and selection_benchmark(run) in benchmarks:
+            note += ", and looks better there than it is"
         notes += [note] if note else []
         for snapshot in snapshots or _extrema(runs):
             found = list(_evaluations(runs, snapshot))
@@ -181,23 +180,28 @@ def _find(home: "Home", reference: str) -> "tuple[Run, list[str], str]":
         run, name = find_snapshot(home, reference)
         return run, [name], ""
     run = load_run(home, of_run)
-    chosen, count = _choose(run)
-    return (
-        run,
-        [chosen],
-        f"{of_run}:{chosen} was chosen by its accuracy on {SELECTION}, the highest of {count} snapshots",
-    )
+    chosen, how = _choose(run)
+    return run, [chosen], f"{of_run}:{chosen} was chosen {how}"
 
 
-def _choose(run: "Run") -> tuple[str, int]:
-    """The trained snapshot with the highest accuracy on SELECTION, the earliest of equal ones; and of how many."""
+def _choose(run: "Run") -> tuple[str, str]:
+    """The trained snapshot with the highest accuracy on what is chosen on, the earliest of equal ones; and how."""
     from dashboards.data import BASE, evaluated
     from siri.evaluation.evaluation import Evaluation
+    from siri.evaluation.naming import selection_benchmark
 
-    there = [name for name in evaluated(run, SELECTION) if name != BASE]
-    if not there:
-        raise InputError(f"snapshot={BEST}: is chosen on {SELECTION}, on which {run.name} has not been evaluated")
-    return max(there, key=lambda name: Evaluation(run, name, SELECTION).report().accuracy.mean), len(there)
+    benchmark = selection_benchmark(run)
+    if benchmark is None:
+        raise InputError(
+            f"snapshot={BEST}: {run.name} measures nothing along the way (evaluation.benchmarks) that is not final too"
+        )
+    accuracies = {name: Evaluation(run, name, benchmark).report().accuracy.mean for name in evaluated(run, benchmark)}
+    trained = {name: accuracy for name, accuracy in accuracies.items() if name != BASE}
+    if not trained:
+        raise InputError(f"snapshot={BEST}: is chosen on {benchmark}, on which {run.name} has not been evaluated")
+    return max(
+        trained, key=trained.__getitem__
+    ), f"by its accuracy on {benchmark}, the highest of {len(trained)} snapshots"
 
 
 def _under(run: "Run", overrides: Sequence[str], benchmark: str) -> "Run":

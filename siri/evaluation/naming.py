@@ -15,3 +15,12 @@ def benchmark_name(run: Run, benchmark: str) -> str:
     known = dict.fromkeys(map(absolute_benchmark, (*settings.benchmarks, *settings.final, *run.known_sets, benchmark)))
     own = (str(run.sets[split]["name"]) for split in BENCHMARKS)
     return short_names([name for name in known if name not in SPLITS], own)[asked]
+
+
+def selection_benchmark(run: Run) -> str | None:
+    """The benchmark that snapshots are chosen on: the first that is measured along the way and is none of the final.
+
+    What is chosen on problems looks better on them than it is; so it is never chosen on those that are reported.
+    """
+    settings = run.config.evaluation
+    return next((name for name in settings.benchmarks if name not in settings.final), None)

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from siri.evaluation.evaluation import Evaluation
-from siri.evaluation.naming import benchmark_name
+from siri.evaluation.naming import benchmark_name, selection_benchmark
 from siri.runs import keys
 from siri.runs.run import Run
 from siri.store.entries import Entry
@@ -19,11 +19,11 @@ from siri.tracking import content
 from siri.tracking.content import BENCHMARK, KEY, RUN_ID, SNAPSHOT
 
 BEST = "best"
-"""Alias of the version with the highest accuracy."""
+"""Alias of the version with the highest accuracy on what snapshots are chosen on (see `selection_benchmark`)."""
 VARIANT = "siri.measured_as"
 """Tag of a row: see `variant`."""
 ACCURACY = "accuracy"
-"""Tag of a version, by which `best` is told."""
+"""Tag of a version: its accuracy on what snapshots are chosen on, by which `best` is told."""
 MOST = 1000
 """Rows that one search returns at most: more snapshots than a run has."""
 
@@ -153,7 +153,7 @@ class SnapshotRecords:
             else {}
         )
         metrics = [Metric(f"{prefix}{metric}", value, time, step, **model, **data) for metric, value in found.items()]
-        if headline and key in self.versions:
+        if evaluation.benchmark == selection_benchmark(self.run) and key in self.versions:
             self._tell_best(self.versions[key], found[ACCURACY])
         self.client.log_batch(row, metrics=metrics)  # last: what stands there is not brought again
         self.measured[key, how] = (row, {**there, **{metric.key: metric.value for metric in metrics}})

@@ -20,6 +20,7 @@ from siri.evaluation.benchmark_table import (
     ranks,
 )
 from siri.evaluation.evaluation import Evaluation, measure
+from siri.evaluation.naming import selection_benchmark
 from siri.evaluation.published import load_published
 from siri.evaluation.report import compare
 from siri.evaluation.statistics import Interval
@@ -110,7 +111,10 @@ def test_the_best_snapshot_is_chosen_on_dev_and_the_table_says_so(trained: Run) 
     best = max(names, key=lambda name: accuracies[name])
     assert [row.name for row in table.rows] == [f"laptop:{best}"]
     assert table.notes == (f"laptop:{best} was chosen by its accuracy on dev, the highest of {len(names)} snapshots",)
-    assert "dev itself is in this table" in table_of(trained, "laptop:best").notes[-1]
+    assert table_of(trained, "laptop:best").notes[0].endswith("snapshots, and looks better there than it is")
+    only_final = trained.config.evaluation.model_copy(update={"benchmarks": ("test",)})
+    assert selection_benchmark(trained) == "dev"
+    assert selection_benchmark(trained.evaluated_under(only_final)) is None
 
 
 def test_paired_differences_are_those_of_the_samples(trained: Run) -> None:

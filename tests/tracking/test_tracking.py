@@ -399,11 +399,11 @@ def test_a_records_start_and_end_are_those_of_its_steps(run: Run) -> None:
     assert record_of(run).info.end_time == pytest.approx(1000 * last["time"], abs=1)
 
 
-def test_the_best_snapshot_of_a_recipe_has_an_alias(run: Run) -> None:
+def test_the_best_snapshot_of_a_recipe_is_chosen_on_dev_and_has_an_alias(run: Run) -> None:
     train(run, TOTAL)
     evaluate(run, *EXTREMA)
     tracking.sync(run)
-    accuracy = {name: Evaluation(run, name, "test").report().accuracy.mean for name in EXTREMA}
+    accuracy = {name: Evaluation(run, name, "dev").report().accuracy.mean for name in EXTREMA}
     best = client_of(run).get_model_version_by_alias(f"siri-{run.config.recipe}", "best")
     assert accuracy[best.tags["snapshot"].partition(":")[2]] == max(accuracy.values())
 
