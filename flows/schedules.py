@@ -203,7 +203,7 @@ def _describe(client: SyncPrefectClient, made: DeploymentResponse, schedule: Dep
     runs = _read_runs(client, made.id)
     now = datetime.now(UTC)
     due = [run.expected_start_time for run in runs if run.state_name in WAITING and run.expected_start_time]
-    started = [run for run in runs if run.start_time is not None]
+    started = [run for run in runs if run.run_count > 0]  # one that a limit cancelled bears a start time too
     last = started[0] if started else None
     cron = schedule.schedule
     return Scheduled(
