@@ -18,7 +18,7 @@ from siri.store.entries import Entry
 from siri.tracking import content, describing
 from siri.tracking.content import BASE, DESCRIPTION, RUN_ID, Point
 from siri.tracking.server import ARTIFACTS, TrackingError, put_files, write_note
-from siri.tracking.snapshots import SnapshotRecords
+from siri.tracking.snapshots import LAST_KEY, SnapshotRecords
 from siri.tracking.views import EXPERIMENT, RUN_VIEW, SNAPSHOT_VIEW, SNAPSHOTS, View
 
 STATES = {"RUNNING": "training", "FINISHED": "finished", "FAILED": "failed", "KILLED": "stopped"}
@@ -110,7 +110,8 @@ def open_record(run: Run, trains: bool) -> "Record":
         _log_problems(client, made.info.run_id, run)
     write_note(run, experiment, made.info.run_id)
     rows = find_experiment(client, run.home, SNAPSHOTS, SNAPSHOT_VIEW)
-    snapshots = SnapshotRecords(run, client, experiment, rows, made.info.run_id)
+    last_key = made.data.tags.get(LAST_KEY, run.base)
+    snapshots = SnapshotRecords(run, client, experiment, rows, made.info.run_id, last_key)
     return Record(run, client, snapshots, made)
 
 

@@ -6,7 +6,7 @@ A row is a small run in an experiment of its own, since MLflow draws accuracy ov
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -24,6 +24,8 @@ VARIANT = "siri.measured_as"
 """Tag of a row: see `variant`."""
 ACCURACY = "accuracy"
 """Tag of a version: its accuracy on what snapshots are chosen on, by which `best` is told."""
+LAST_KEY = "last_snapshot_key"
+"""Tag of a run's record: see `SnapshotRecords.last_key`."""
 MOST = 1000
 """Rows that one search returns at most: more snapshots than a run has."""
 
@@ -40,10 +42,9 @@ class SnapshotRecords:
     """Experiment of the snapshots."""
     record: str
     """MLflow's id of the run's own record."""
-    last_key: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.last_key = self.run.base
+    last_key: str
+    """The last snapshot that aliases have been pointed to for, as the run's record tells it: a second sync moves none,
+    or they would go from run to run of a recipe."""
 
     @property
     def model(self) -> str:
@@ -86,7 +87,7 @@ class SnapshotRecords:
         if stored and kept[[*stored][-1]] != self.last_key:
             self.last_key = kept[[*stored][-1]]
             self._point_aliases([*stored])
-            self.client.set_tag(self.record, "last_snapshot_key", self.last_key)
+            self.client.set_tag(self.record, LAST_KEY, self.last_key)
         return len(new)
 
     def _register(self, name: str, entry: Entry) -> str:

@@ -419,7 +419,9 @@ def test_runs_on_one_base_share_its_row_and_versions_of_one_model(run: Run) -> N
     assert sorted(found) == ["base", "c1-low", "c1-low"]
     versions = client_of(run).search_model_versions(f"name='siri-{run.config.recipe}'")
     assert {version.tags["snapshot"] for version in versions} == {f"{each.name}:c1-low" for each in (run, other)}
-    assert str(tracking.sync(run)) == str(tracking.sync(other)) == "MLflow is up to date"
+    assert str(tracking.sync(other)) == str(tracking.sync(run)) == "MLflow is up to date"
+    low = client_of(run).get_model_version_by_alias(f"siri-{run.config.recipe}", "siri-low")
+    assert low.tags["snapshot"] == f"{other.name}:c1-low", "of the run that came last, whichever is synced again"
 
 
 def test_both_experiments_bring_the_view_that_they_open_with(run: Run) -> None:
