@@ -254,6 +254,8 @@ OWN_LOG = "a log for people, read whatever bytes it holds"
 PROBE = "bytes that are compared or copied and not understood"
 HEADLINE = "a number for a list of runs; one that cannot be read is none"
 OWN_CACHE = "code that this package has compiled for itself; whoever might have exchanged it is looked at there"
+WRITTEN_HERE = "what the line before has written"
+NAMED_FILE = "one published file, whose sha256 is in the code; tests/engines/test_smollm2.py has what else may come"
 
 CALLS: dict[str, str] = {
     "siri/config/loading.py:load": "recipe",
@@ -268,6 +270,10 @@ CALLS: dict[str, str] = {
     "siri/engines/local/pretrained.py:load_tokenizer": "tokenizer.json",
     "siri/engines/local/pretrained.py:load_generation_config": "generation_config.json",
     "siri/engines/local/pretrained.py:load_decoder": "model.safetensors",
+    "siri/engines/local/pretrained.py:weights_dtype": "model.safetensors",
+    "siri/engines/local/pretrained.py:_name_dtype": WRITTEN_HERE,
+    "siri/engines/smollm2.py:_unpack": NAMED_FILE,
+    "siri/engines/smollm2.py:convert": NAMED_FILE,
     "siri/engines/model_folder.py:weight_files": "an index of weights",
     "siri/engines/model_folder.py:_count_numbers": "a shard",
     "siri/engines/model_folder.py:copy_beside": PROBE,

@@ -338,8 +338,8 @@ def export(
     _export_model(model, tokenizer, [tokenizer.eos_token_id] if eos_ids is None else list(eos_ids), folder)
 
 
-def export_loaded(loaded: LoadedModel, folder: Path, dtype: torch.dtype = torch.float32) -> None:
-    """Write a model that was loaded, its weights rounded to `dtype`.
+def export_loaded(loaded: LoadedModel, folder: Path, dtype: torch.dtype | None = None) -> None:
+    """Write a model that was loaded, its weights rounded to `dtype` or, without one, as they are.
 
     What stood beside its weights, tokenizer and templates, comes along as it came.
     """
@@ -362,15 +362,15 @@ def _export_model(
     tokenizer: PreTrainedTokenizerBase,
     ends: list[int],
     folder: Path,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
 ) -> None:
     if isinstance(model, PretrainedModel):
-        # A tied head under both names, as transformers expects it of the weights that it is given.
-        weights = {name: _copy(weight, dtype) for name, weight in model.network.state_dict().items()}
+        weights = state_tensors(model, dtype)
         model.network.save_pretrained(folder, state_dict=weights, max_shard_size=MAX_SHARD)
-        _name_dtype(folder / "config.json", dtype)
+        if dtype is not None:
+            _name_dtype(folder / "config.json", dtype)
         return
-    write_config(model, tokenizer, ends, folder, dtype)
+    write_config(model, tokenizer, ends, folder, dtype or model.embedding.dtype)
     save_torch_state_dict(state_tensors(model, dtype), folder, max_shard_size=MAX_SHARD)
     generation = GenerationConfig(
         bos_token_id=tokenizer.bos_token_id, eos_token_id=ends, pad_token_id=tokenizer.pad_token_id
