@@ -20,7 +20,7 @@ Targets = dict[str, list[str]]
 
 
 def targets(words: Sequence[str]) -> Targets:
-    """What words name: `RUN`, `RUN:NAME`, and behind a run the its snapshots' names. Raises InputError for nothing."""
+    """What words name: `RUN`, `RUN:NAME`, and behind a run its snapshots' names. Raises InputError for nothing."""
     found: Targets = {}
     last = ""
     for word in words:
