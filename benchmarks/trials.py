@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 
 from siri.home import Home
-from sweeps import studies
+from sweeps import claims, studies
 from sweeps.planner import plan_trials
 from sweeps.spec import Sweep, load_sweep
 from sweeps.storage import STUDY_URL
@@ -66,10 +66,10 @@ def measure(storage: str, trials: int, looks: int) -> dict[str, float | str]:
 
 def finish_all(study: Study, until: int, looks: int) -> None:
     """Claim and finish trials up to a number."""
-    while (claim := studies.claim(study)) is not None:
+    while (claim := claims.claim(study)) is not None:
         for step in range(looks):
-            studies.record(study, claim, {f"look.dev.{step}": {"accuracy": 0.5, "length": 40.0}})
-        studies.finish(study, claim, {"accuracy": 0.5, "length": 40.0}, {})
+            claims.record(study, claim, {f"look.dev.{step}": {"accuracy": 0.5, "length": 40.0}})
+        claims.finish(study, claim, {"accuracy": 0.5, "length": 40.0}, {})
         if claim.number + 1 == until:
             return
 

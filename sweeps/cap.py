@@ -16,7 +16,7 @@ from rich.filesize import pick_unit_and_suffix
 from siri.errors import InputError
 from siri.runs.catalog import read_description
 from siri.runs.metrics_log import read_metrics
-from sweeps import studies
+from sweeps import claims, studies
 from sweeps.phase import Job
 from sweeps.planner import Plan, plan_trials
 from sweeps.spec import Trial
@@ -147,7 +147,7 @@ class Meter:
         """Note the forecast of a suggestion, once it is known what was suggested."""
         if self.job.phase == "search" and self._read_cap(study) is not None:
             row = Row(claim.number, "running", claim.parameters, {}, claim.attributes)
-            studies.record(study, claim, {FORECAST: self._forecast(row).to_json()})
+            claims.record(study, claim, {FORECAST: self._forecast(row).to_json()})
 
     def reached(self, study: Study) -> str | None:
         """A line that says that no trial may begin any more and none is under way; None while one may or is."""

@@ -6,9 +6,10 @@ import optuna
 from optuna.trial import TrialState
 
 from siri.home import Home
+from sweeps.claims import is_free
 from sweeps.pinned_keys import storages
 from sweeps.storage import Kept, quiet
-from sweeps.studies import CLAIM, SUBJECT, as_study, is_free
+from sweeps.studies import CLAIM, SUBJECT, as_study
 
 
 @dataclass(frozen=True)

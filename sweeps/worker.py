@@ -22,13 +22,14 @@ from siri.runs.run import Run, create_run
 from siri.schedule import LengthSchedule
 from siri.store.entries import BusyError, without_waiting
 from siri.terminal import say
-from sweeps import studies
+from sweeps import claims, studies
 from sweeps.cap import FIRST, SPENT, open_meter, read_spent
+from sweeps.claims import LostClaimError
 from sweeps.liveness import beating
 from sweeps.phase import Job
 from sweeps.pruning import Arms, Decision, Reading, decision_from_json, judge_arms, judge_suggestion, stopped_arms
 from sweeps.spec import Trial
-from sweeps.studies import Claim, LostClaimError, Row, Study
+from sweeps.studies import Claim, Row, Study
 
 LOOK = "look."
 """What the attributes begin with that hold a trial's measurements."""
@@ -128,7 +129,7 @@ def perform(job: Job, study: Study, claim: Claim, run: Run, stop: Stop, links: M
     trial = job.trial(claim.parameters)
     tracking.tag(run, {**tracking.trial_tags(study.name, trial.arm, claim.number), **links})
     began_at = {FIRST: claim.attributes.get(FIRST, _next_step(run))}
-    studies.record(study, claim, _describe(trial, claim, run) | began_at | dict(links))
+    claims.record(study, claim, _describe(trial, claim, run) | began_at | dict(links))
     trained, spent = _spent(claim)
     began, last, stopped_at = time.monotonic(), None, None
     cost: dict[str, float] = {}
@@ -136,7 +137,7 @@ def perform(job: Job, study: Study, claim: Claim, run: Run, stop: Stop, links: M
         for progress in way:
             trained, look = trained + progress.trained, progress.look
             cost = {"trained": trained, "seconds": round(spent + time.monotonic() - began, 3)}
-            studies.record(study, claim, {look.name: asdict(look) | cost})
+            claims.record(study, claim, {look.name: asdict(look) | cost})
             last = look if look.benchmark == job.benchmark else last
             if look.benchmark == job.benchmark and look.step and _stops(job, study, trial, look.step):
                 stopped_at = look.step
@@ -183,7 +184,7 @@ def _finish(
         constraints = {"floor": 0.0 if facts["stopped_at"] else _shortfall(job, last), "unfinished": left}
     short = {"short": constraints.get("floor", 0.0)}
     spent = {SPENT: read_spent(job, studies.row(study, claim.number).attributes).to_json()}
-    studies.finish(study, claim, values, {**facts, **short, **links, **spent}, constraints)
+    claims.finish(study, claim, values, {**facts, **short, **links, **spent}, constraints)
 
 
 def _shortfall(job: Job, look: Look) -> float:
@@ -267,9 +268,9 @@ def work(job: Job, perform_one: Perform = perform_plainly, stop: Stop = STOP) ->
     study, busy, poll = job.open_study(), set[int](), SHORTEST_POLL
     read, meter = job.read if job.phase == "search" else None, open_meter(job)
     while not stop.is_set():
-        claim = studies.claim(study, read, busy, job.limit, meter.admit)
+        claim = claims.claim(study, read, busy, job.limit, meter.admit)
         if claim is not None and not _has_gpu(job, claim):
-            studies.release(study, claim)
+            claims.release(study, claim)
             _wait_for_gpu(job, study, stop)
             continue
         if claim is not None:
@@ -300,23 +301,23 @@ def _attempt(job: Job, study: Study, claim: Claim, perform_one: Perform, stop: S
     """Run a claimed trial; False when it has to be tried again later."""
     lost = Stop(stop)
     try:
-        with beating(lambda: studies.renew(study, claim), lost), without_waiting():
+        with beating(lambda: claims.renew(study, claim), lost), without_waiting():
             perform_one(job, study, claim, prepare(job.trial(claim.parameters), job, lost), lost)
     except BusyError:
-        studies.release(study, claim)
+        claims.release(study, claim)
         return False
     except LostClaimError as error:
         say(f"siri: {error}", sys.stderr)
         return False
     except (StoppedError, InputError, KeyboardInterrupt) as error:
-        studies.release(study, claim)
+        claims.release(study, claim)
         if isinstance(error, StoppedError):
             return False
         raise
     except Exception as error:
         spent = read_spent(job, studies.row(study, claim.number).attributes)
-        studies.record(study, claim, {SPENT: spent.to_json()})
-        studies.fail(study, claim, redact(f"{type(error).__name__}: {error}")[:500])
+        claims.record(study, claim, {SPENT: spent.to_json()})
+        claims.fail(study, claim, redact(f"{type(error).__name__}: {error}")[:500])
         raise
     return True
 

@@ -131,9 +131,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 OF_PROCESS = (
     "PYTEST_CURRENT_TEST", "_MLFLOW_TELEMETRY_SESSION_ID", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR",
-    "RAY_CLIENT_MODE", "RAY_ENABLE_UV_RUN_RUNTIME_ENV", "LAZY_LEGACY_OP", WITHOUT_CUDA,
+    "RAY_CLIENT_MODE", "RAY_ENABLE_UV_RUN_RUNTIME_ENV", "LAZY_LEGACY_OP", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK",
+    WITHOUT_CUDA,
 )  # fmt: skip
-"""What pytest sets, and MLflow, torch's compiler, Ray and verl as they are first imported; the local engine's own."""
+"""What pytest sets, and MLflow, torch's compiler, Ray, verl and scikit-learn as they are first imported; the local engine's own."""
 OF_TRACKING = (
     "DO_NOT_TRACK", "MLFLOW_DISABLE_TELEMETRY", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "MLFLOW_HTTP_REQUEST_MAX_RETRIES",
     "MLFLOW_HTTP_REQUEST_TIMEOUT", "MLFLOW_LOGGING_LEVEL", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT",

@@ -12,7 +12,7 @@ from siri.runs.base_model import make_base
 from siri.runs.retention import collect, plan
 from siri.runs.run import create_run
 from siri.store.entries import Store
-from sweeps import studies
+from sweeps import claims, studies
 from sweeps.phase import Job
 from sweeps.pinned_keys import queued_keys
 from sweeps.planner import make_unit, plan_trials
@@ -58,8 +58,8 @@ def test_a_trunk_that_only_queued_trials_need_stays(job: Job) -> None:
 
 def test_a_trunk_goes_when_all_that_stood_on_it_have_ended(job: Job) -> None:
     study = job.open_study()
-    while (claim := studies.claim(study)) is not None:
-        studies.fail(study, claim, "of no use")
+    while (claim := claims.claim(study)) is not None:
+        claims.fail(study, claim, "of no use")
     assert queued_keys(job.home) == frozenset()
     collect(job.home, queued_keys(job.home))
     assert list(Store(job.home.store).entries()) == []
@@ -67,7 +67,7 @@ def test_a_trunk_goes_when_all_that_stood_on_it_have_ended(job: Job) -> None:
 
 def test_a_trial_under_way_needs_its_way_until_it_is_done(job: Job) -> None:
     study = job.open_study()
-    claim = studies.claim(study)
+    claim = claims.claim(study)
     assert claim is not None
     run = prepare(job.trial(claim.parameters), job, NEVER)
     assert set(run.keys) <= queued_keys(job.home)

@@ -9,7 +9,7 @@ import pytest
 from siri.errors import InputError
 from siri.home import Home
 from siri.processes.stopping import Stop
-from sweeps import studies, worker
+from sweeps import claims, worker
 from sweeps.cap import FORECAST, SPENT, Cap, describe_cap, open_meter, parse_cap, set_cap
 from sweeps.phase import Job
 from sweeps.planner import plan_sweep
@@ -125,11 +125,11 @@ def test_while_no_speed_is_known_trials_run_one_at_a_time(tmp_path: Path) -> Non
     job = make_job(tmp_path)
     study, meter = job.open_study(), open_meter(job)
     set_cap(job, "6 h")
-    first = studies.claim(study, admit=meter.admit)
+    first = claims.claim(study, admit=meter.admit)
     assert first is not None
-    assert studies.claim(study, admit=meter.admit) is None, "the first one is to tell how fast they are"
+    assert claims.claim(study, admit=meter.admit) is None, "the first one is to tell how fast they are"
     assert meter.reached(study) is None, "one is under way"
-    studies.release(study, first)
+    claims.release(study, first)
     set_cap(job, "0.000001 h")
     worker.work(job, stop=Stop())
     assert done(job) == 1
@@ -142,11 +142,11 @@ def test_a_trial_that_is_taken_up_again_counts_once(tmp_path: Path) -> None:
     job = make_job(tmp_path)
     study, meter = job.open_study(), open_meter(job)
     set_cap(job, "1 trials")
-    claim = studies.claim(study, admit=meter.admit)
+    claim = claims.claim(study, admit=meter.admit)
     assert claim is not None
-    assert studies.claim(study, admit=meter.admit) is None
-    studies.release(study, claim)
-    again = studies.claim(study, admit=meter.admit)
+    assert claims.claim(study, admit=meter.admit) is None
+    claims.release(study, claim)
+    again = claims.claim(study, admit=meter.admit)
     assert again is not None
     assert again.number == claim.number
 

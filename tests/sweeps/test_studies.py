@@ -16,25 +16,11 @@ import sqlalchemy
 
 from siri.errors import InputError
 from siri.home import Home
-from sweeps import liveness, studies
+from sweeps import claims, liveness, studies
+from sweeps.claims import LostClaimError, claim, fail, finish, holds, record, release, renew
 from sweeps.reap_trials import Freed, free_abandoned
 from sweeps.storage import STUDY_URL
-from sweeps.studies import (
-    LostClaimError,
-    Study,
-    Subject,
-    claim,
-    enqueue_grid,
-    fail,
-    finish,
-    holds,
-    open_study,
-    record,
-    release,
-    renew,
-    retry_failed,
-    rows,
-)
+from sweeps.studies import Study, Subject, enqueue_grid, open_study, retry_failed, rows
 from tests import postgres
 
 ROOT = Path(__file__).parents[2]
@@ -48,7 +34,8 @@ PRELUDE = f"""
 import sys, time
 from pathlib import Path
 from siri.home import Home
-from sweeps.studies import Subject, claim, enqueue_grid, finish, open_study
+from sweeps.claims import claim, finish
+from sweeps.studies import Subject, enqueue_grid, open_study
 arms = {ARMS!r}
 home = Path(sys.argv[1])
 study = open_study(Subject("paper", "laptop", {{arm: {{"schedule.shape": arm}} for arm in arms}}), Home(home))
@@ -230,7 +217,7 @@ def test_a_released_trial_keeps_its_number_and_what_was_recorded(home: Home) -> 
 
 def test_a_trial_that_ends_every_process_is_failed_at_last(journal: Home) -> None:
     study = filled(journal, 1)
-    for _ in range(studies.MOST_DEATHS):
+    for _ in range(claims.MOST_DEATHS):
         assert claim(study) is not None
         _age(study, 0, 70)
     assert claim(study) is None
@@ -240,7 +227,7 @@ def test_a_trial_that_ends_every_process_is_failed_at_last(journal: Home) -> Non
 
 def test_a_trial_that_gets_on_between_the_deaths_of_its_processes_is_not_failed(journal: Home) -> None:
     study = filled(journal, 1)
-    for step in range(2 * studies.MOST_DEATHS):
+    for step in range(2 * claims.MOST_DEATHS):
         held = claim(study)
         assert held is not None
         record(study, held, {f"look.{step}": 0.5})

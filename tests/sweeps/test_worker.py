@@ -25,7 +25,7 @@ from siri.runs.advancing import advance
 from siri.runs.catalog import list_runs
 from siri.runs.run import create_run
 from siri.store.entries import BusyError, Store, without_waiting
-from sweeps import studies
+from sweeps import claims, studies
 from sweeps import worker as work
 from sweeps.phase import Job, find_front
 from sweeps.storage import STUDY_URL
@@ -227,7 +227,7 @@ def test_ctrl_c_keeps_a_checkpoint_and_gives_the_trial_back(tmp_path: Path) -> N
     [entry] = [entry for entry in Store(job.home.store).entries() if entry.manifest.role == "rolling"]
     assert entry.manifest.step == done % 400 or done > 400
     study = job.open_study()
-    claim = studies.claim(study)
+    claim = claims.claim(study)
     assert claim is not None
     assert claim.number == 0
     assert "siri.deaths" not in claim.attributes
