@@ -134,7 +134,7 @@ OF_PROCESS = (
     "RAY_CLIENT_MODE", "RAY_ENABLE_UV_RUN_RUNTIME_ENV", "LAZY_LEGACY_OP", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK",
     WITHOUT_CUDA,
 )  # fmt: skip
-"""What pytest sets, and MLflow, torch's compiler, Ray, verl and scikit-learn as they are first imported; the local engine's own."""
+"""Of pytest, and of MLflow, torch, Ray, verl and scikit-learn when first imported; the local engine's own."""
 OF_TRACKING = (
     "DO_NOT_TRACK", "MLFLOW_DISABLE_TELEMETRY", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "MLFLOW_HTTP_REQUEST_MAX_RETRIES",
     "MLFLOW_HTTP_REQUEST_TIMEOUT", "MLFLOW_LOGGING_LEVEL", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT",
