@@ -255,9 +255,11 @@ PROBE = "bytes that are compared or copied and not understood"
 HEADLINE = "a number for a list of runs; one that cannot be read is none"
 OWN_CACHE = "code that this package has compiled for itself; whoever might have exchanged it is looked at there"
 WRITTEN_HERE = "what the line before has written"
+HANDED_ON = "an address that a browser is handed; this process reads nothing"
 NAMED_FILE = "one published file, whose sha256 is in the code; tests/engines/test_smollm2.py has what else may come"
 
 CALLS: dict[str, str] = {
+    "siri/cli/results.py:open_compared": HANDED_ON,
     "siri/config/loading.py:load": "recipe",
     "siri/config/loading.py:_value_of": "override",
     "siri/engines/local/compiled/cache.py:key": SHIPPED,

@@ -13,6 +13,7 @@ import siri
 from benchmarks import (
     evaluation,
     grading,
+    load_problems,
     local_engine,
     many_runs,
     methods,
@@ -38,6 +39,7 @@ HERE = (
     "many_runs",
     "methods",
     "evaluation",
+    "load_problems",
 )
 SWEEPS = ("search_saving", "sweep_overhead", "trials")
 ELSEWHERE = {"both_engines": "verl", "verl_overhead": "verl", "verl_plain": "verl", "peer_trl": "trl"}
@@ -155,3 +157,12 @@ def test_a_method_s_share_of_a_step_is_measured(
     told = json.loads(printed(methods.main, ["dler", "--steps", "1", "--set", *small], monkeypatch, capsys))
     assert 0 < told["share_rewards"] <= told["share"] < 1
     assert methods.METHODS["dler"].rewards.__module__ == "siri.methods.dler", "it is put back"
+
+
+def test_problems_of_a_training_set_are_loaded_twice(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(load_problems, "ROWS", 50)
+    told = printed(load_problems.main, [], monkeypatch, capsys)
+    assert [line.partition(":")[0] for line in told.splitlines()] == ["first", "again"]
+    assert "3 splits of 50 rows" in told

@@ -56,7 +56,10 @@ def schedule(
     asked = [f"--{name}" for name, given in choices.items() if given]
     if len(asked) != 1:
         raise InputError(f"{' '.join(asked) or '--cron'}: give one of --cron, --pause, --resume, --remove")
+    from siri.home import make_home
+
     place = open_home(home)
+    make_home(place)  # Prefect's own folder lies in it
     from flows import schedules
     from sweeps.cap import parse_cap
 
@@ -89,7 +92,9 @@ def _job(sweep: str, size: str, place: Any, overrides: list[str]) -> "Job":
     from sweeps.phase import Job
     from sweeps.spec import load_sweep, size_name
 
-    extra = load_sweep(sweep).with_absolute_paths(size_name(size), overrides)
+    loaded = load_sweep(sweep)
+    extra = loaded.with_absolute_paths(size_name(size), overrides)
+    loaded.trials(size_name(size), extra)
     return Job(sweep, size_name(size), place, extra=tuple(extra))
 
 

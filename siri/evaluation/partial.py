@@ -82,9 +82,13 @@ class Partial:
         write_samples(rows, content, told)
         path = self.folder / f"{first:09d}-{hashlib.sha256(content.getvalue()).hexdigest()}.parquet"
         unfinished = self.folder / f".{path.name}"
-        unfinished.write_bytes(content.getvalue())
-        flush(unfinished)
-        os.rename(unfinished, path)
+        try:
+            unfinished.write_bytes(content.getvalue())
+            flush(unfinished)
+            os.rename(unfinished, path)
+        except OSError:  # a full disk: what is half-written would keep room from the next one
+            unfinished.unlink(missing_ok=True)
+            raise
         flush(self.folder)
         return path
 

@@ -160,7 +160,7 @@ def test_all_rows_without_an_answer_are_counted_and_the_first_are_named(tmp_path
 
 @pytest.mark.parametrize("source", ["laptpo", "data/there/is/none.txt", "", "."])
 def test_a_source_that_is_nothing_known_is_refused(source):
-    with pytest.raises(InputError, match=r"problems\.source: .* neither 'laptop' nor a file"):
+    with pytest.raises(InputError, match=r"problems\.source: .* neither 'laptop' nor 'sums' nor a file"):
         load_problems(source)
 
 

@@ -305,7 +305,7 @@ def test_a_name_with_a_number_sign_of_its_own_is_a_file(tmp_path: Path) -> None:
 
 def test_folders_mean_the_same_from_everywhere(split_set: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(split_set.parent)
-    config = with_absolute_paths(load("laptop", ["problems.source=sums", "evaluation.final=['sums#train', test]"]))
+    config = with_absolute_paths(load("laptop", ["problems.source=./sums", "evaluation.final=['sums#train', test]"]))
     assert config.problems.source == str(split_set)
     assert config.evaluation.final == (f"{split_set}#train", "test")
 

@@ -114,7 +114,8 @@ def test_a_question_and_answers_are_shown_as_text(
     evaluation = Evaluation(run, "c1-low", str(tmp_path / "hostile.json"))
     list(measure(evaluation))
     texts = evaluation.samples()
-    monkeypatch.setattr(Evaluation, "samples", lambda self: texts.assign(text="wrong\rright\x1b[8m [red]x\x9b2J"))
+    hidden = texts.assign(text="wrong\rright\x1b[8m [red]x\x9b2J")
+    monkeypatch.setattr(Evaluation, "samples", lambda self, columns=None: hidden)
     assert isinstance(texts, pd.DataFrame)
     words = ("show", f"{run.id}:c1-low", "--benchmark", str(tmp_path / "hostile.json"), "--home", str(home.root))
     assert run_cli(*words) == 0

@@ -396,11 +396,14 @@ def test_a_disk_that_fills_up_in_an_evaluation_is_one_line(disk: Path) -> None:
     for pages in itertools.count():
         with filled(disk, PAGE * pages):
             failed = fails_for_want_of_room(lambda: list(measure(evaluation)))
-        assert intact(evaluation.store)
+        parts = [folder.name for folder in leftovers(evaluation.store)]
+        assert parts in ([], [f"evaluation:{evaluation.key}"]), "what is sampled is kept"
+        assert not list(evaluation.store.root.rglob(".*"))
         assert failed == (evaluation.find() is None)
         if not failed:
             break
     assert pages > 3
+    assert intact(evaluation.store)
 
 
 def test_a_commit_that_finds_no_room_leaves_nothing_behind(disk: Path) -> None:
