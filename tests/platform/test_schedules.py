@@ -138,7 +138,7 @@ def test_what_was_missed_runs_once_and_an_overlapping_run_does_not_run(platform:
         ((), "--cron: give one of"),
         (("--pause",), "no `siri up` runs on this work folder"),
         (("--cron", MONTHLY), "no `siri up` runs on this work folder"),
-        (("--cron", MONTHLY, "seed="), "override seed="),
+        (("--cron", MONTHLY, "rollout.group_size=no"), "rollout.group_size"),
     ],
 )
 def test_a_mistake_is_one_line(tmp_path: Path, words: tuple[str, ...], said: str) -> None:
