@@ -89,7 +89,7 @@ def test_a_run_from_the_api_completes_with_its_artifacts_and_a_link_to_mlflow(pl
     assert {"snapshots", "run", "mlflow", "report", "progress"} <= own.keys()
     assert platform.mlflow in own["mlflow"]
     assert re.fullmatch(r"[\d.]+ \([\d.]+–[\d.]+\)", json.loads(own["snapshots"])[0]["accuracy %"])
-    logged = platform.logged(run)
+    logged = platform.logged(run, "MLflow:")
     assert any(re.match(r"c1-low step \d+/4 · budget \d+ · length [\d.]+ · reward", line) for line in logged), logged
     assert any(line.startswith(f"MLflow: {platform.mlflow}") for line in logged), logged
     assert platform.steps(1) == list(range(1, 9))
@@ -112,7 +112,8 @@ def test_a_mistake_that_the_schema_can_tell_is_refused_before_there_is_a_run(pla
     for name, parameters in mistakes:
         with pytest.raises(urllib.error.HTTPError) as refused:
             platform.start(name, **parameters)
-        assert refused.value.code == 409, (name, parameters)
+        with refused.value:
+            assert refused.value.code == 409, (name, parameters)
 
 
 @pytest.mark.parametrize(
