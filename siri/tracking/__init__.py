@@ -41,7 +41,7 @@ __all__ = [
 
 SECONDS = 10.0
 """Between two projections while a run trains."""
-PATIENCE, SHORT_PATIENCE = 60.0, 5.0
+PATIENCE, SHORT_PATIENCE = 120.0, 5.0
 """Seconds that the end of training waits for MLflow: a first start migrates a database, a failing server gets less."""
 TURN_SECONDS = 600.0
 """Longest wait for other runs of the work folder, which write one after another."""
@@ -89,7 +89,7 @@ def following(run: Run, last: int | None = None) -> Iterator[None]:
 
     `last`: the step that is trained to, None: the run's. Where that stands already nothing is trained, and the record's
     status and duration stay. Training never waits for MLflow and never fails by it. The end waits for the last batch:
-    60 s at most, 5 s when MLflow has been failing, and its turn among the runs of the work folder. A server that is
+    120 s at most, 5 s when MLflow has been failing, and its turn among the runs of the work folder. A server that is
     down costs one warning.
     """
     trains = run.store.find(run.keys[-1 if last is None else last]) is None
