@@ -684,7 +684,9 @@ def mlflow_server(tmp_path: Path, closed_port: int, migrated: Path) -> Iterator[
     ]  # fmt: skip
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # as `siri up` starts it
     with (tmp_path / "server.log").open("w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, env=environment)
+        process = subprocess.Popen(  # its folder is where such a server puts artifacts by itself
+            command, stdout=log, stderr=log, start_new_session=True, env=environment, cwd=tmp_path
+        )
     uri = f"http://127.0.0.1:{closed_port}"
     try:
         wait_for_server(uri, process)
