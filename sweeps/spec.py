@@ -212,8 +212,8 @@ class Sweep(Settings):
         """Overrides that mean the same in another working directory: paths that they name are set again, absolute."""
         plain, changed = self.trials(size)[0].config, self.trials(size, extra)[0].config
         absolute = with_absolute_paths(changed)
-        anew = [name for name in PATHS if _at(changed, name) not in (_at(plain, name), _at(absolute, name))]
-        return [*extra, *(f"{name}={json.dumps(_at(absolute, name))}" for name in anew)]
+        moved = [name for name in PATHS if _at(changed, name) not in (_at(plain, name), _at(absolute, name))]
+        return [*extra, *(f"{name}={json.dumps(_at(absolute, name))}" for name in moved)]
 
     @property
     def pairings(self) -> tuple[tuple[str, str], ...]:

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,6 +20,10 @@ from siri.cli.common import (
 )
 from siri.errors import InputError
 from siri.terminal import printable, say
+
+if TYPE_CHECKING:
+    from siri.cli.results import Files
+    from siri.home import Home
 
 
 def runs(
@@ -113,33 +117,34 @@ def compare(
     benchmarks = named_in(benchmark)
     of_snapshots = any(":" in name and not Path(name).exists() for name in runs)
     if of_snapshots or len(benchmarks) > 1 or against or published or mixed or form or out:
-        _refuse_others(
-            {
-                "size": size,
-                "report": report,
-                "csv": csv,
-                "parquet": parquet,
-                "picture": picture,
-                "open": open_page or None,
-            }
-        )
+        others = {"size": size, "report": report, "csv": csv, "parquet": parquet, "picture": picture}
+        _refuse_others(others | {"open": open_page or None})
         wanted = tables.Wanted(runs, benchmarks, published or [], against, form, out, "show" if mixed else "refuse")
         tables.show_table(place, wanted, as_json)
         return
+    one = benchmarks[0] if benchmarks else None
+    _compare_runs(place, runs, one, size, results.Files(report, csv, parquet, rows, picture), open_page, as_json)
+
+
+def _compare_runs(
+    place: "Home", runs: list[str], benchmark: str | None, size: str | None, files: "Files", opens: bool, as_json: bool
+) -> None:
+    """Set the runs, or the arms of the sweep, that names stand for side by side."""
+    from siri.cli import results
+
     if not runs:
         raise InputError("runs: name a run, a snapshot or a sweep")
-    one = benchmarks[0] if benchmarks else None
     job = results.find_sweep(place, runs, size)
-    if open_page and (job is not None or as_json):
+    if opens and (job is not None or as_json):
         raise InputError("--open is for runs, and not together with --json")
     if job is not None:
-        results.show_sweep(job, results.Files(report, csv, parquet, rows, picture), as_json)
+        results.show_sweep(job, files, as_json)
         return
-    if size is not None or picture is not None:
+    if size is not None or files.picture is not None:
         raise InputError(f"runs={runs[0]}: a run, while --size and --picture are for a sweep")
-    opened = results.load_runs(place, runs, one)
-    path = results.show_runs(opened, one, results.Files(report, csv, parquet), as_json)
-    if open_page:
+    opened = results.load_runs(place, runs, benchmark)
+    path = results.show_runs(opened, benchmark, files, as_json)
+    if opens:
         results.open_compared(opened, path)
 
 

@@ -27,7 +27,7 @@ GRACE_SECONDS = 10.0
 """Between asking a part to end and killing it."""
 LONGEST_BACKOFF = 60.0
 STEADY_SECONDS = 60.0
-"""A part that has lived so long starts anew at once when it dies."""
+"""A part that has lived so long starts again at once when it dies."""
 POLL_SECONDS = 0.5
 MOST_READ = 100_000
 """Bytes of a log in which a part's last error is looked for."""
