@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from siri import tracking
@@ -33,6 +33,8 @@ from sweeps.studies import Claim, Row, Study
 
 LOOK = "look."
 """What the attributes begin with that hold a trial's measurements."""
+EFFORT = "siri.effort"
+"""The attribute of a trial that was given back: what it had taken by then."""
 SHORTEST_POLL, LONGEST_POLL = 0.5, 15.0
 """Seconds between two questions for a trial where none is to be had."""
 
@@ -54,13 +56,18 @@ class Look:
         return f"{LOOK}{self.benchmark}.{self.step:06d}"
 
 
-@dataclass(frozen=True)
-class Progress:
-    """What a trial has come to."""
+@dataclass
+class Effort:
+    """What a trial has taken so far, of all processes that have worked on it."""
 
-    look: Look
-    trained: int
-    """Steps that had to be trained since the last one."""
+    steps: int
+    """Trained for it; what other trials left in the store is not counted."""
+    earlier_seconds: float
+    began: float = field(default_factory=time.monotonic)
+
+    def facts(self) -> dict[str, float]:
+        """As they are recorded of the trial."""
+        return {"trained": self.steps, "seconds": round(self.earlier_seconds + time.monotonic() - self.began, 3)}
 
 
 def prepare(trial: Trial, job: Job, stop: Stop) -> Run:
@@ -81,39 +88,37 @@ def _kept(job: Job, trial: Trial) -> frozenset[int]:
     return job.keep(trial.arm, trial.seed) if job.trials else frozenset()
 
 
-def run_trial(run: Run, keep: frozenset[int], stop: Stop, final: Sequence[str] = ()) -> Generator[Progress]:
+def run_trial(run: Run, keep: frozenset[int], stop: Stop, effort: Effort, final: Sequence[str] = ()) -> Generator[Look]:
     """Train a run to its end and measure its snapshots: each where it is made, all on `final` when it has ended.
 
-    Whoever watches may break off. Raises StoppedError when told to stop, with a checkpoint, and BusyError for what
-    another process is making, unless it may be waited for.
+    Each step that has to be trained is added to `effort`. Whoever watches may break off. Raises StoppedError when told
+    to stop, with a checkpoint, and BusyError for what another process is making, unless it may be waited for.
     """
     with tracking.following(run):
         for name, step in run.snapshot_steps.items():
-            trained = _train(run, step, stop, keep) if step else 0
+            if step:
+                _train(run, step, stop, keep, effort)
             if stop.is_set():
                 raise StoppedError(f"{run.name} at {name}")
             for benchmark in run.config.evaluation.benchmarks:
-                yield Progress(_look(run, name, benchmark), trained)
-                trained = 0
+                yield _look(run, name, benchmark)
         for benchmark in final:
             for name in run.snapshot_steps:
-                yield Progress(_look(run, name, benchmark), 0)
+                yield _look(run, name, benchmark)
 
 
-def _train(run: Run, last: int, stop: Stop, keep: frozenset[int]) -> int:
-    """Train to a step under the run's guards; returns the steps that it took.
+def _train(run: Run, last: int, stop: Stop, keep: frozenset[int], effort: Effort) -> None:
+    """Train to a step under the run's guards.
 
     One that stops a run fails its trial: given back, it would be taken up again. A pause is a warning here.
     """
-    trained = 0
     try:
         for _, alarms in advance_watched(run, last, stop, keep):
-            trained += 1
+            effort.steps += 1
             for alarm in alarms:
                 tracking.tag_alarm(run, alarm)
     except AlarmError as alarm:
         raise RuntimeError(f"stopped: {alarm}") from alarm
-    return trained
 
 
 def _look(run: Run, snapshot: str, benchmark: str) -> Look:
@@ -130,19 +135,19 @@ def perform(job: Job, study: Study, claim: Claim, run: Run, stop: Stop, links: M
     tracking.tag(run, {**tracking.trial_tags(study.name, trial.arm, claim.number), **links})
     began_at = {FIRST: claim.attributes.get(FIRST, _next_step(run))}
     claims.record(study, claim, _describe(trial, claim, run) | began_at | dict(links))
-    trained, spent = _spent(claim)
-    began, last, stopped_at = time.monotonic(), None, None
-    cost: dict[str, float] = {}
-    with closing(run_trial(run, _kept(job, trial), stop, job.final)) as way:
-        for progress in way:
-            trained, look = trained + progress.trained, progress.look
-            cost = {"trained": trained, "seconds": round(spent + time.monotonic() - began, 3)}
-            claims.record(study, claim, {look.name: asdict(look) | cost})
-            last = look if look.benchmark == job.benchmark else last
-            if look.benchmark == job.benchmark and look.step and _stops(job, study, trial, look.step):
-                stopped_at = look.step
-                break
-    _finish(job, study, claim, run, last, {"stopped_at": stopped_at, **cost})
+    effort, last, stopped_at = _effort(claim), None, None
+    try:
+        with closing(run_trial(run, _kept(job, trial), stop, effort, job.final)) as way:
+            for look in way:
+                claims.record(study, claim, {look.name: asdict(look) | effort.facts()})
+                last = look if look.benchmark == job.benchmark else last
+                if look.benchmark == job.benchmark and look.step and _stops(job, study, trial, look.step):
+                    stopped_at = look.step
+                    break
+    except (BusyError, StoppedError):
+        claims.record(study, claim, {EFFORT: effort.facts()})
+        raise
+    _finish(job, study, claim, run, last, {"stopped_at": stopped_at, **effort.facts()})
     return studies.row(study, claim.number)
 
 
@@ -152,11 +157,11 @@ def _next_step(run: Run) -> int:
     return 1 if there is None else there.manifest.step + 1
 
 
-def _spent(claim: Claim) -> tuple[int, float]:
-    """Steps and seconds that earlier processes have spent on a trial, up to its last look."""
-    earlier = [look for name, look in claim.attributes.items() if name.startswith(LOOK)]
-    return max((look["trained"] for look in earlier), default=0), max(
-        (look["seconds"] for look in earlier), default=0.0
+def _effort(claim: Claim) -> Effort:
+    """What earlier processes have put into a trial: until they gave it back, or to the last look of one killed."""
+    known = [facts for name, facts in claim.attributes.items() if name == EFFORT or name.startswith(LOOK)]
+    return Effort(
+        max((facts["trained"] for facts in known), default=0), max((facts["seconds"] for facts in known), default=0.0)
     )
 
 

@@ -264,6 +264,29 @@ def test_a_worker_takes_another_trial_while_a_trunk_is_being_made(tmp_path: Path
     assert sorted(order) == sorted(ARMS)
 
 
+def test_a_trial_that_is_given_back_on_its_way_keeps_count_of_its_steps(tmp_path: Path) -> None:
+    job = make_job(tmp_path, seeds=[0], arms={"cosine": ARMS["cosine"]}, baseline="cosine")
+    given_back: list[int] = []
+
+    def meet_another(job: Job, study: studies.Study, claim: studies.Claim, run: Any, halt: Event) -> None:
+        if given_back:
+            return work.perform_plainly(job, study, claim, run, halt)
+        held = Held(run.store, run.keys[6])  # another process makes the third stage, the first two are nobody's
+        try:
+            work.perform_plainly(job, study, claim, run, halt)
+        except BusyError:
+            given_back.append(steps_trained(job))
+            raise
+        finally:
+            held.close()
+
+    work.work(job, meet_another, Event())
+    [row] = rows(job)
+    assert given_back == [4]
+    assert row.attributes["trained"] == 8
+    assert row.attributes["seconds"] > row.attributes[work.EFFORT]["seconds"]
+
+
 class Held:
     """A lease that another holder has, until closed."""
 
