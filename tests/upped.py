@@ -114,8 +114,8 @@ class Platform:
     @property
     def links(self) -> dict[str, str]:
         """What it has printed for people to open, by the parts' names."""
-        lines = [line.split() for line in self.output.read_text().splitlines() if " http://" in line]
-        return {name: link for name, link, *_ in lines}
+        lines = [line.split() for line in self.output.read_text().splitlines()]
+        return {words[0]: words[1] for words in lines if len(words) > 1 and words[1].startswith("http://")}
 
     def call(self, path: str, body: Any = None, method: str | None = None) -> Any:
         """Ask the Prefect server."""
