@@ -4,6 +4,8 @@ SAME_WORDS = {("dne",): ("does", "not", "exist"), ("doesn", "t", "exist"): ("doe
 """Phrases that say the same."""
 EVERYTHING = {("all", "real", "numbers"), ("all", "reals"), ("all", "real"), ("reals",), ("real", "numbers")}
 """Phrases for all numbers."""
+ENDLESS = {("infinite",), ("infinitely", "many"), ("infinitely", "many", "solutions")}
+"""Phrases for a count without end."""
 NOTHING = {
     ("no", "solution"),
     ("no", "solutions"),
