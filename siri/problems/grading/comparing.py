@@ -166,16 +166,26 @@ def _same_list(given: Value, gold: Value) -> bool:
 
 
 def _asked_last(items: Sequence[Value]) -> Relation | None:
-    r"""The last of several equations where it is of what those before it name: `m = 3, n = 4, m + n = 7`."""
-    names: set[str] = set()
+    r"""The last of several equations where it follows from those before it: `\frac{m}{n} = \frac{3}{4}, m + n = 7`."""
+    known: dict[str, Fraction] = {}
     for item in items:
-        if not isinstance(item, Relation) or set(item.signs) != {"="} or not isinstance(item.members[0], Expression):
-            return None
-        own = names_of(item.members[0].node)
-        if item is items[-1]:
-            return item if len(own) > 1 and own <= names else None
-        names |= own
+        match item:
+            case Relation(members=(Expression(node=name), Expression(node=value)), signs=("=",)):
+                if item is items[-1] and len(names_of(name)) > 1 and names_of(name) <= set(known):
+                    return item if close(evaluate(name, known), evaluate(value)) else None
+                known |= _values_of(name, value)
     return None
+
+
+def _values_of(name: Node, value: Node) -> dict[str, Fraction]:
+    """What an equation says of variables: `m = 3`, or numerator and denominator of a fraction."""
+    if name.operation == value.operation == "quotient":
+        pairs = list(zip(name.parts, value.parts, strict=True))
+    else:
+        pairs = [(name, value)]
+    return {
+        one.name: other.rational for one, other in pairs if (one.operation, other.operation) == ("variable", "number")
+    }
 
 
 def _by_name(listing: Listing) -> Sequence[Value]:

@@ -36,6 +36,18 @@ def with_digits(tokens: Sequence[Token]) -> list[Token]:
 
 def _read(tokens: Sequence[Token]) -> tuple[Fraction, int]:
     """The number that begins here, and how many tokens say it; 0 where none does."""
+    value, taken = _simple(tokens)
+    if taken and value.denominator == 1 and [token.text.lower() for token in tokens[taken : taken + 1]] == ["and"]:
+        part, more = _simple(tokens[taken + 1 :])
+        if part.denominator > 1:
+            return value + part, taken + 1 + more
+    return value, taken
+
+
+def _simple(tokens: Sequence[Token]) -> tuple[Fraction, int]:
+    """A whole number or a fraction."""
+    if [token.text.lower() for token in tokens[:2]] == ["a", "half"]:
+        return Fraction(1, 2), 2
     value, taken = _whole(tokens)
     rest = [token.text.lower() for token in tokens[taken : taken + 2] if token.kind == "word" or token.text == "-"]
     hyphen = rest[:1] == ["-"]

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
+from itertools import pairwise
 
 from siri.problems.grading.algebra import remainder
 from siri.problems.grading.arithmetic import Node, number
@@ -21,7 +22,7 @@ from siri.problems.grading.tokens import (
     split_at,
     tokenize,
 )
-from siri.problems.grading.units import CURRENCIES, DEGREE, MULTIPLES, PERCENT, UNITS, Unit, read_unit
+from siri.problems.grading.units import CURRENCIES, DEGREE, MULTIPLES, PERCENT, RAISED, UNITS, Unit, read_unit
 from siri.problems.grading.values import (
     Choice,
     Collection,
@@ -37,7 +38,7 @@ from siri.problems.grading.values import (
     Tuple,
     Value,
 )
-from siri.problems.grading.vocabulary import ENDLESS, EVERYTHING, NOTHING, SAME_WORDS, words_of
+from siri.problems.grading.vocabulary import ENDLESS, EVERYTHING, NOTHING, SAME_WORDS, changes, words_of
 
 DEEPEST = 20
 """Brackets within brackets; more is no answer."""
@@ -54,12 +55,6 @@ _RELATIONS = {
     r"\sim": "approx",
 }
 _ARROWS = frozenset([r"\Rightarrow", r"\implies", r"\Longrightarrow", r"\iff", r"\Leftrightarrow", r"\to"])
-_CHANGING = words_of(
-    "not no non neither nor least most more less fewer than over under above below between from to except "
-    "without plus minus times half twice double triple undefined infinitely negative or and if unless when "
-    "where mod modulo base every all any each up within too cannot impossible except out"
-)
-"""Words that make something else of the number beside them."""
 _FILLER = words_of(
     "the a an it is are was be answer final result value therefore thus so hence exactly equals equal there "
     "approximately about roughly around nearly which i.e option choice either both only its in on of for"
@@ -152,7 +147,7 @@ def _separates(token: Token) -> bool:
 
 def _read_list(tokens: Sequence[Token]) -> Value:
     tokens = split(tokens, lambda token: token.text in _ARROWS)[-1]
-    compound = _read_compound([token for token in tokens if token.text.lower() != "and"])
+    compound = _read_compound([token for token in tokens if token.text.lower() not in ("and", ",")])
     if compound is not None:
         return compound
     items, joint = _read_items(tokens)
@@ -275,7 +270,7 @@ def _read_member(tokens: list[Token]) -> Value:
     if compound is not None:
         return compound
     words = [token.text.lower() for token in (*lead, *tail) if token.kind == "word"]
-    if _changes(words) or _tells(tail):
+    if changes(words) or _tells(tail):
         return Phrase(tuple(token.text.lower() for token in tokens))
     special = read_notation("".join(token.text for token in middle)) if not tail else None
     if special is not None:
@@ -284,6 +279,8 @@ def _read_member(tokens: list[Token]) -> Value:
         return _read_ratio(ratio)
     middle, unit = _take_signs(middle, lead)
     value = read_formula(middle, _read_inside)
+    if tail and tail[0].text in RAISED and isinstance(value, Expression):  # `two squared`
+        value, tail = Expression(Node("power", (value.node, number(RAISED[tail[0].text])))), tail[1:]
     multiples = [MULTIPLES[word] for word in words if word in MULTIPLES]
     if multiples and isinstance(value, Expression):
         value = Expression(Node("product", (value.node, *(number(multiple) for multiple in multiples))))
@@ -292,16 +289,10 @@ def _read_member(tokens: list[Token]) -> Value:
     return value if unit is None else Quantity(value, unit)
 
 
-def _changes(words: list[str]) -> bool:
-    """Whether words make something else of the number; `equal to` does not."""
-    return any(
-        word in _CHANGING and not (word == "to" and at and words[at - 1] in ("equal", "equals"))
-        for at, word in enumerate(words)
-    )
-
-
 def _tells(tail: list[Token]) -> bool:
     """Whether a sentence goes on behind the number, other than that it is the answer."""
+    if any(word.text == "of" and after.kind != "word" for word, after in pairwise(tail)):  # `half of ten`
+        return True
     words = {token.text.lower() for token in tail}
     return bool(words & {"is", "are", "was", "does", "can", "has", "have"}) and not words & {"answer", "correct"}
 

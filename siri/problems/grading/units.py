@@ -53,6 +53,7 @@ information 8 byte
 """
 _SHORTHAND = {"mph": ("mile", "hour"), "kph": ("km", "hour"), "kmh": ("km", "hour"), "mps": ("m", "s")}
 _POWERS = {"square": 2, "squared": 2, "sq": 2, "cubic": 3, "cubed": 3, "cu": 3}
+RAISED = {"squared": 2, "cubed": 3}
 MULTIPLES = {
     "hundred": 100,
     "thousand": 1000,
