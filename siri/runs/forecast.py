@@ -18,6 +18,8 @@ from siri.runs.catalog import list_runs
 from siri.store.entries import CorruptEntryError, Entry
 from siri.store.replicated import open_store
 
+MODEL_BYTES = 4
+"""Of a parameter in float32, which weights are kept in."""
 NEWEST = 20
 """Runs that are looked at, the newest ones; more would tell little more."""
 
@@ -61,17 +63,22 @@ class Room:
     """How many stay, the base among them."""
     each: int
     """Bytes of one."""
+    older: int
+    """Bytes of one once a newer one stands: less, where older ones keep their model alone."""
 
     @property
     def bytes(self) -> int:
         """All that stay, the rolling checkpoint, and the next one being written before that goes."""
-        return (self.snapshots + 2) * self.each
+        return (self.snapshots - 1) * self.older + 3 * self.each
 
 
 def forecast_room(config: RunConfig, home: Home) -> Room | None:
     """The room that a run takes in an empty store; None where the size of its model is unknown."""
     each = snapshot_bytes(config, Measured(None, _measured_bytes(home, config)))
-    return None if each is None else Room(len(config.schedule.snapshot_names) + 1, each)
+    if each is None:
+        return None
+    older = each if config.snapshots.state == "keep" else each * MODEL_BYTES // kind_of(config).bytes_per_parameter
+    return Room(len(config.schedule.snapshot_names) + 1, each, older)
 
 
 def _measured_bytes(home: Home, config: RunConfig) -> int | None:

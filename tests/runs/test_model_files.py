@@ -280,6 +280,13 @@ def test_the_forecast_of_a_snapshot_is_its_size_whatever_format_the_base_has(
     assert room is not None
     measured = found(train(settings, Home(tmp_path / "home")), "c1-high").size
     assert room.each == pytest.approx(measured, rel=0.03)
+    assert room.bytes == (room.snapshots + 2) * room.each
+    newest = settings.snapshots.model_copy(update={"state": "newest"})
+    thin = forecast_room(settings.model_copy(update={"snapshots": newest}), Home(tmp_path / "none"))
+    assert thin is not None
+    thinned = found(train(settings.model_copy(update={"snapshots": newest}), Home(tmp_path / "thin")), "c1-low").size
+    assert thin.older == pytest.approx(thinned, rel=0.05)
+    assert thin.bytes == (thin.snapshots - 1) * thin.older + 3 * thin.each
     engine = settings.engine.model_copy(update={"name": "verl"})
     cluster = forecast_room(settings.model_copy(update={"engine": engine}), Home(tmp_path / "none"))
     parameters = sum(parameter.numel() for parameter in network.parameters())
