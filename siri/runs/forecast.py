@@ -18,8 +18,6 @@ from siri.runs.catalog import list_runs
 from siri.store.entries import CorruptEntryError, Entry
 from siri.store.replicated import open_store
 
-MODEL_BYTES = 4
-"""Of a parameter in float32, which weights are kept in."""
 NEWEST = 20
 """Runs that are looked at, the newest ones; more would tell little more."""
 
@@ -77,7 +75,9 @@ def forecast_room(config: RunConfig, home: Home) -> Room | None:
     each = snapshot_bytes(config, Measured(None, _measured_bytes(home, config)))
     if each is None:
         return None
-    older = each if config.snapshots.state == "keep" else each * MODEL_BYTES // kind_of(config).bytes_per_parameter
+    kind, dtype = kind_of(config), config.engine.dtype
+    keeps_all = config.snapshots.state == "keep"
+    older = each if keeps_all else each * kind.model_bytes[dtype] // kind.snapshot_bytes[dtype]
     return Room(len(config.schedule.snapshot_names) + 1, each, older)
 
 
@@ -126,7 +126,7 @@ def snapshot_bytes(config: RunConfig, measured: Measured) -> int | None:
     kind = kind_of(config)
     if measured.snapshot_bytes is not None or not kind.has_model:
         return measured.snapshot_bytes
-    each, base = kind.bytes_per_parameter, config.model.base
+    each, base = kind.snapshot_bytes[config.engine.dtype], config.model.base
     if base == "laptop":
         return each * count_parameters(config.model.shape)
     if base == SMOLLM2:
