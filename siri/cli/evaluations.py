@@ -35,6 +35,9 @@ def budgets(
         str | None, typer.Option(help="Which budgets, in tokens: `24,48`. [default: 16, up to the one sampled]")
     ] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the table as CSV here.")] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="Folder with the tokenizer of a model that was behind a server.")
+    ] = None,
     home: HomeOption = None,
     as_json: Json = False,
 ) -> None:
@@ -45,7 +48,7 @@ def budgets(
     from siri.evaluation.budgets import accuracy_by_budget
 
     evaluation = find_measured(open_home(home), snapshot, overrides or [], benchmark)
-    found = accuracy_by_budget(evaluation, _numbers(at) if at is not None else ())
+    found = accuracy_by_budget(evaluation, _numbers(at) if at is not None else (), tokenizer)
     if csv is not None:
         _write_csv(found, csv)
     if as_json:
