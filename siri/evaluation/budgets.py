@@ -54,7 +54,8 @@ def accuracy_by_budget(
 ) -> list[AtBudget]:
     """What the stored samples of an evaluation come to under smaller budgets; evenly spaced ones without any.
 
-    `tokenizer` is a folder with that of a model behind a server, which alone is not in the store. Raises InputError
+    `tokenizer` is a folder with that of a model behind a server, which alone is not in the store: nothing else is cut
+    by it. Raises InputError
     where it has not been made, for a budget beyond the one that was sampled, for samples without token ids, for a
     tokenizer that is not the one that wrote them, and for verdicts of another version of the grader.
     """
@@ -64,7 +65,10 @@ def accuracy_by_budget(
             raise InputError(f"budget={budget}: must lie between 1 and {evaluation.budget}, which was sampled")
     rows = read_samples(evaluation)
     settings = measured_config(evaluation.run.config, evaluation.bare).problems
-    decoder = _own_tokenizer(evaluation) if tokenizer is None else _given_tokenizer(tokenizer, rows, settings)
+    if tokenizer is None or kind_of(evaluation.run.config).has_model:
+        decoder = _stored_tokenizer(evaluation)
+    else:
+        decoder = _given_tokenizer(tokenizer, rows, settings)
     cut = cut_and_grade(rows, chosen, decoder, settings)
     return [_at(part, budget, evaluation.run.config.evaluation.seed) for budget, part in cut]
 
@@ -160,7 +164,7 @@ def _at(rows: pd.DataFrame, budget: int, seed: int) -> AtBudget:
     )
 
 
-def _own_tokenizer(evaluation: Evaluation) -> "PreTrainedTokenizerBase":
+def _stored_tokenizer(evaluation: Evaluation) -> "PreTrainedTokenizerBase":
     """The snapshot's own; that of the run's base, which is the same, where the snapshot is gone."""
     from siri.engines.local.pretrained import read_tokenizer
 

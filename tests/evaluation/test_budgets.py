@@ -25,6 +25,7 @@ from siri.problems import ProblemSettings, decode_responses
 from siri.problems.grading import grade_with_answers
 from siri.runs import advancing, base_model, run
 from siri.runs.models import record_model, served_model
+from tests.cli.test_cli import run_cli
 from tests.conftest import settle, tiny
 from tests.engines.test_local_engine import TINY
 from tests.openai_server import Served, serve
@@ -229,3 +230,27 @@ def test_a_served_model_s_tokenizer_is_asked_for_and_another_one_refused(
     PreTrainedTokenizerFast(tokenizer_object=other).save_pretrained(tmp_path / "other")
     with pytest.raises(InputError, match=r"is not the one that wrote these responses: 8 of 8 read otherwise"):
         accuracy_by_budget(served, tokenizer=tmp_path / "other")
+
+
+def test_several_snapshots_are_one_table_and_one_picture(
+    trained: run.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = ["evaluation.budget=96", "evaluation.temperature=0", "evaluation.samples=4"]
+    opened = trained.evaluated_under(measured(trained, 96, 0.0).run.config.evaluation)
+    list(measure(Evaluation(opened, "c1-low", "test")))
+    names = [f"{trained.id}:{name}" for name in ("base", "c1-low")]
+    words = [*names, *settings, "--at", "48,96", "--home", str(trained.home.root)]
+    assert run_cli("budgets", *words, "--json", "--picture", str(tmp_path / "a.svg")) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [(row["snapshot"], row["budget"]) for row in rows] == [(name, at) for name in names for at in (48, 96)]
+    assert rows[1]["accuracy"] == measured(trained, 96, 0.0).report().accuracy.mean
+    drawn = (tmp_path / "a.svg").read_text()
+    assert all(name in drawn for name in names)
+    assert run_cli("budgets", *words, "--picture", str(tmp_path / "b.svg")) == 0
+    assert (tmp_path / "b.svg").read_text() == drawn
+    assert run_cli("budgets", *words, "--picture", str(tmp_path / "a.gif")) == 2
+    assert "a.gif: must end in .png or .svg" in capsys.readouterr().err
+    assert run_cli("budgets", *words, "--picture", str(tmp_path / "no" / "a.svg")) == 2
+    assert "cannot be written: No such file or directory" in capsys.readouterr().err
+    assert run_cli("budgets", names[0], *words) == 2
+    assert "name one snapshot or several, each once" in capsys.readouterr().err
