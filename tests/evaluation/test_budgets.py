@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from dashboards.report import write_report
 from siri.config import load
 from siri.engines.local.pretrained import read_tokenizer
 from siri.errors import InputError
@@ -254,3 +256,17 @@ def test_several_snapshots_are_one_table_and_one_picture(
     assert "cannot be written: No such file or directory" in capsys.readouterr().err
     assert run_cli("budgets", names[0], *words) == 2
     assert "name one snapshot or several, each once" in capsys.readouterr().err
+
+
+def test_the_report_draws_what_the_cut_samples_reach(trained: run.Run, tmp_path: Path) -> None:
+    opened = trained.evaluated_under(measured(trained, 96, 0.0).run.config.evaluation)
+    list(measure(Evaluation(opened, "c1-low", "test")))
+    page = write_report(opened, [], tmp_path / "report.html").read_text()
+    found = re.search(r'data-figure="figure-by-budget">(.*?)</script>', page)
+    assert found is not None
+    drawn = {trace["name"]: trace for trace in json.loads(found[1])["data"] if "name" in trace}
+    assert [*drawn] == ["base", "c1-low"]
+    for name, trace in drawn.items():
+        points = accuracy_by_budget(Evaluation(opened, name, "test"))
+        assert (trace["x"], trace["y"]) == ([at.budget for at in points], [100 * at.accuracy.mean for at in points])
+    assert len({*drawn["base"]["y"]}) > 1
