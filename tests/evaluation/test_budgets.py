@@ -259,7 +259,7 @@ def test_several_snapshots_are_one_table_and_one_picture(
 
 
 def test_the_report_draws_what_the_cut_samples_reach(trained: run.Run, tmp_path: Path) -> None:
-    opened = trained.evaluated_under(measured(trained, 96, 0.0).run.config.evaluation)
+    opened = measured(trained, 96, 0.8).run
     list(measure(Evaluation(opened, "c1-low", "test")))
     page = write_report(opened, [], tmp_path / "report.html").read_text()
     found = re.search(r'data-figure="figure-by-budget">(.*?)</script>', page)
