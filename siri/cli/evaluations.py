@@ -36,6 +36,10 @@ def budgets(
     ] = None,
     picture: Annotated[Path | None, typer.Option(help="Draw the curves into this .svg or .png file.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the table as CSV here.")] = None,
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option(help="Folder with the tokenizer of a model behind a server, which alone is not in the store."),
+    ] = None,
     home: HomeOption = None,
     as_json: Json = False,
 ) -> None:
@@ -52,7 +56,7 @@ def budgets(
         require_picture(picture)
     place, chosen = open_home(home), _numbers(at) if at is not None else ()
     measured = {name: find_measured(place, name, overrides, benchmark) for name in references}
-    found = {name: accuracy_by_budget(evaluation, chosen) for name, evaluation in measured.items()}
+    found = {name: accuracy_by_budget(evaluation, chosen, tokenizer) for name, evaluation in measured.items()}
     rows = [{"snapshot": name} | _flat(one) for name, points in found.items() for one in points]
     if csv is not None:
         _write_csv(rows, csv)
