@@ -307,7 +307,7 @@ CALLS: dict[str, str] = {
     "siri/evaluation/partial.py:join": "a part of an evaluation",
     "siri/evaluation/headlines.py:_read": HEADLINE,
     "siri/evaluation/headlines.py:_last_step": HEADLINE,
-    "siri/platform/last_words.py:_known_revisions": SHIPPED,
+    "siri/migrations.py:_texts": SHIPPED,
     "siri/platform/pages.py:check": SHIPPED,
     "siri/platform/pages.py:_copy": SHIPPED,
     "siri/platform/pages.py:_silence": SHIPPED,

@@ -9,6 +9,7 @@ from filelock import FileLock
 
 from siri.home import Home
 from siri.redaction import redact
+from siri.tracking.database import LOCK, prepare
 from siri.tracking.record import find_experiment, mlflow_errors
 from siri.tracking.server import TrackingError, address_of, probe, put_files
 from siri.tracking.views import EXPERIMENT, RUN_VIEW
@@ -26,7 +27,8 @@ def record_sweep(home: Home, study: str, tags: Mapping[str, str], folder: Path) 
     """
     try:
         probe(home.tracking_uri)
-        with FileLock(home.root / "mlflow.lock", timeout=LOCK_SECONDS), mlflow_errors():
+        with FileLock(home.root / LOCK, timeout=LOCK_SECONDS), mlflow_errors():
+            prepare(home)
             return _write(home, study, {SWEEP: study} | dict(tags), folder)
     except (TrackingError, OSError) as error:
         reason = redact(" ".join(str(error).split()))[:300]
