@@ -48,7 +48,7 @@ def _write(home: Home, study: str, tags: dict[str, str], folder: Path) -> str:
 
     client = MlflowClient(tracking_uri=home.tracking_uri)
     experiment = find_experiment(client, home, EXPERIMENT, RUN_VIEW)
-    found = client.search_runs([experiment], f"tags.`{SWEEP}` = '{study}'", max_results=1)
+    found = client.search_runs([experiment], f'tags.`{SWEEP}` = "{study}"', max_results=1)
     made = found[0] if found else client.create_run(experiment, tags=tags, run_name=f"sweep {study}")
     record = str(made.info.run_id)
     client.log_batch(record, tags=[RunTag(name, value) for name, value in tags.items()])
