@@ -323,6 +323,7 @@ CALLS: dict[str, str] = {
     "siri/problems/grading/pool.py:_work": OWN_CHILD,
     "siri/problems/template_child.py:main": OWN_CHILD,
     "siri/terminal.py:Lasting._kept": PROBE,
+    "siri/terminal.py:say_json": OWN_VALUE,
     "siri/terminal.py:_open_missing": PROBE,
     "siri/tracking/views.py:_call": "answer of a server",
     "siri/problems/templates.py:_try_out": OWN_CHILD,
