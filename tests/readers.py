@@ -304,6 +304,7 @@ CALLS: dict[str, str] = {
     "siri/evaluation/regrading.py:_same_samples": OWN_VALUE,
     "siri/evaluation/partial.py:Partial._count": "a part of an evaluation",
     "siri/evaluation/partial.py:sampled_by": "a part of an evaluation",
+    "siri/evaluation/partial.py:unfinished": "a part of an evaluation",
     "siri/evaluation/partial.py:join": "a part of an evaluation",
     "siri/evaluation/headlines.py:_read": HEADLINE,
     "siri/evaluation/headlines.py:_last_step": HEADLINE,
