@@ -55,6 +55,11 @@ OF_DIGEST = re.compile(r"(.+)@([0-9a-f]{8,64})")
 """The problems of a name by the beginning of their digest."""
 COLUMNS = {"problem", "before", "sample", "verdict", "correct", "length", "finished", "entropy", "text", "tokens"}
 """What a table of samples has at least."""
+DECIDING = (
+    "benchmark", "budget", "samples", "temperature", "top_p", "seed", "sampler", "sampled_with", "prompt", "grader",
+    "numerics",
+)  # fmt: skip
+"""Facts in an evaluation's manifest that its key is made of, beside the snapshot's key: names of its `settings`."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +142,7 @@ class Evaluation:
     @cached_property
     def key(self) -> str:
         """Name of the evaluation in the store."""
-        return keys.digest(["evaluation", self.snapshot_key, self.settings])
+        return evaluation_key(self.snapshot_key, self.settings)
 
     @cached_property
     def store(self) -> Store:
@@ -194,6 +199,11 @@ class Evaluation:
                 f"snapshot={self.snapshot}: not evaluated on {self.benchmark} yet; `siri evaluate` does it"
             )
         return entry
+
+
+def evaluation_key(snapshot: str, settings: Mapping[str, Any]) -> str:
+    """The key of an evaluation of the snapshot of this key; `settings` holds what DECIDING names."""
+    return keys.digest(["evaluation", snapshot, settings])
 
 
 def asked_name(benchmark: str) -> str:
