@@ -104,7 +104,7 @@ def part() -> bytes:
 
 
 def parts_of(path: Path) -> Any:
-    found = Partial(path.parent, ["a"], 2).read()
+    found = Partial(path.parent, ["a"], 2, {}).read()
     return (join(found), [*map(sampled_by, found)]) if found else found
 
 
@@ -297,6 +297,7 @@ CALLS: dict[str, str] = {
     "siri/evaluation/evaluation.py:Evaluation.samples": VERIFIED,
     "siri/evaluation/published.py:load_published": "published table",
     "siri/evaluation/samples.py:Chosen.to_json": VERIFIED,
+    "siri/evaluation/evaluation.py:_asked": OWN_VALUE,
     "siri/evaluation/evaluation.py:read_report": VERIFIED,
     "siri/evaluation/evaluation.py:read_problems": VERIFIED,
     "siri/evaluation/regrading.py:Regraded.to_json": OWN_VALUE,

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from siri.errors import InputError
 from siri.evaluation.report import write_samples
 from siri.store.entries import Store
-from siri.store.files import file_sha256, flush
+from siri.store.files import file_sha256, flush, parse_json
 from siri.store.leases import held_keys
 
 PART = re.compile(r"(?P<first>\d{9})-(?P<sum>[0-9a-f]{64})\.parquet")
@@ -122,10 +122,12 @@ def unfinished(store: Store) -> Iterator[tuple[str, dict[str, Any]]]:
     """(key, which evaluation it is) of all that are begun and not finished, but for those with a damaged first part."""
     for folder in sorted(store.root.glob(f"scratch/{PREFIX}*")):
         try:
-            first = next(path for path in sorted(folder.iterdir()) if PART.fullmatch(path.name))
-            yield folder.name.removeprefix(PREFIX), json.loads(pq.read_schema(first).metadata[ASKED])
+            first = next(path for path in sorted(folder.iterdir()) if PART.fullmatch(path.name) and path.is_file())
+            asked = parse_json(pq.read_schema(first).metadata[ASKED])
         except (StopIteration, OSError, ValueError, TypeError, KeyError):
             continue
+        if isinstance(asked, dict) and isinstance(asked.get("settings"), dict):
+            yield folder.name.removeprefix(PREFIX), asked
 
 
 def left_otherwise(store: Store, key: str, asked: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
