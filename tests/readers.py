@@ -302,7 +302,6 @@ CALLS: dict[str, str] = {
     "siri/evaluation/evaluation.py:read_problems": VERIFIED,
     "siri/evaluation/regrading.py:Regraded.to_json": OWN_VALUE,
     "siri/evaluation/regrading.py:_regrade_evaluation": VERIFIED,
-    "siri/evaluation/regrading.py:_same_samples": OWN_VALUE,
     "siri/evaluation/partial.py:Partial._count": "a part of an evaluation",
     "siri/evaluation/partial.py:sampled_by": "a part of an evaluation",
     "siri/evaluation/partial.py:unfinished": "a part of an evaluation",
