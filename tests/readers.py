@@ -104,7 +104,7 @@ def part() -> bytes:
 
 
 def parts_of(path: Path) -> Any:
-    found = Partial(path.parent, ["a"], 2).read()
+    found = Partial(path.parent, ["a"], 2, {}).read()
     return (join(found), [*map(sampled_by, found)]) if found else found
 
 
@@ -297,13 +297,14 @@ CALLS: dict[str, str] = {
     "siri/evaluation/evaluation.py:Evaluation.samples": VERIFIED,
     "siri/evaluation/published.py:load_published": "published table",
     "siri/evaluation/samples.py:Chosen.to_json": VERIFIED,
+    "siri/evaluation/evaluation.py:_asked": OWN_VALUE,
     "siri/evaluation/evaluation.py:read_report": VERIFIED,
     "siri/evaluation/evaluation.py:read_problems": VERIFIED,
     "siri/evaluation/regrading.py:Regraded.to_json": OWN_VALUE,
     "siri/evaluation/regrading.py:_regrade_evaluation": VERIFIED,
-    "siri/evaluation/regrading.py:_same_samples": OWN_VALUE,
     "siri/evaluation/partial.py:Partial._count": "a part of an evaluation",
     "siri/evaluation/partial.py:sampled_by": "a part of an evaluation",
+    "siri/evaluation/partial.py:unfinished": "a part of an evaluation",
     "siri/evaluation/partial.py:join": "a part of an evaluation",
     "siri/evaluation/headlines.py:_read": HEADLINE,
     "siri/evaluation/headlines.py:_last_step": HEADLINE,

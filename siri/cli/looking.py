@@ -1,7 +1,7 @@
 """Commands that read and draw: runs, compare, preview, show."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,6 +22,7 @@ from siri.terminal import say, say_json
 
 if TYPE_CHECKING:
     from siri.cli.results import Files
+    from siri.evaluation.evaluation import Evaluation
     from siri.home import Home
 
 
@@ -197,44 +198,25 @@ def show(
     Example: `siri show laptop:c3-low --problem 3`
     """
     from siri.cli.results import measured_as
-    from siri.engines import untrained
     from siri.evaluation.evaluation import Evaluation
-    from siri.runs import step_log
-    from siri.runs.problem_sets import describe_left_out
     from siri.runs.run import find_snapshot
 
     found, name = find_snapshot(open_home(home), snapshot)
     run = measured_as(found, overrides or [], benchmark)
     evaluation = Evaluation(run, name, benchmark or run.config.evaluation.final[0])
+    called, problems = evaluation.report().benchmark, evaluation.problems.problems
+    if problem > len(problems):
+        raise InputError(f"problem={problem}: {called} has {len(problems)} problems")
+    asked, remarks = problems[problem - 1], _remarks(evaluation)
     shown = ["sample", "verdict", "found", "length", "finished", "text", "grader"]
     rows = evaluation.samples(["problem", *shown])
-    called = evaluation.report().benchmark
-    if problem > len(evaluation.problems):
-        raise InputError(f"problem={problem}: {called} has {len(evaluation.problems)} problems")
-    asked = evaluation.problems.problems[problem - 1]
     answers = rows[rows["problem"] == asked.id][shown]
-    counted = {"train": run.sets["train"].get("left_out"), called: evaluation.left_out}
-    left_out = {set_name: counts for set_name, counts in counted.items() if counts}
-    unrepeatable = step_log.unrepeatable_steps(run.folder, run.step_of(name))
-    caution = untrained(run.config.engine.name)
     if as_json:
-        described = {
-            "question": asked.question,
-            "before": asked.before,
-            "answer": asked.answer,
-            "caution": caution,
-            "left_out": left_out,
-            "unrepeatable_steps": unrepeatable,
-        }
-        say_json(described | {"samples": answers.to_dict(orient="records")}, default=str)
+        told = {"question": asked.question, "before": asked.before, "answer": asked.answer}
+        samples = answers.to_dict(orient="records")
+        say_json(told | remarks | {"samples": samples}, default=str)
         return
-    if caution:
-        say(f"caution: {caution}\n")
-    if unrepeatable:
-        steps = ", ".join(map(str, unrepeatable))
-        say(f"not repeatable to the bit: at steps {steps} the grading of a response ran out of time\n")
-    for set_name, counts in left_out.items():
-        say(f"{set_name}: {describe_left_out(counts)}\n")
+    _print_remarks(remarks)
     for role, content in asked.before:
         say(f"{role}: {content}")
     say(f"problem {problem} of {called}: {asked.question}\nanswer: {asked.answer}")
@@ -243,3 +225,29 @@ def show(
         answer = f", found {row.found!r}" if row.found else ""
         say(f"\n[{row.sample}] {row.verdict}{answer}, {row.length} tokens{cut}, graded by {row.grader}")
         say(row.text)
+
+
+def _remarks(evaluation: "Evaluation") -> dict[str, Any]:
+    """What has to be known beside an evaluation's samples: caution, rows left out by set, steps that do not repeat."""
+    from siri.engines import untrained
+    from siri.runs import step_log
+
+    run = evaluation.run
+    counted = {"train": run.sets["train"].get("left_out"), evaluation.report().benchmark: evaluation.left_out}
+    return {
+        "caution": untrained(run.config.engine.name),
+        "left_out": {set_name: counts for set_name, counts in counted.items() if counts},
+        "unrepeatable_steps": step_log.unrepeatable_steps(run.folder, run.step_of(evaluation.snapshot)),
+    }
+
+
+def _print_remarks(remarks: dict[str, Any]) -> None:
+    from siri.runs.problem_sets import describe_left_out
+
+    if remarks["caution"]:
+        say(f"caution: {remarks['caution']}\n")
+    if remarks["unrepeatable_steps"]:
+        steps = ", ".join(map(str, remarks["unrepeatable_steps"]))
+        say(f"not repeatable to the bit: at steps {steps} the grading of a response ran out of time\n")
+    for set_name, counts in remarks["left_out"].items():
+        say(f"{set_name}: {describe_left_out(counts)}\n")

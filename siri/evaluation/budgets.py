@@ -55,9 +55,9 @@ def accuracy_by_budget(
     """What the stored samples of an evaluation come to under smaller budgets; evenly spaced ones without any.
 
     `tokenizer` is a folder with that of a model behind a server, which alone is not in the store: nothing else is cut
-    by it. Raises InputError
-    where it has not been made, for a budget beyond the one that was sampled, for samples without token ids, for a
-    tokenizer that is not the one that wrote them, and for verdicts of another version of the grader.
+    by it. Raises InputError where it has not been made, for a budget beyond the one that was sampled, for samples
+    without token ids, for a tokenizer that is not the one that wrote them, and for verdicts of another version of the
+    grader.
     """
     chosen = sorted(set(budgets)) or even_budgets(evaluation.budget)
     for budget in chosen:

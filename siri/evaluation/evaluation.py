@@ -18,8 +18,25 @@ from siri.engine import SampleRequest
 from siri.engines import open_engine, open_sampler, sampler_settings
 from siri.errors import InputError
 from siri.evaluation.naming import benchmark_name
-from siri.evaluation.partial import Partial, join, partial_of, sampled_by, seconds_of
-from siri.evaluation.report import EvalReport, report_from_json, summarise, tabulate, write_samples
+from siri.evaluation.partial import (
+    Partial,
+    begun_otherwise,
+    discard,
+    folder_of,
+    join,
+    left_otherwise,
+    require_none_left,
+    sampled_by,
+    seconds_of,
+)
+from siri.evaluation.report import (
+    EvalReport,
+    report_from_json,
+    summarise,
+    tabulate,
+    with_problems,
+    write_samples,
+)
 from siri.evaluation.statistics import accuracy_cr
 from siri.problems import BENCHMARKS, Problem, ProblemSet
 from siri.problems.grading import grader_version
@@ -242,7 +259,8 @@ def measure(evaluation: Evaluation) -> Generator[int, None, EvalReport]:
     """Evaluate a snapshot unless that is done already; yields the responses written so far, returns the report.
 
     What was written when it was left, or killed, is kept: the next call goes on behind it, to the same samples.
-    Raises InputError when the snapshot is not in the store, and where another version of the sampler has begun.
+    Raises InputError when the snapshot is not in the store, and where it was begun and left under other settings, or
+    by another version of the sampler.
     """
     with full_disk_explained(evaluation.store.root), evaluation.store.lease(evaluation.key):
         found = evaluation.find()
@@ -278,12 +296,14 @@ def _sample(
 ) -> Generator[int, None, tuple[pd.DataFrame, dict[str, Any], float]]:
     """The samples, the numerics of what wrote them, and the seconds that this took.
 
-    What an earlier process has sampled is not sampled again. Raises InputError where another sampler, or another
-    version of it, has begun.
+    What an earlier process has sampled is not sampled again. Raises InputError where it was begun otherwise.
     """
+    subject = f"snapshot={evaluation.snapshot}: its evaluation on {evaluation.benchmark}"
     partial = _partial(evaluation)
     parts = partial.read()
     before = sampled_by(parts[0]) if parts else None
+    if not parts:
+        require_none_left(evaluation.store, evaluation.key, subject, partial.asked)
     done = sum(pq.read_metadata(part).num_rows for part in parts)
     if done:
         yield done
@@ -291,8 +311,8 @@ def _sample(
         return join(parts), before, seconds_of(parts)
     with closing(_batches(evaluation, snapshot, done // partial.samples)) as batches:
         for rows, sampler, seconds in batches:
-            if before not in (None, sampler):
-                raise InputError(_of_another_sampler(evaluation, before, sampler))
+            if before is not None and before != sampler:
+                raise begun_otherwise(subject, before, sampler)
             before = sampler
             parts.append(partial.add(done // partial.samples, rows, sampler, seconds))
             done += len(rows)
@@ -300,25 +320,30 @@ def _sample(
     return join(parts), before or {}, seconds_of(parts)
 
 
-def _of_another_sampler(evaluation: Evaluation, before: dict[str, Any], now: dict[str, Any]) -> str:
-    pairs = {name: (before.get(name), now.get(name)) for name in dict.fromkeys((*before, *now))}
-    told = ", ".join(f"{name} {one!r}, here {other!r}" for name, (one, other) in pairs.items() if one != other)
-    return (
-        f"snapshot={evaluation.snapshot}: its evaluation on {evaluation.benchmark} was begun by another sampler "
-        f"({told}); finish it there, or `siri evaluate --restart` samples it from its beginning"
-    )
+def _asked(evaluation: Evaluation) -> dict[str, Any]:
+    """Which evaluation this is, as JSON has it: what people name it by, and its settings."""
+    settings = {name: value for name, value in evaluation.settings.items() if name != "benchmark"}
+    name = {"run": evaluation.run.id, "snapshot": evaluation.snapshot_key}
+    name["benchmark"] = absolute_benchmark(evaluation.benchmark)
+    asked: dict[str, Any] = json.loads(json.dumps(name | {"settings": settings | {"digest": evaluation.digest}}))
+    return asked
 
 
 def restart(evaluation: Evaluation) -> None:
-    """Discard what has been sampled of an evaluation that is not finished; a finished one stays."""
-    with evaluation.store.lease(evaluation.key):
-        _partial(evaluation).remove()
+    """Discard what has been sampled of an evaluation that is not finished, under other settings too.
+
+    A finished one stays, and what another process is sampling.
+    """
+    for key in (evaluation.key, *left_otherwise(evaluation.store, evaluation.key, _asked(evaluation))):
+        with evaluation.store.lease(key):
+            discard(evaluation.store, key)
 
 
 def _partial(evaluation: Evaluation) -> Partial:
     """What is sampled of an evaluation so far."""
+    folder = folder_of(evaluation.store, evaluation.key)
     ids = [problem.id for problem in evaluation.asked]
-    return partial_of(evaluation.store, evaluation.key, ids, evaluation.measuring.samples)
+    return Partial(folder, ids, evaluation.measuring.samples, _asked(evaluation))
 
 
 def _batches(
@@ -345,16 +370,9 @@ def _batches(
         closing(open_sampler(config, engine)) as sampler,
     ):
         for batch in sampler.sample(snapshot.folder, request):
-            rows = _with_problems(tabulate([batch]), evaluation.asked)
+            rows = with_problems(tabulate([batch]), evaluation.asked)
             yield rows, sampler.numerics(), time.monotonic() - began
             began = time.monotonic()
-
-
-def _with_problems(rows: pd.DataFrame, problems: ProblemSet) -> pd.DataFrame:
-    """The rows with their questions and chats: what was asked is read from there, whatever the file holds by then."""
-    questions = {problem.id: problem.question for problem in problems}
-    chats = {problem.id: json.dumps(problem.before) for problem in problems}
-    return rows.assign(question=rows["problem"].map(questions), before=rows["problem"].map(chats))
 
 
 def _require_same(evaluation: Evaluation) -> None:

@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,19 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
+from siri.errors import InputError
 from siri.evaluation.report import write_samples
 from siri.store.entries import Store
-from siri.store.files import file_sha256, flush
+from siri.store.files import file_sha256, flush, parse_json
+from siri.store.leases import held_keys
 
 PART = re.compile(r"(?P<first>\d{9})-(?P<sum>[0-9a-f]{64})\.parquet")
+ASKED = b"siri.asked"
+"""Key of a part's metadata: which evaluation it is of."""
 SAMPLED_BY = b"siri.sampled_by"
 """Key of a part's metadata: what wrote its responses."""
+PREFIX = "evaluation:"
+"""What the name of a folder of parts begins with, before the evaluation's key."""
 LARGEST = 1 << 34
 """Most bytes of a part; a larger one is none of ours."""
 SECONDS = b"siri.seconds"
@@ -42,6 +48,8 @@ class Partial:
     """Ids of all problems, in their order."""
     samples: int
     """Responses per problem."""
+    asked: Mapping[str, Any]
+    """Which evaluation this is: its name and its settings, as JSON has them."""
 
     def read(self) -> list[Path]:
         """The sound parts from the first problem on, without a gap; all others are removed."""
@@ -78,7 +86,8 @@ class Partial:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         content = io.BytesIO()
-        told = {SAMPLED_BY: json.dumps(sampler, sort_keys=True).encode(), SECONDS: str(seconds).encode()}
+        told = {name: json.dumps(values, sort_keys=True).encode() for name, values in
+                ((ASKED, self.asked), (SAMPLED_BY, sampler), (SECONDS, seconds))}  # fmt: skip
         write_samples(rows, content, told)
         path = self.folder / f"{first:09d}-{hashlib.sha256(content.getvalue()).hexdigest()}.parquet"
         unfinished = self.folder / f".{path.name}"
@@ -104,9 +113,72 @@ def _remove(path: Path) -> None:
         path.unlink()
 
 
-def partial_of(store: Store, key: str, problems: Sequence[str], samples: int) -> Partial:
-    """The parts of the evaluation of a key; those that nobody goes on from are collected as other working folders."""
-    return Partial(store.root / "scratch" / f"evaluation:{key}", problems, samples)
+def folder_of(store: Store, key: str) -> Path:
+    """Where the parts of the evaluation of a key lie; those that nobody goes on from are collected in time."""
+    return store.root / "scratch" / f"{PREFIX}{key}"
+
+
+def unfinished(store: Store) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(key, which evaluation it is) of all that are begun and not finished, but for those with a damaged first part."""
+    for folder in sorted(store.root.glob(f"scratch/{PREFIX}*")):
+        try:
+            first = next(path for path in sorted(folder.iterdir()) if PART.fullmatch(path.name) and path.is_file())
+            asked = parse_json(pq.read_schema(first).metadata[ASKED])
+        except (StopIteration, OSError, ValueError, TypeError, KeyError):
+            continue
+        if isinstance(asked, dict) and isinstance(asked.get("settings"), dict):
+            yield folder.name.removeprefix(PREFIX), asked
+
+
+def left_otherwise(store: Store, key: str, asked: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Key -> settings of what was begun and left of the evaluation of this name under other settings.
+
+    What another process is sampling right now is not left: both come to their end.
+    """
+    held = held_keys(store.root / "leases")
+    return {
+        other: told["settings"]
+        for other, told in unfinished(store)
+        if other not in (key, *held) and told == {**asked, "settings": told.get("settings")}
+    }
+
+
+def discard(store: Store, key: str) -> None:
+    """Remove what is sampled of an evaluation that is not finished."""
+    shutil.rmtree(folder_of(store, key), ignore_errors=True)
+
+
+def require_none_left(store: Store, key: str, subject: str, asked: Mapping[str, Any]) -> None:
+    """Raise InputError where the evaluation of this name was begun, and left, under other settings."""
+    for settings in left_otherwise(store, key, asked).values():
+        raise begun_otherwise(subject, settings, asked["settings"])
+
+
+def begun_otherwise(subject: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> InputError:
+    """What is said of an evaluation that cannot go on, in one line."""
+    return InputError(
+        f"{subject} was begun otherwise ({describe_change(before, now)}); "
+        "finish it so, or `siri evaluate --restart` samples it from its beginning"
+    )
+
+
+def describe_change(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Each field that is another one now, with both values; a member of a group by itself, as `prompt.suffix`."""
+    old, new = _flat(before), _flat(now)
+    pairs = {name: (old.get(name), new.get(name)) for name in dict.fromkeys((*old, *new))}
+    return ", ".join(f"{name} {_short(one)}, here {_short(two)}" for name, (one, two) in pairs.items() if one != two)
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= {f"{name}.{inner}": each for inner, each in value.items()} if isinstance(value, dict) else {name: value}
+    return flat
+
+
+def _short(value: Any) -> str:
+    """A digest by its beginning."""
+    return value[:12] if isinstance(value, str) and len(value) == 64 else repr(value)
 
 
 def sampled_by(part: Path) -> dict[str, Any]:

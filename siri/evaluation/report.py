@@ -1,5 +1,6 @@
 """Measure a snapshot on a benchmark: a row per sample, and the numbers with intervals that are read off the rows."""
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -14,6 +15,7 @@ from pydantic import TypeAdapter
 
 from siri.evaluation.behavior import WORDS, count_words
 from siri.evaluation.statistics import Bounds, Interval, bootstrap_mean, majority_at_k, paired_difference, pass_at_k
+from siri.problems import ProblemSet
 from siri.problems.grading import GraderName
 from siri.problems.grading.voting import vote_classes
 from siri.rollouts import RolloutBatch
@@ -124,6 +126,13 @@ def _tabulate(batch: RolloutBatch) -> pd.DataFrame:
     beside["grader"] = batch.grader
     beside["tokens"] = pd.Series(token_ids(batch), dtype=object)
     return pd.concat([rows, words.add_prefix("word_"), beside, pd.Series(batch.texts, name="text")], axis=1)
+
+
+def with_problems(rows: pd.DataFrame, problems: ProblemSet) -> pd.DataFrame:
+    """The rows with their questions and chats: what was asked is read from there, whatever the file holds by then."""
+    questions = {problem.id: problem.question for problem in problems}
+    chats = {problem.id: json.dumps(problem.before) for problem in problems}
+    return rows.assign(question=rows["problem"].map(questions), before=rows["problem"].map(chats))
 
 
 def _entropies(batch: RolloutBatch) -> list[float]:

@@ -79,10 +79,10 @@ def test_restart_discards_what_is_unfinished_of_what_is_named_and_nothing_else(h
         stop_after(evaluation, 64)
     evaluating.restart(home, {run.id: ["c1-high"]}, ["dev"], [])
     assert [len(parts_of(evaluation)) for evaluation in (named, other)] == [0, 2]
+    evaluating.restart(home, {run.id: []}, ["test"], [])
+    assert len(parts_of(other)) == 2, "that one is on other problems"
     evaluating.restart(home, {run.id: []}, ["dev"], ["evaluation.temperature=0.9"])
-    assert len(parts_of(other)) == 2, "that one is under another temperature"
-    evaluating.restart(home, {run.id: []}, ["dev"], [])
-    assert parts_of(other) == []
+    assert parts_of(other) == [], "it would be in the way of another temperature"
 
 
 @pytest.mark.server

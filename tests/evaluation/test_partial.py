@@ -1,8 +1,10 @@
 """An evaluation that is stopped or killed goes on where it was, to the same bits."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,11 +115,75 @@ def test_a_damaged_part_and_what_stands_behind_it_are_sampled_again(
     assert "removed" in caplog.text
 
 
-def test_other_settings_do_not_go_on_from_it(run: Run, asked: list[int]) -> None:
-    stop_after(Evaluation(run, "c1-high", "dev"), 64)
+@pytest.mark.parametrize(
+    ("setting", "value", "told"),
+    [
+        ("temperature", 1.0, r"temperature 0\.6, here 1\.0"),
+        ("budget", 50, r"budget 72, here 50"),
+        ("samples", 2, r"samples 4, here 2"),
+        ("top_p", 0.9, r"top_p 1\.0, here 0\.9"),
+        ("suffix", "Think.", r"prompt\.suffix '.*', here 'Think\.'"),
+        ("seed", 7, r"seed 0, here 7"),
+    ],
+)
+def test_what_was_left_under_other_settings_is_refused_by_name_until_it_is_restarted(
+    setting: str, value: object, told: str, run: Run, asked: list[int]
+) -> None:
+    begun = Evaluation(run, "c1-high", "dev")
+    stop_after(begun, 64)
+    evaluation = Evaluation(
+        run.evaluated_under(run.config.evaluation.model_copy(update={setting: value})), "c1-high", "dev"
+    )
+    with pytest.raises(
+        InputError, match=rf"^snapshot=c1-high: its evaluation on dev was begun otherwise \({told}\); .*"
+    ):
+        list(measure(evaluation))
+    assert asked == [0], "it is refused before anything is sampled"
+    assert len(parts_of(begun)) == 2
+    list(measure(replace(evaluation, benchmark="test")))
+    list(measure(replace(evaluation, snapshot="c1-low")))
+    restart(evaluation)
+    assert parts_of(begun) == []
+    list(measure(evaluation))
+    assert evaluation.find() is not None
+    assert begun.find() is None
+
+
+def test_other_problems_under_one_name_are_refused_by_their_digests(run: Run, asked: list[int], tmp_path: Path) -> None:
+    file = tmp_path / "own.jsonl"
+    lines = [json.dumps({"question": f"({n} + 1) mod 10", "answer": str(n + 1)}) + "\n" for n in range(20)]
+    file.write_text("".join(lines))
+    begun = Evaluation(run, "c1-high", str(file))
+    stop_after(begun, 32)
+    file.write_text("".join(lines[1:]))
+    other = Evaluation(run, "c1-high", str(file))
+    with pytest.raises(
+        InputError, match=rf"was begun otherwise \(digest {begun.digest[:12]}, here {other.digest[:12]}\)"
+    ):
+        list(measure(other))
+    file.write_text("".join(lines))
+    assert next(measure(Evaluation(run, "c1-high", str(file)))) == 32
+
+
+def test_what_another_process_samples_right_now_is_not_left(run: Run) -> None:
+    begun = Evaluation(run, "c1-high", "dev")
+    way = measure(begun)
+    assert next(way) == 32
+    settings = run.config.evaluation.model_copy(update={"temperature": 1.0})
+    other = Evaluation(run.evaluated_under(settings), "c1-high", "dev")
+    assert list(measure(other)) == [32, 64, 96, 128]
+    restart(other)
+    assert list(way) == [64, 96, 128]
+    assert begun.find() is not None
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"no parquet at all"])
+def test_a_damaged_part_of_other_settings_stands_in_nobody_s_way(content: bytes, run: Run) -> None:
+    begun = Evaluation(run, "c1-high", "dev")
+    stop_after(begun, 64)
+    parts_of(begun)[0].write_bytes(content)
     settings = run.config.evaluation.model_copy(update={"temperature": 1.0})
     assert list(measure(Evaluation(run.evaluated_under(settings), "c1-high", "dev"))) == [32, 64, 96, 128]
-    assert asked == [0, 0]
 
 
 def test_what_another_version_of_the_sampler_has_begun_is_refused_until_it_is_restarted(
@@ -148,7 +214,9 @@ def test_parts_have_names_that_tell_their_place_and_sum(run: Run) -> None:
     stop_after(evaluation, 64)
     names = [PART.fullmatch(part.name) for part in parts_of(evaluation)]
     assert [name and int(name["first"]) for name in names] == [0, 8]
-    assert Partial(parts_of(evaluation)[0].parent, [p.id for p in evaluation.asked], 4).read() == parts_of(evaluation)
+    assert Partial(parts_of(evaluation)[0].parent, [p.id for p in evaluation.asked], 4, {}).read() == parts_of(
+        evaluation
+    )
 
 
 def test_without_a_terminal_a_line_now_and_then_tells_the_time_left(
