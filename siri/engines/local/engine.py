@@ -12,8 +12,9 @@ from siri.config import RunConfig
 from siri.engine import SampleRequest, StagePlan, StepReport
 from siri.engines.base_folder import base_folder
 from siri.engines.local import kernels
+from siri.engines.local.exporting import export_loaded
 from siri.engines.local.network import context_of
-from siri.engines.local.pretrained import export_loaded, load_pretrained, read_config, weights_dtype
+from siri.engines.local.pretrained import load_pretrained, read_config, weights_dtype
 from siri.engines.local.stepper import LocalStepper
 from siri.engines.local.uniforms import Stream
 from siri.engines.smollm2 import CONTEXT, SMOLLM2
