@@ -20,6 +20,7 @@ from benchmarks import (
     overhead,
     replica,
     search_saving,
+    small_models,
     sweep_overhead,
     trials,
 )
@@ -27,6 +28,7 @@ from siri.config import load
 from siri.home import Home
 from siri.runs import base_model
 from tests.engines.test_local_engine import TINY
+from tests.engines.test_pretrained import llama, write_folder
 
 HERE = (
     "local_engine",
@@ -40,6 +42,7 @@ HERE = (
     "methods",
     "evaluation",
     "load_problems",
+    "small_models",
 )
 SWEEPS = ("search_saving", "sweep_overhead", "trials")
 ELSEWHERE = {
@@ -172,3 +175,13 @@ def test_problems_of_a_training_set_are_loaded_twice(
     told = printed(load_problems.main, [], monkeypatch, capsys)
     assert [line.partition(":")[0] for line in told.splitlines()] == ["first", "again"]
     assert "3 splits of 50 rows" in told
+
+
+def test_a_small_model_is_sampled_beside_generate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_folder(tmp_path, llama())
+    words = [str(tmp_path), "--rounds", "1", "--prompts", "2", "--prompt", "5", "--group", "2", "--response", "3"]
+    told = printed(small_models.main, words, monkeypatch, capsys).splitlines()
+    assert [line.split()[0] for line in told] == ["tokens/s", "float32", "bfloat16"]
+    assert all(float(line.split()[3].rstrip("x")) > 0 for line in told[1:])

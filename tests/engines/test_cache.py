@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from siri.engines.local.model import FEWEST, GROWTH, CachedRows, Decoder, ModelShape, initialise
+from siri.engines.local.initialisation import initialise
+from siri.engines.local.model import FEWEST, GROWTH, CachedRows, Decoder, ModelShape
 from siri.engines.local.network import PretrainedModel, PretrainedRows
 from siri.engines.local.pretrained import load_pretrained
 from tests.engines.test_architectures import ARCHITECTURES, write

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from siri.engines.local.forward import micro_batches, score
-from siri.engines.local.model import Decoder, ModelShape, initialise, rotation_speeds
+from siri.engines.local.initialisation import initialise
+from siri.engines.local.model import Decoder, ModelShape, rotation_speeds
 from siri.errors import InputError
 
 LAPTOP = ModelShape(

@@ -26,12 +26,13 @@ from transformers import (
     Qwen2Config,
 )
 
+from siri.engines.local.exporting import export
 from siri.engines.local.forward import score
-from siri.engines.local.model import Decoder, ModelShape, initialise
+from siri.engines.local.initialisation import initialise
+from siri.engines.local.model import Decoder, ModelShape
 from siri.engines.local.pretrained import (
     LoadedModel,
     PretrainedModel,
-    export,
     load_pretrained,
     load_tensors,
     named_weights,

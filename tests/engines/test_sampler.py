@@ -10,6 +10,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 from siri.engines.local.forward import score
 from siri.engines.local.model import CachedRows, Decoder, ModelShape
 from siri.engines.local.sampler import (
+    FREE,
     Running,
     Sampled,
     blank,
@@ -329,3 +330,15 @@ def test_a_whole_nucleus_changes_no_bit_and_a_tiny_one_is_greedy(model: Decoder)
     tiny, greedy = draw(model, top_p=1e-9), draw(model, temperature=0.0)
     assert torch.equal(tiny.tokens, greedy.tokens)
     assert not torch.equal(draw(model).tokens, greedy.tokens)
+
+
+@pytest.mark.parametrize("top_p", [1.0, 0.7])
+def test_rows_chosen_some_at_a_time_are_chosen_alike(top_p: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits, uniform = torch.randn(11, 61, generator=generator), torch.rand(11, generator=generator).double()
+    given = torch.full((11,), FREE)
+    given[4] = 7
+    together = choose(logits, 0.7, uniform, given, top_p)
+    monkeypatch.setattr("siri.engines.local.sampler.AT_ONCE", 3 * 61)
+    for one, other in zip(choose(logits, 0.7, uniform, given, top_p), together, strict=True):
+        assert torch.equal(one, other)

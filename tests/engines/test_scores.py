@@ -11,7 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from siri.engines.local import forward
 from siri.engines.local.forward import ChosenLogprobs, entropies_of, score
-from siri.engines.local.model import Decoder, ModelShape, initialise
+from siri.engines.local.initialisation import initialise
+from siri.engines.local.model import Decoder, ModelShape
 from tests.engines.test_local_model import texts
 
 SHAPE = ModelShape(

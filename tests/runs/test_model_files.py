@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
 
 from siri.config import RunConfig, load
-from siri.engines.local import pretrained
+from siri.engines.local import exporting
 from siri.engines.local.pretrained import load_pretrained, state_tensors
 from siri.engines.verl import checkpoints
 from siri.errors import InputError
@@ -48,7 +48,7 @@ KINDS = {"a decoder": llama, "a model of transformers": gpt2}
 
 @pytest.fixture(autouse=True)
 def _small_shards_and_rewards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pretrained, "MAX_SHARD", SHARD)
+    monkeypatch.setattr(exporting, "MAX_SHARD", SHARD)
     monkeypatch.setitem(METHODS, "siri", ODD)
 
 
@@ -103,7 +103,7 @@ def test_a_run_with_sharded_weights_ends_as_one_without(
     write_folder(tmp_path / "parts", KINDS[kind]())
     shard(tmp_path / "parts")
     parts = train(recipe(tmp_path, tmp_path / "parts"), Home(tmp_path / "h1"))
-    monkeypatch.setattr(pretrained, "MAX_SHARD", 10**9)
+    monkeypatch.setattr(exporting, "MAX_SHARD", 10**9)
     whole = train(recipe(tmp_path, tmp_path / "whole"), Home(tmp_path / "h2"))
     for name in ("base", "c1-low", "c1-high"):
         ours, theirs = found(parts, name), found(whole, name)

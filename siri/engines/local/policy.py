@@ -10,8 +10,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from siri.config import EngineSettings
+from siri.engines.local.exporting import export_loaded
 from siri.engines.local.kernels import Kernels, TorchKernels, open_kernels
-from siri.engines.local.pretrained import LoadedModel, export_loaded, load_pretrained, load_tensors, state_tensors
+from siri.engines.local.pretrained import LoadedModel, load_pretrained, load_tensors, state_tensors
 from siri.engines.local.rounding import rounded_copy
 from siri.errors import InputError
 

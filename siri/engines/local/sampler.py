@@ -21,6 +21,10 @@ COMPACT_BELOW = 0.8
 """Finished rows are dropped when fewer than this share of the rows being decoded are still written."""
 
 
+AT_ONCE = 2**18
+"""Numbers of logits whose distributions a CPU computes together: what stays in its cache meanwhile."""
+
+
 @dataclass(frozen=True)
 class Sampled:
     """Responses: B = prompts x group_size rows, the rows of a prompt adjacent, in the order of the prompts.
@@ -217,10 +221,19 @@ def choose(
     The token at which the running sum of the probabilities exceeds `uniform` [B] float64; `given` [B] is taken instead
     where it is not FREE. With `top_p` below 1 the probabilities are those of the nucleus.
     """
+    given = torch.full_like(uniform, FREE, dtype=torch.long) if given is None else given
     if temperature == 0:
-        tokens = logits.argmax(-1)
-        tokens = tokens if given is None else torch.where(given == FREE, tokens, given)
+        tokens = torch.where(given == FREE, logits.argmax(-1), given)
         return tokens, torch.zeros_like(tokens, dtype=torch.float32), torch.zeros_like(tokens, dtype=torch.float32)
+    rows = max(1, AT_ONCE // logits.shape[1]) if logits.device.type == "cpu" else len(logits)
+    parts = zip(logits.split(rows), uniform.split(rows), given.split(rows), strict=True)
+    tokens, logprobs, entropies = zip(*(_choose(*part, temperature, top_p) for part in parts), strict=True)
+    return torch.cat(tokens), torch.cat(logprobs), torch.cat(entropies)
+
+
+def _choose(
+    logits: Tensor, uniform: Tensor, given: Tensor, temperature: float, top_p: float
+) -> tuple[Tensor, Tensor, Tensor]:
     logprobs = torch.log_softmax(logits.float() / temperature, dim=-1)
     if top_p < 1:
         logprobs = nucleus(logprobs, top_p)
@@ -230,7 +243,7 @@ def choose(
     whole = running[:, -1:]
     share = torch.minimum(uniform[:, None] * whole, whole.nextafter(torch.zeros_like(whole)))
     tokens = torch.searchsorted(running, share, right=True)[:, 0].clamp_(max=logits.shape[-1] - 1)
-    tokens = tokens if given is None else torch.where(given == FREE, tokens, given)
+    tokens = torch.where(given == FREE, tokens, given)
     entropies = -(probabilities * (logprobs if top_p == 1 else logprobs.nan_to_num(neginf=0.0))).sum(-1)
     return tokens, logprobs.gather(1, tokens[:, None])[:, 0], entropies
 

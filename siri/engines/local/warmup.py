@@ -12,9 +12,10 @@ import torch
 
 from siri.config import RunConfig
 from siri.engine import StagePlan, StepReport
-from siri.engines.local.model import Decoder, ModelShape, initialise
+from siri.engines.local.exporting import export
+from siri.engines.local.initialisation import initialise
+from siri.engines.local.model import Decoder, ModelShape
 from siri.engines.local.policy import AdamSettings, Policy
-from siri.engines.local.pretrained import export
 from siri.problems import Problem, encode_prompt, laptop, prompt_link, prompt_of, sums
 from siri.seeding import seed_for
 

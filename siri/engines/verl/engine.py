@@ -13,7 +13,8 @@ from siri.config import RunConfig
 from siri.engine import Response, SampleRequest, StagePlan, StepReport
 from siri.engines.base_folder import base_folder
 from siri.engines.local import LocalEngine
-from siri.engines.local.pretrained import export_loaded, load_pretrained
+from siri.engines.local.exporting import export_loaded
+from siri.engines.local.pretrained import load_pretrained
 from siri.engines.model_folder import copy_beside, require_data
 from siri.engines.verl import checkpoints
 from siri.engines.verl.launch import check_recipe
