@@ -71,6 +71,9 @@ def main() -> None:
             "compare two": ("compare", ids[0], ids[1]),
             "gc plan": ("snapshots", "gc"),
             "doctor": ("doctor",),
+            "sync, the first": ("sync",),
+            "sync, nothing to do": ("sync",),
+            "compare sixty": ("compare", *ids[:60]),
         }
         print(json.dumps({name: clock(home, *words) for name, words in commands.items()}, indent=1))
 
