@@ -11,6 +11,7 @@ import pandas as pd
 from siri.engines import untrained
 from siri.errors import InputError
 from siri.evaluation.behavior import WORDS
+from siri.evaluation.budgets import AtBudget, accuracy_by_budget
 from siri.evaluation.evaluation import Evaluation, find_evaluation
 from siri.evaluation.report import EvalReport, compare
 from siri.evaluation.statistics import Interval
@@ -252,13 +253,27 @@ def shown_snapshots(run: Run, benchmark: str) -> list[str]:
     return [name for name in run.snapshot_steps if name in chosen]
 
 
+def shown_evaluations(run: Run, benchmark: str) -> dict[str, Evaluation]:
+    """The evaluations of `shown_snapshots`, by the snapshot's name."""
+    return {name: Evaluation(run, name, benchmark) for name in shown_snapshots(run, benchmark)}
+
+
+def budget_curves(run: Run, benchmark: str) -> tuple[dict[str, list[AtBudget]], str]:
+    """Accuracy by budget of the shown snapshots, and why there is none; one of the two is empty."""
+    try:
+        shown = shown_evaluations(run, benchmark)
+        return {name: accuracy_by_budget(evaluation) for name, evaluation in shown.items()}, ""
+    except InputError as error:  # no token ids, or an older grader's verdicts: the rest of the page stands
+        return {}, str(error)
+
+
 def one_problem(run: Run, benchmark: str) -> ProblemAnswers | None:
     """The first problem, in the benchmark's order, that some of the shown policies get right and others do not.
 
     Their first samples count; if there is no such problem, it is the benchmark's first. None when nothing has been
     evaluated.
     """
-    evaluations = [Evaluation(run, name, benchmark) for name in shown_snapshots(run, benchmark)]
+    evaluations = [*shown_evaluations(run, benchmark).values()]
     if not evaluations:
         return None
     firsts = [_first_samples(evaluation) for evaluation in evaluations]

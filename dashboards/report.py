@@ -4,7 +4,7 @@ import base64
 import hashlib
 import platform
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -17,11 +17,12 @@ from plotly.offline import get_plotlyjs
 from rich.table import Table
 from rich.text import Text
 
-from dashboards import data, figures, wording
+from dashboards import data, figures, sample_figures, wording
 from dashboards.findings import Evidence, find_all, sentences
 from siri.config import to_yaml
 from siri.errors import InputError
 from siri.evaluation.behavior import WORDS
+from siri.evaluation.budgets import AtBudget
 from siri.evaluation.evaluation import Evaluation
 from siri.evaluation.naming import benchmark_name
 from siri.evaluation.report import EvalReport
@@ -80,9 +81,11 @@ def _content(evidence: Evidence) -> dict[str, Any]:
     called = data.labels(runs)
     evaluation = Evaluation(run, data.evaluated(run, benchmark)[-1], benchmark)
     report = evaluation.report()
+    curves, uncut = data.budget_curves(run, benchmark)
     return {
         "run": run,
         "label": called[run.id],
+        "model": _model_of(run),
         "budget": data.describe_budget(run.config.schedule),
         "cautions": data.cautions(runs),
         "untrained": data.untrained_runs(runs),
@@ -96,7 +99,8 @@ def _content(evidence: Evidence) -> dict[str, Any]:
         "sentences": sentences(evidence),
         "comparisons": {label: _rows(found) for label, found in evidence.comparisons.items()},
         "scales": {label: _scales(found) for label, found in evidence.comparisons.items()},
-        "figures": _figures(table, runs, benchmark),
+        "figures": _figures(table, runs, benchmark) | _sample_figures(run, benchmark, curves),
+        "uncut": uncut,
         "findings": find_all(evidence),
         "problem": data.one_problem(run, benchmark),
         "responses": dict(data.training_responses(run)),
@@ -111,12 +115,17 @@ def _rows(table: pd.DataFrame) -> list[pd.Series]:
     return [row for _, row in table.iterrows()]
 
 
+def _model_of(run: Run) -> str:
+    """What was trained, or measured: a model behind a server is known by its name there."""
+    return run.config.engine.server.model or run.config.model.base
+
+
 def _tiles(table: pd.DataFrame, evidence: Evidence, run: Run) -> list[tuple[str, str, str]]:
     """(what, accuracy, tokens) of the headline: from the base to the last snapshot, and against each baseline."""
     own = table[table["run"] == run.name]
     first, last = own.iloc[0], own.iloc[-1]
     tiles = []
-    if first["snapshot"] == data.BASE:
+    if first["snapshot"] == data.BASE != last["snapshot"]:
         accuracy, length = (
             f"{write(first[name])} → {write(last[name])}"
             for name, write in (("accuracy", wording.percent), ("length", wording.tokens))
@@ -159,24 +168,39 @@ def _figures(table: pd.DataFrame, runs: list[Run], benchmark: str) -> dict[str, 
     return {name: Markup(figures.figure_json(figure)) for name, figure in drawn.items()}
 
 
+def _sample_figures(run: Run, benchmark: str, curves: Mapping[str, Sequence[AtBudget]]) -> dict[str, Markup]:
+    """The pictures that the shown snapshots' samples allow: no budgets without token ids, no k of one sample."""
+    reports = {name: evaluation.report() for name, evaluation in data.shown_evaluations(run, benchmark).items()}
+    drawn = {"by-budget": sample_figures.by_budget(curves)} if curves else {}
+    if any(report.samples > 1 for report in reports.values()):
+        drawn["by-samples"] = sample_figures.by_samples(reports)
+    return {name: Markup(figures.figure_json(figure)) for name, figure in drawn.items()}
+
+
 def _facts(evaluation: Evaluation, report: EvalReport) -> dict[str, str]:
     """What decides the numbers, for whoever wants to make them again."""
     run = evaluation.run
-    train, rollout = run.sets["train"], run.config.rollout
     return {
         "run": f"{run.id} ({run.name})",
-        "method": f"{run.config.method.name}, {rollout.batch_size} problems × {rollout.group_size} responses a step",
-        "seeds": f"RL {run.config.seed}, base {run.config.model.base_seed}, evaluation {run.config.evaluation.seed}",
-        "base": f"{run.config.model.base}, key {run.base}",
+        **(_training_facts(run) if run.config.trains else {}),
+        "base": f"{_model_of(run)}, key {run.base}",
         "engine": ", ".join(f"{name} {value}" for name, value in run.numerics.items()),
-        "trained on": f"{train['name']}, {train['rows']} problems, digest {train['digest'][:16]}"
-        f"{_remarks(describe_left_out(train.get('left_out', {})), describe_overlap(train.get('overlap', {})))}",
-        "graded by": " ".join(run.grader),
+        "graded by": evaluation.settings["grader"],
         "evaluated on": f"{report.benchmark}, {report.problems} problems × {report.samples} samples, "
-        f"temperature {report.temperature}, budget {report.budget}"
+        f"temperature {report.temperature}, budget {report.budget}, seed {report.seed}"
         f"{_remarks(describe_left_out(evaluation.left_out))}",
         "report made with": f"siri-rl {version('siri-rl')}, Python {platform.python_version()}, "
         f"plotly {version('plotly')}",
+    }
+
+
+def _training_facts(run: Run) -> dict[str, str]:
+    train, rollout = run.sets["train"], run.config.rollout
+    return {
+        "method": f"{run.config.method.name}, {rollout.batch_size} problems × {rollout.group_size} responses a step",
+        "seeds": f"RL {run.config.seed}, base {run.config.model.base_seed}",
+        "trained on": f"{train['name']}, {train['rows']} problems, digest {train['digest'][:16]}"
+        f"{_remarks(describe_left_out(train.get('left_out', {})), describe_overlap(train.get('overlap', {})))}",
     }
 
 

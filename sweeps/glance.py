@@ -7,7 +7,7 @@ from statistics import fmean
 
 from siri.evaluation.statistics import pareto_front
 from sweeps.phase import is_stopped
-from sweeps.studies import Row
+from sweeps.studies import CLAIM, Row
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,8 @@ def look(rows: Sequence[Row], limit: int) -> Glance:
     by_state: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         by_state[row.state].append(row)
-    done, running, failed = by_state["done"], by_state["running"], by_state["failed"]
+    done, failed = by_state["done"], by_state["failed"]
+    running = [row for row in by_state["running"] if row.attributes.get(CLAIM) is not None]  # the rest was given back
     total = max(len(rows), limit)
     took = [row.attributes["seconds"] for row in done if "seconds" in row.attributes]
     left = total - len(done) - len(failed)

@@ -42,8 +42,8 @@ def usual(body: Body, served: Served) -> Body:
     choice: Body = {"finish_reason": "stop"} | ({"message": {"content": text}} if chat else {"text": text})
     choice |= served.reply(body)
     words = (choice["message"].get("content") or "") if chat else choice["text"]
-    count = len(words.split()) + 1
-    if body.get("return_token_ids"):
+    count = len(choice.get("token_ids", words.split())) + ("token_ids" not in choice)
+    if body.get("return_token_ids") and "token_ids" not in choice:
         choice["token_ids"] = [7 + place for place in range(count)]
     return {"choices": [choice], "usage": {"completion_tokens": count}, "system_fingerprint": "b1"}
 

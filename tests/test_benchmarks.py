@@ -42,7 +42,13 @@ HERE = (
     "load_problems",
 )
 SWEEPS = ("search_saving", "sweep_overhead", "trials")
-ELSEWHERE = {"both_engines": "verl", "verl_overhead": "verl", "verl_plain": "verl", "peer_trl": "trl"}
+ELSEWHERE = {
+    "both_engines": "verl",
+    "verl_overhead": "verl",
+    "verl_plain": "verl",
+    "peer_trl": "trl",
+    "vllm_sampler": "vllm",
+}
 
 
 def test_every_benchmark_has_its_smallest_form_here() -> None:

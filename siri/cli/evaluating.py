@@ -38,12 +38,33 @@ def targets(words: Sequence[str]) -> Targets:
     return found
 
 
+Opened = list[tuple["Run", list[str]]]
+"""Runs under the settings to measure them under, and names of their snapshots."""
+
+
 def evaluate(home: "Home", wanted: Targets, benchmarks: Sequence[str], overrides: Sequence[str]) -> None:
     """Measure snapshots of runs on benchmarks, and say what was found. Raises InputError before anything is sampled."""
+    runs = _open(home, wanted, benchmarks, overrides)
+    prepare_flow(home)
+    for opened, names in runs:
+        _evaluate(opened, names, benchmarks, overrides)
+
+
+def restart(home: "Home", wanted: Targets, benchmarks: Sequence[str], overrides: Sequence[str]) -> None:
+    """Discard what was sampled of these evaluations and is not finished. Raises InputError as `evaluate` does."""
+    from siri.evaluation import evaluation
+
+    for run, names in _open(home, wanted, benchmarks, overrides):
+        for snapshot in names or run.snapshot_steps:
+            for benchmark in benchmarks or run.config.evaluation.final:
+                evaluation.restart(evaluation.Evaluation(run, snapshot, benchmark))
+
+
+def _open(home: "Home", wanted: Targets, benchmarks: Sequence[str], overrides: Sequence[str]) -> Opened:
     from siri.cli.results import measured_as
     from siri.runs.run import check_benchmarks, load_run
 
-    runs = []
+    runs: Opened = []
     for reference, names in wanted.items():
         found = load_run(home, reference)
         opened = found.called_with(measured_as(found, overrides, None).config if overrides else found.config)
@@ -52,9 +73,7 @@ def evaluate(home: "Home", wanted: Targets, benchmarks: Sequence[str], overrides
         reading, final = opened.config.problems.reading, opened.config.evaluation.final
         check_benchmarks(benchmarks or final, "--benchmark" if benchmarks else "evaluation.final", reading)
         runs.append((opened, names))
-    prepare_flow(home)
-    for opened, names in runs:
-        _evaluate(opened, names, benchmarks, overrides)
+    return runs
 
 
 def _evaluate(run: "Run", names: Sequence[str], benchmarks: Sequence[str], overrides: Sequence[str]) -> None:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,39 +18,67 @@ if TYPE_CHECKING:
     from siri.evaluation.samples import Chosen, Verdicts
     from siri.home import Home
 
-Measured = Annotated[
-    list[str] | None, typer.Argument(help="How it was measured, where not as its run was: `evaluation.samples=3`.")
-]
 Benchmark = Annotated[str | None, typer.Option(help="Which benchmark. [default: the run's final one]")]
 
 
 def budgets(
-    snapshot: Annotated[
-        str, typer.Argument(help="`RUN:SNAPSHOT`, as in `laptop:c3-low`, or `RUN`: its last measured snapshot.")
+    snapshots: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SNAPSHOT...",
+            help="`RUN:SNAPSHOT`, as in `laptop:c3-low`, or `RUN`: its last measured snapshot. And how they were "
+            "measured, where not as their runs were: `evaluation.samples=3`.",
+        ),
     ],
-    overrides: Measured = None,
     benchmark: Benchmark = None,
     at: Annotated[
         str | None, typer.Option(help="Which budgets, in tokens: `24,48`. [default: 16, up to the one sampled]")
     ] = None,
+    picture: Annotated[Path | None, typer.Option(help="Draw the curves into this .svg or .png file.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the table as CSV here.")] = None,
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option(help="Folder with the tokenizer of a model behind a server, which alone is not in the store."),
+    ] = None,
     home: HomeOption = None,
     as_json: Json = False,
 ) -> None:
     """Show accuracy under smaller budgets, from samples that are there: each is cut at the budget and graded again.
 
-    Examples: `siri budgets laptop:c3-low` · `siri budgets laptop:c3-low --at 24,36,48 --csv low.csv`
+    Examples: `siri budgets laptop:c3-low` · `siri budgets laptop:c3-low --at 24,36,48 --csv low.csv` ·
+    `siri budgets laptop:base laptop:c3-low laptop:c3-high --picture budgets.svg`
     """
+    from dashboards.budget_picture import draw_budgets, require_picture
     from siri.evaluation.budgets import accuracy_by_budget
 
-    evaluation = find_measured(open_home(home), snapshot, overrides or [], benchmark)
-    found = accuracy_by_budget(evaluation, _numbers(at) if at is not None else ())
+    references, overrides = _split(snapshots)
+    if picture is not None:
+        require_picture(picture)
+    place, chosen = open_home(home), _numbers(at) if at is not None else ()
+    measured = {name: find_measured(place, name, overrides, benchmark) for name in references}
+    found = {name: accuracy_by_budget(evaluation, chosen, tokenizer) for name, evaluation in measured.items()}
+    rows = [{"snapshot": name} | _flat(one) for name, points in found.items() for one in points]
     if csv is not None:
-        _write_csv(found, csv)
+        _write_csv(rows, csv)
+    if picture is not None:
+        benchmarks = dict.fromkeys(evaluation.report().benchmark for evaluation in measured.values())
+        title = f"accuracy by budget on {', '.join(benchmarks)}; bands: 95 % over problems and samples"
+        draw_budgets(found, title, picture)
     if as_json:
-        print(json.dumps([asdict(one) for one in found], indent=1))
-    else:
-        print_rich(_budget_table(evaluation, found))
+        print(json.dumps(rows, indent=1))
+        return
+    for name, evaluation in measured.items():
+        print_rich(_budget_table(evaluation, found[name]))
+    if picture is not None:
+        say(f"picture: {picture}")
+
+
+def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Snapshots and settings. Raises InputError where no snapshot is named, or one twice."""
+    references = [word for word in words if "=" not in word or "@" in word]
+    if not references or len({*references}) < len(references):
+        raise InputError(f"SNAPSHOT={' '.join(words)}: name one snapshot or several, each once")
+    return references, [word for word in words if word not in references]
 
 
 def find_measured(home: "Home", reference: str, overrides: Sequence[str], benchmark: str | None) -> "Evaluation":
@@ -78,10 +105,9 @@ def _numbers(text: str) -> list[int]:
         raise InputError(f"at={text}: must be numbers of tokens with commas between, as in 24,48") from None
 
 
-def _write_csv(found: "Sequence[AtBudget]", path: Path) -> None:
+def _write_csv(rows: "Sequence[dict[str, Any]]", path: Path) -> None:
     import pandas as pd
 
-    rows = [_flat(one) for one in found]
     try:
         pd.DataFrame(rows).to_csv(path, index=False)
     except OSError as error:
@@ -152,12 +178,11 @@ def samples(
     """
     from siri.evaluation.samples import Choice, choose, found_problem
 
-    references = [name for name in snapshots if "=" not in name or "@" in name]
-    overrides = [name for name in snapshots if name not in references]
+    references, overrides = _split(snapshots)
     if right and wrong:
         raise InputError("--right --wrong: no response is both; leave both out to see all")
-    if not 1 <= len(references) <= 2:
-        raise InputError(f"snapshots={' '.join(references)}: name one snapshot, or two to see side by side")
+    if len(references) > 2:
+        raise InputError(f"SNAPSHOT={' '.join(references)}: name one snapshot, or two to see side by side")
     place = open_home(home)
     found = [find_measured(place, name, overrides, benchmark) for name in references]
     verdict: Verdicts = "right" if right else "wrong" if wrong else "any"

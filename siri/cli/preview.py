@@ -215,7 +215,8 @@ def describe_room(config: RunConfig, home: Home) -> str:
     room = forecast_room(config, home)
     if room is None:
         return ""
-    return f"at most {decimal(room.bytes)} of disk, {decimal(room.each)} a snapshot"
+    later = f", {decimal(room.older)} once a newer one stands" if room.older < room.each else ""
+    return f"at most {decimal(room.bytes)} of disk, {decimal(room.each)} a snapshot{later}"
 
 
 def _forecast_line(config: RunConfig, home: Home) -> Text:

@@ -179,11 +179,15 @@ def evaluate(
     alias: Annotated[
         str | None, typer.Option("--as", help="What to call it, where two servers serve two models by one name.")
     ] = None,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Discard what was sampled of an evaluation that is not finished.")
+    ] = False,
     home: HomeOption = None,
 ) -> None:
     """Measure snapshots, or models that were not trained here: accuracy, tokens, and samples that `siri show` reads.
 
-    Stopped or killed, the same command goes on behind the problems that are sampled already.
+    Stopped or killed, the same command goes on behind the problems that are sampled already; with another version of
+    the sampler it refuses to, unless it is to begin again (`--restart`).
 
     Examples: `siri evaluate laptop` · `siri evaluate laptop c3-low c3-high --benchmark my-problems.jsonl` ·
     `siri evaluate siri-7b:c3-high --benchmark aime24,math500 --samples 64 --budget 16384 --top-p 0.95` ·
@@ -199,7 +203,10 @@ def evaluate(
     asked = models.Asked(named_in(benchmark), overrides, models.Served.of(server, model, alias))
     place = open_home(home)
     names = models.record_models(place, [word for word in given if word not in overrides], asked)
-    evaluating.evaluate(place, evaluating.targets(names), asked.benchmarks, asked.of_evaluations)
+    wanted = evaluating.targets(names)
+    if restart:
+        evaluating.restart(place, wanted, asked.benchmarks, asked.of_evaluations)
+    evaluating.evaluate(place, wanted, asked.benchmarks, asked.of_evaluations)
 
 
 def sweep(

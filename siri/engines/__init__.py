@@ -1,7 +1,7 @@
 """The engines by name: what each is, what it can do, and what decides its bits, all known before one is opened."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -44,8 +44,11 @@ class EngineKind:
     """Settings below `engine` that decide what its sampler of evaluations writes and are not in its numerics."""
     prompt_tokens: str = ""
     """Setting that bounds a prompt by itself; without one it is the policy's context alone."""
-    bytes_per_parameter: int = 12
-    """Of a snapshot, whatever number format the base has: float32 weights and two float32 moments."""
+    snapshot_bytes: Mapping[str, int] = field(default_factory=lambda: {"float32": 12, "bfloat16": 14})
+    """`engine.dtype` -> bytes per parameter of a snapshot, whatever format the base has: float32 weights and two
+    moments; under bfloat16 the model stands beside them."""
+    model_bytes: Mapping[str, int] = field(default_factory=lambda: {"float32": 4, "bfloat16": 2})
+    """The same of its model alone."""
 
 
 ENGINES: dict[EngineName, EngineKind] = {
@@ -83,7 +86,8 @@ ENGINES: dict[EngineName, EngineKind] = {
         settings="verl",
         sampler_settings=("threads", "sample_rows"),  # evaluations by torch are sampled as the local engine does
         prompt_tokens="engine.verl.prompt_tokens",
-        bytes_per_parameter=16,  # it keeps the weights twice, in its own files and in Hugging Face's
+        snapshot_bytes={"float32": 16, "bfloat16": 16},  # the weights twice: in its own files and in Hugging Face's
+        model_bytes={"float32": 4, "bfloat16": 4},
     ),
 }
 

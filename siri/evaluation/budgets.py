@@ -6,6 +6,7 @@ depend on how much it may still write. Cut at L′ it is a response of the small
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -48,11 +49,15 @@ def even_budgets(most: int, count: int = BUDGETS) -> list[int]:
     return sorted({max(1, round(most * part / count)) for part in range(1, count + 1)})
 
 
-def accuracy_by_budget(evaluation: Evaluation, budgets: Sequence[int] = ()) -> list[AtBudget]:
+def accuracy_by_budget(
+    evaluation: Evaluation, budgets: Sequence[int] = (), tokenizer: Path | None = None
+) -> list[AtBudget]:
     """What the stored samples of an evaluation come to under smaller budgets; evenly spaced ones without any.
 
-    Raises InputError where it has not been made, for a budget beyond the one that was sampled, for samples without
-    token ids, and for verdicts of another version of the grader.
+    `tokenizer` is a folder with that of a model behind a server, which alone is not in the store: nothing else is cut
+    by it. Raises InputError
+    where it has not been made, for a budget beyond the one that was sampled, for samples without token ids, for a
+    tokenizer that is not the one that wrote them, and for verdicts of another version of the grader.
     """
     chosen = sorted(set(budgets)) or even_budgets(evaluation.budget)
     for budget in chosen:
@@ -60,14 +65,18 @@ def accuracy_by_budget(evaluation: Evaluation, budgets: Sequence[int] = ()) -> l
             raise InputError(f"budget={budget}: must lie between 1 and {evaluation.budget}, which was sampled")
     rows = read_samples(evaluation)
     settings = measured_config(evaluation.run.config, evaluation.bare).problems
-    cut = cut_and_grade(rows, chosen, _tokenizer(evaluation), settings)
+    if tokenizer is None or kind_of(evaluation.run.config).has_model:
+        decoder = _stored_tokenizer(evaluation)
+    else:
+        decoder = _given_tokenizer(tokenizer, rows, settings)
+    cut = cut_and_grade(rows, chosen, decoder, settings)
     return [_at(part, budget, evaluation.run.config.evaluation.seed) for budget, part in cut]
 
 
 def read_samples(evaluation: Evaluation) -> pd.DataFrame:
     """The samples with their token ids. Raises InputError where these are not known, or were graded otherwise."""
     subject = f"{evaluation.run.name}:{evaluation.snapshot}"
-    if not kind_of(evaluation.run.config).has_model:
+    if kind_of(evaluation.run.config).is_fake:
         raise InputError(f"{subject}: engine.name={evaluation.run.config.engine.name} writes no tokens that can be cut")
     now, then = grader_version(evaluation.measuring.grader), evaluation.settings["grader"]
     if now != then:
@@ -155,13 +164,32 @@ def _at(rows: pd.DataFrame, budget: int, seed: int) -> AtBudget:
     )
 
 
-def _tokenizer(evaluation: Evaluation) -> "PreTrainedTokenizerBase":
+def _stored_tokenizer(evaluation: Evaluation) -> "PreTrainedTokenizerBase":
     """The snapshot's own; that of the run's base, which is the same, where the snapshot is gone."""
     from siri.engines.local.pretrained import read_tokenizer
 
+    subject = f"{evaluation.run.name}:{evaluation.snapshot}"
+    if not kind_of(evaluation.run.config).has_model:
+        raise InputError(f"{subject}: the server keeps the model's tokenizer; `--tokenizer FOLDER` names a copy of it")
     entry = evaluation.run.snapshot(evaluation.snapshot) or evaluation.run.snapshot("base")
     if entry is None:
-        raise InputError(
-            f"{evaluation.run.name}:{evaluation.snapshot}: neither it nor its base is in the store any more"
-        )
+        raise InputError(f"{subject}: neither it nor its base is in the store any more")
     return read_tokenizer(entry.folder)
+
+
+def _given_tokenizer(folder: Path, rows: pd.DataFrame, settings: ProblemSettings) -> "PreTrainedTokenizerBase":
+    """The tokenizer in a folder, which has to make every stored text of the ids that are stored with it."""
+    from siri.engines.local.pretrained import read_tokenizer
+
+    if not folder.is_dir():
+        raise InputError(f"tokenizer={folder}: must be a folder with a model's tokenizer files")
+    tokenizer = read_tokenizer(folder)
+    for start in range(0, len(rows), ROWS):
+        part = rows.iloc[start : start + ROWS]
+        texts = decode_responses(part["tokens"].tolist(), tokenizer, settings.thinking)
+        unlike = sum(made != told for made, told in zip(texts, part["text"], strict=True))
+        if unlike:
+            raise InputError(
+                f"tokenizer={folder}: is not the one that wrote these responses: {unlike} of {len(part)} read otherwise"
+            )
+    return tokenizer

@@ -1,7 +1,6 @@
 """Evaluations in the store: named by snapshot, benchmark and sampling settings, made once, kept with every sample."""
 
 import json
-import logging
 import re
 import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
@@ -39,8 +38,11 @@ OF_DIGEST = re.compile(r"(.+)@([0-9a-f]{8,64})")
 """The problems of a name by the beginning of their digest."""
 COLUMNS = {"problem", "before", "sample", "verdict", "correct", "length", "finished", "entropy", "text", "tokens"}
 """What a table of samples has at least."""
-
-log = logging.getLogger("siri")
+DECIDING = (
+    "benchmark", "budget", "samples", "temperature", "top_p", "seed", "sampler", "sampled_with", "prompt", "grader",
+    "numerics",
+)  # fmt: skip
+"""Facts in an evaluation's manifest that its key is made of, beside the snapshot's key: names of its `settings`."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ class Evaluation:
     @cached_property
     def key(self) -> str:
         """Name of the evaluation in the store."""
-        return keys.digest(["evaluation", self.snapshot_key, self.settings])
+        return evaluation_key(self.snapshot_key, self.settings)
 
     @cached_property
     def store(self) -> Store:
@@ -182,6 +184,11 @@ class Evaluation:
         return entry
 
 
+def evaluation_key(snapshot: str, settings: Mapping[str, Any]) -> str:
+    """The key of an evaluation of the snapshot of this key; `settings` holds what DECIDING names."""
+    return keys.digest(["evaluation", snapshot, settings])
+
+
 def asked_name(benchmark: str) -> str:
     """What an evaluation's manifest calls its benchmark: a file by its name, without the folders of this machine."""
     found = OF_DIGEST.fullmatch(benchmark)
@@ -235,7 +242,7 @@ def measure(evaluation: Evaluation) -> Generator[int, None, EvalReport]:
     """Evaluate a snapshot unless that is done already; yields the responses written so far, returns the report.
 
     What was written when it was left, or killed, is kept: the next call goes on behind it, to the same samples.
-    Raises InputError when the snapshot is not in the store.
+    Raises InputError when the snapshot is not in the store, and where another version of the sampler has begun.
     """
     with full_disk_explained(evaluation.store.root), evaluation.store.lease(evaluation.key):
         found = evaluation.find()
@@ -271,7 +278,8 @@ def _sample(
 ) -> Generator[int, None, tuple[pd.DataFrame, dict[str, Any], float]]:
     """The samples, the numerics of what wrote them, and the seconds that this took.
 
-    What an earlier process has sampled is not sampled again.
+    What an earlier process has sampled is not sampled again. Raises InputError where another sampler, or another
+    version of it, has begun.
     """
     partial = _partial(evaluation)
     parts = partial.read()
@@ -284,22 +292,27 @@ def _sample(
     with closing(_batches(evaluation, snapshot, done // partial.samples)) as batches:
         for rows, sampler, seconds in batches:
             if before not in (None, sampler):
-                break
+                raise InputError(_of_another_sampler(evaluation, before, sampler))
             before = sampler
             parts.append(partial.add(done // partial.samples, rows, sampler, seconds))
             done += len(rows)
             yield done
-        else:
-            return join(parts), before or {}, seconds_of(parts)
-    log.warning(
-        "%s on %s: begun with %s, here it is %s: sampled from its beginning",
-        evaluation.snapshot,
-        evaluation.benchmark,
-        before,
-        sampler,
+    return join(parts), before or {}, seconds_of(parts)
+
+
+def _of_another_sampler(evaluation: Evaluation, before: dict[str, Any], now: dict[str, Any]) -> str:
+    pairs = {name: (before.get(name), now.get(name)) for name in dict.fromkeys((*before, *now))}
+    told = ", ".join(f"{name} {one!r}, here {other!r}" for name, (one, other) in pairs.items() if one != other)
+    return (
+        f"snapshot={evaluation.snapshot}: its evaluation on {evaluation.benchmark} was begun by another sampler "
+        f"({told}); finish it there, or `siri evaluate --restart` samples it from its beginning"
     )
-    partial.remove()
-    return (yield from _sample(evaluation, snapshot))
+
+
+def restart(evaluation: Evaluation) -> None:
+    """Discard what has been sampled of an evaluation that is not finished; a finished one stays."""
+    with evaluation.store.lease(evaluation.key):
+        _partial(evaluation).remove()
 
 
 def _partial(evaluation: Evaluation) -> Partial:

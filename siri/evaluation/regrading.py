@@ -1,7 +1,7 @@
 """Verdicts made again without sampling: what another version of the grader says of stored samples and responses."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -9,13 +9,13 @@ from typing import Any, Literal
 import pandas as pd
 
 from siri.errors import InputError
-from siri.evaluation.evaluation import REPORT, SAMPLES, Evaluation, read_report
+from siri.evaluation.evaluation import DECIDING, REPORT, SAMPLES, evaluation_key, read_report
 from siri.evaluation.report import EvalReport, summarise, write_samples
 from siri.problems import ProblemSettings
 from siri.problems.grading import grade_with_answers, grader_name, grader_version, pool
 from siri.runs import step_log
 from siri.runs.run import Run
-from siri.store.entries import Entry, Manifest, describe_files
+from siri.store.entries import Entry, Manifest, Store, describe_files
 from siri.store.replicated import open_store
 
 AuditName = Literal["math-verify"]
@@ -82,7 +82,7 @@ def regrade(run: Run, names: Sequence[str], audit: AuditName | None = None) -> I
     found = False
     for name in names:
         key = run.keys[run.step_of(name)]
-        for entry in open_store(run.home, "evaluations").entries():
+        for entry in list(open_store(run.home, "evaluations").entries()):  # more of them come on the way
             if entry.manifest.parent == key:
                 found = True
                 yield _regrade_evaluation(run, name, entry, second)
@@ -116,7 +116,7 @@ def _regrade_evaluation(
         correct=(done.rows["new_verdict"] == "correct") & (rows["length"] <= before.budget),
     )
     report = summarise(again, before.benchmark, before.budget, before.temperature, before.seed, grader)
-    kept = _keep(run, name, entry, again, report)
+    kept = _keep(run, entry, done.now, again, report)
     accuracy = (before.accuracy.mean, report.accuracy.mean)
     return Regraded(done.subject, done.before, done.now, done.rows, accuracy, kept)
 
@@ -155,39 +155,39 @@ def _ask_math_verify(rows: pd.DataFrame) -> list[str]:
     return [verdicts.get(pair, "unparsed") for pair in pairs]
 
 
-def _keep(run: Run, name: str, entry: Entry, rows: pd.DataFrame, report: EvalReport) -> bool:
-    """Store an evaluation under today's grader, where it differs from a stored one by the grader alone."""
-    for benchmark in dict.fromkeys([*run.config.evaluation.benchmarks, *run.config.evaluation.final]):
-        evaluation = Evaluation(run, name, benchmark)
-        if entry.manifest.key == evaluation.key or not _same_samples(entry, evaluation):
-            continue
-        with evaluation.store.lease(evaluation.key):
-            if evaluation.find() is None:
-                _commit(evaluation, entry, rows, report)
-        return True
-    return False
+def _keep(run: Run, entry: Entry, grader: str, rows: pd.DataFrame, report: EvalReport) -> bool:
+    """Store an evaluation under another version of the grader, on whatever benchmark and settings it was made.
+
+    All that decides its key stands in the facts of the old one; one whose key is not that of its facts is left alone.
+    """
+    facts, snapshot = entry.manifest.facts, str(entry.manifest.parent)
+    before = {name: facts[name] for name in DECIDING if name in facts}
+    if facts["grader"] == grader or evaluation_key(snapshot, before) != entry.manifest.key:
+        return False
+    settings = before | {"grader": grader}
+    key, store = evaluation_key(snapshot, settings), open_store(run.home, "evaluations")
+    with store.lease(key):
+        if store.verified(key) is None:
+            _commit(store, key, entry, settings, rows, report)
+    return True
 
 
-def _same_samples(entry: Entry, evaluation: Evaluation) -> bool:
-    stored = {key: value for key, value in entry.manifest.facts.items() if key in evaluation.settings}
-    today = json.loads(json.dumps(evaluation.settings))
-    return {**stored, "grader": None} == {**today, "grader": None}
-
-
-def _commit(evaluation: Evaluation, entry: Entry, rows: pd.DataFrame, report: EvalReport) -> None:
-    folder: Path = evaluation.store.scratch()
+def _commit(
+    store: Store, key: str, entry: Entry, settings: Mapping[str, Any], rows: pd.DataFrame, report: EvalReport
+) -> None:
+    folder: Path = store.scratch()
     try:
         write_samples(rows, folder / SAMPLES)
         (folder / REPORT).write_text(json.dumps(report.to_json(), indent=1))
         manifest = Manifest(
-            key=evaluation.key,
+            key=key,
             step=entry.manifest.step,
             parent=entry.manifest.parent,
             role="evaluation",
             weights_sha256=entry.manifest.weights_sha256,
             files=describe_files(folder),
-            facts={**entry.manifest.facts, **evaluation.settings},
+            facts={**entry.manifest.facts, **settings},
         )
-        evaluation.store.commit(folder, manifest)
+        store.commit(folder, manifest)
     finally:
-        evaluation.store.discard(folder)
+        store.discard(folder)

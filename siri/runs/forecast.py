@@ -61,17 +61,24 @@ class Room:
     """How many stay, the base among them."""
     each: int
     """Bytes of one."""
+    older: int
+    """Bytes of one once a newer one stands: less, where older ones keep their model alone."""
 
     @property
     def bytes(self) -> int:
         """All that stay, the rolling checkpoint, and the next one being written before that goes."""
-        return (self.snapshots + 2) * self.each
+        return (self.snapshots - 1) * self.older + 3 * self.each
 
 
 def forecast_room(config: RunConfig, home: Home) -> Room | None:
     """The room that a run takes in an empty store; None where the size of its model is unknown."""
     each = snapshot_bytes(config, Measured(None, _measured_bytes(home, config)))
-    return None if each is None else Room(len(config.schedule.snapshot_names) + 1, each)
+    if each is None:
+        return None
+    kind, dtype = kind_of(config), config.engine.dtype
+    keeps_all = config.snapshots.state == "keep"
+    older = each if keeps_all else each * kind.model_bytes[dtype] // kind.snapshot_bytes[dtype]
+    return Room(len(config.schedule.snapshot_names) + 1, each, older)
 
 
 def _measured_bytes(home: Home, config: RunConfig) -> int | None:
@@ -119,7 +126,7 @@ def snapshot_bytes(config: RunConfig, measured: Measured) -> int | None:
     kind = kind_of(config)
     if measured.snapshot_bytes is not None or not kind.has_model:
         return measured.snapshot_bytes
-    each, base = kind.bytes_per_parameter, config.model.base
+    each, base = kind.snapshot_bytes[config.engine.dtype], config.model.base
     if base == "laptop":
         return each * count_parameters(config.model.shape)
     if base == SMOLLM2:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from siri.cli import evaluating
 from siri.cli.benchmarks import named_in
 from siri.cli.evaluating import targets
 from siri.errors import InputError
@@ -16,6 +17,7 @@ from siri.problems.named import FOLDER
 from siri.runs.run import load_run
 from tests.cli.test_cli import run_cli
 from tests.conftest import settle, tiny
+from tests.evaluation.test_partial import parts_of, stop_after
 
 MAIN = "from siri.cli import main; main()"
 
@@ -68,6 +70,19 @@ def test_snapshots_are_named_behind_their_run_or_with_it() -> None:
     for words in ([], [":c1-low"]):
         with pytest.raises(InputError, match=r"^SNAPSHOT: name a run, or a snapshot as RUN:NAME$"):
             targets(words)
+
+
+def test_restart_discards_what_is_unfinished_of_what_is_named_and_nothing_else(home: Home) -> None:
+    run = settle(tiny("schedule.cycles=1"), home)
+    named, other = (Evaluation(run, name, "dev") for name in ("c1-high", "c1-low"))
+    for evaluation in (named, other):
+        stop_after(evaluation, 64)
+    evaluating.restart(home, {run.id: ["c1-high"]}, ["dev"], [])
+    assert [len(parts_of(evaluation)) for evaluation in (named, other)] == [0, 2]
+    evaluating.restart(home, {run.id: []}, ["dev"], ["evaluation.temperature=0.9"])
+    assert len(parts_of(other)) == 2, "that one is under another temperature"
+    evaluating.restart(home, {run.id: []}, ["dev"], [])
+    assert parts_of(other) == []
 
 
 @pytest.mark.server

@@ -1,7 +1,10 @@
 """Accuracy by budget: cut samples are what sampling under the smaller budget gives, graded as their text is."""
 
+import json
 import random
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,6 +14,7 @@ from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from dashboards.report import write_report
 from siri.config import load
 from siri.engines.local.pretrained import read_tokenizer
 from siri.errors import InputError
@@ -22,8 +26,11 @@ from siri.home import Home
 from siri.problems import ProblemSettings, decode_responses
 from siri.problems.grading import grade_with_answers
 from siri.runs import advancing, base_model, run
+from siri.runs.models import record_model, served_model
+from tests.cli.test_cli import run_cli
 from tests.conftest import settle, tiny
 from tests.engines.test_local_engine import TINY
+from tests.openai_server import Served, serve
 
 LEARNT = (
     "model.shape.width=48", "model.shape.heads=4", "model.shape.feed_forward=128", "model.warmup.steps=400",
@@ -178,3 +185,88 @@ def test_an_engine_without_a_model_has_nothing_to_cut(tmp_path: Path) -> None:
     list(measure(evaluation))
     with pytest.raises(InputError, match=r"engine.name=scripted writes no tokens that can be cut"):
         accuracy_by_budget(evaluation)
+
+
+@pytest.fixture
+def served(tokenizer: PreTrainedTokenizerBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Evaluation:
+    """Eight samples of a model behind vLLM, right after 2 to 30 words of thought, with their token ids."""
+
+    def reply(body: dict[str, Any]) -> dict[str, Any]:
+        text = "wait, " * (2 + body["seed"] % 29) + r"the answer is \boxed{7}"
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        return {"message": {"content": text}, "token_ids": ids}
+
+    problems = tmp_path / "sums.jsonl"
+    problems.write_text("".join(json.dumps({"question": f"3 + {n}", "answer": "7"}) + "\n" for n in (4, 5)))
+    with serve(Served(owner="vllm", reply=reply)) as server:
+        monkeypatch.setenv("SIRI_SERVER_URL", server.address)
+        settings = ["problems.grader=boxed", "evaluation.samples=4", "evaluation.budget=900"]
+        opened = record_model(served_model("tiny", "", [str(problems)], settings), Home(tmp_path / "home"))
+        evaluation = Evaluation(opened, "base", str(problems))
+        list(measure(evaluation))
+    return evaluation
+
+
+def test_a_served_model_s_ids_are_cut_with_the_tokenizer_that_made_its_texts(
+    served: Evaluation, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    lengths = served.samples(["length"])["length"]
+    middle = int(lengths.median())
+    found = accuracy_by_budget(served, [middle, 900], tmp_path / "tokenizer")
+    assert [at.accuracy.mean for at in found] == [(lengths <= middle).mean(), 1.0]
+    assert 0 < found[0].accuracy.mean < 1
+
+
+def test_a_served_model_s_tokenizer_is_asked_for_and_another_one_refused(
+    served: Evaluation, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=r"the server keeps the model's tokenizer; `--tokenizer FOLDER` names"):
+        accuracy_by_budget(served)
+    with pytest.raises(InputError, match=r"tokenizer=nowhere: must be a folder"):
+        accuracy_by_budget(served, tokenizer=Path("nowhere"))
+    other = Tokenizer(BPE())
+    other.pre_tokenizer, other.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    trainer = BpeTrainer(vocab_size=300, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
+    other.train_from_iterator(["quick brown foxes jump over lazy dogs"] * 3, trainer)
+    PreTrainedTokenizerFast(tokenizer_object=other).save_pretrained(tmp_path / "other")
+    with pytest.raises(InputError, match=r"is not the one that wrote these responses: 8 of 8 read otherwise"):
+        accuracy_by_budget(served, tokenizer=tmp_path / "other")
+
+
+def test_several_snapshots_are_one_table_and_one_picture(
+    trained: run.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = ["evaluation.budget=96", "evaluation.temperature=0", "evaluation.samples=4"]
+    opened = trained.evaluated_under(measured(trained, 96, 0.0).run.config.evaluation)
+    list(measure(Evaluation(opened, "c1-low", "test")))
+    names = [f"{trained.id}:{name}" for name in ("base", "c1-low")]
+    words = [*names, *settings, "--at", "48,96", "--home", str(trained.home.root)]
+    assert run_cli("budgets", *words, "--json", "--picture", str(tmp_path / "a.svg")) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [(row["snapshot"], row["budget"]) for row in rows] == [(name, at) for name in names for at in (48, 96)]
+    assert rows[1]["accuracy"] == measured(trained, 96, 0.0).report().accuracy.mean
+    drawn = (tmp_path / "a.svg").read_text()
+    assert all(name in drawn for name in names)
+    assert run_cli("budgets", *words, "--picture", str(tmp_path / "b.svg")) == 0
+    assert (tmp_path / "b.svg").read_text() == drawn
+    assert run_cli("budgets", *words, "--picture", str(tmp_path / "a.gif")) == 2
+    assert "a.gif: must end in .png or .svg" in capsys.readouterr().err
+    assert run_cli("budgets", *words, "--picture", str(tmp_path / "no" / "a.svg")) == 2
+    assert "cannot be written: No such file or directory" in capsys.readouterr().err
+    assert run_cli("budgets", names[0], *words) == 2
+    assert "name one snapshot or several, each once" in capsys.readouterr().err
+
+
+def test_the_report_draws_what_the_cut_samples_reach(trained: run.Run, tmp_path: Path) -> None:
+    opened = measured(trained, 96, 0.8).run
+    list(measure(Evaluation(opened, "c1-low", "test")))
+    page = write_report(opened, [], tmp_path / "report.html").read_text()
+    found = re.search(r'data-figure="figure-by-budget">(.*?)</script>', page)
+    assert found is not None
+    drawn = {trace["name"]: trace for trace in json.loads(found[1])["data"] if "name" in trace}
+    assert [*drawn] == ["base", "c1-low"]
+    for name, trace in drawn.items():
+        points = accuracy_by_budget(Evaluation(opened, name, "test"))
+        assert (trace["x"], trace["y"]) == ([at.budget for at in points], [100 * at.accuracy.mean for at in points])
+    assert len({*drawn["base"]["y"]}) > 1

@@ -12,7 +12,8 @@ import pytest
 from siri import progress
 from siri.engine import SampleRequest
 from siri.engines.scripted import ScriptedEngine
-from siri.evaluation.evaluation import Evaluation, measure
+from siri.errors import InputError
+from siri.evaluation.evaluation import Evaluation, measure, restart
 from siri.evaluation.partial import PART, Partial
 from siri.home import Home
 from siri.rollouts import RolloutBatch
@@ -119,19 +120,27 @@ def test_other_settings_do_not_go_on_from_it(run: Run, asked: list[int]) -> None
     assert asked == [0, 0]
 
 
-def test_what_another_version_of_the_sampler_has_begun_is_begun_again(
-    run: Run, asked: list[int], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_what_another_version_of_the_sampler_has_begun_is_refused_until_it_is_restarted(
+    run: Run, asked: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     evaluation = Evaluation(run, "c1-high", "dev")
     stop_after(evaluation, 64)
+    begun = parts_of(evaluation)
     newer = {"engine": "scripted", "version": 99}
     monkeypatch.setattr(ScriptedEngine, "numerics", lambda self: newer)
-    assert list(measure(evaluation)) == [64, 32, 64, 96, 128]
+    with pytest.raises(
+        InputError, match=r"^snapshot=c1-high: .* on dev was begun .*version \d+, here 99\); .*--restart"
+    ):
+        list(measure(evaluation))
+    assert parts_of(evaluation) == begun, "what is sampled is kept"
+    restart(evaluation)
+    assert list(measure(evaluation)) == [32, 64, 96, 128]
     assert asked == [0, 16, 0]
-    assert "sampled from its beginning" in caplog.text
     entry = evaluation.find()
     assert entry is not None
     assert entry.manifest.facts["sampled_by"] == newer
+    restart(evaluation)
+    assert evaluation.find() is not None, "a finished one stays"
 
 
 def test_parts_have_names_that_tell_their_place_and_sum(run: Run) -> None:

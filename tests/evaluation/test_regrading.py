@@ -1,6 +1,7 @@
 """Verdicts made again without sampling, audited by a second grader; steps whose grading ran out of time."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -8,16 +9,18 @@ import pytest
 
 from siri.engine import StepReport
 from siri.errors import InputError
-from siri.evaluation.evaluation import SAMPLES, Evaluation, measure
+from siri.evaluation.evaluation import DECIDING, SAMPLES, Evaluation, evaluation_key, measure
 from siri.evaluation.regrading import regrade
 from siri.home import Home
 from siri.problems.grading import grader_version
 from siri.runs import step_log
 from siri.runs.run import Run
-from siri.store.entries import Manifest, describe_files
+from siri.store.entries import describe_files
 from siri.tracking.content import step_points
 from tests.cli.test_cli import run_cli
 from tests.conftest import settle, tiny
+
+OLD = "answer 0"
 
 
 @pytest.fixture(scope="module")
@@ -63,10 +66,8 @@ def test_the_same_grader_says_the_same_again(run: Run) -> None:
     assert not evaluated.kept
 
 
-@pytest.fixture
-def older(run: Run, tmp_path: Path) -> list[int]:
-    """In the store: an evaluation by an older grader, which called three right answers wrong; today's is gone."""
-    evaluation = Evaluation(run, "c1-high", "dev")
+def made_older(evaluation: Evaluation) -> list[int]:
+    """Put an older grader's evaluation, which called three right answers wrong, in the place of today's."""
     list(measure(evaluation))
     entry = evaluation.find()
     assert entry is not None
@@ -78,33 +79,82 @@ def older(run: Run, tmp_path: Path) -> list[int]:
     missed = rows.index[rows["verdict"] == "correct"][:3].tolist()
     rows.loc[missed, "verdict"] = "wrong"
     rows.loc[missed, "correct"] = False
-    rows["grader"] = "answer 0"
+    rows["grader"] = OLD
     rows.to_parquet(folder / SAMPLES, index=False)
-    manifest = Manifest(
-        key="0" * 64,
-        step=entry.manifest.step,
-        parent=entry.manifest.parent,
-        role="evaluation",
-        weights_sha256=entry.manifest.weights_sha256,
+    manifest = replace(
+        entry.manifest,
+        key=evaluation_key(evaluation.snapshot_key, evaluation.settings | {"grader": OLD}),
         files=describe_files(folder),
-        facts={**entry.manifest.facts, "grader": "answer 0"},
+        facts={**entry.manifest.facts, "grader": OLD},
     )
-    evaluation.store.remove("0" * 64)
+    evaluation.store.remove(manifest.key)
     evaluation.store.commit(folder, manifest)
     evaluation.store.remove(evaluation.key)
     return missed
 
 
+@pytest.fixture
+def older(run: Run) -> list[int]:
+    """In the store: an evaluation by an older grader, which called three right answers wrong; today's is gone."""
+    return made_older(Evaluation(run, "c1-high", "dev"))
+
+
 def test_an_older_graders_evaluation_is_graded_again_and_stored_under_todays(run: Run, older: list[int]) -> None:
     result, *_ = regrade(run, ["c1-high"])
     assert result.changed.index.tolist() == older
-    assert (result.before, result.now) == ("answer 0", grader_version("answer"))
+    assert (result.before, result.now) == (OLD, grader_version("answer"))
     assert result.accuracy is not None
     assert result.accuracy[0] < result.accuracy[1] or result.changed["correct"].sum() == 0
     assert result.kept
     stored = Evaluation(run, "c1-high", "dev")
     assert stored.report().accuracy.mean == pytest.approx(stored.samples()["correct"].mean())
     assert stored.samples()["verdict"].tolist() == result.rows["new_verdict"].tolist()
+
+
+def test_what_decides_an_evaluations_key_is_all_of_its_settings(run: Run) -> None:
+    assert set(Evaluation(run, "c1-high", "dev").settings) == set(DECIDING)
+
+
+def test_an_evaluation_on_a_file_that_the_run_does_not_name_is_stored_under_todays_grader(
+    run: Run, tmp_path: Path
+) -> None:
+    asked = [{"question": f"{number} + {number}", "answer": str(2 * number)} for number in range(3, 40)]
+    (tmp_path / "more.json").write_text(json.dumps(asked))
+    evaluation = Evaluation(run, "c1-low", str(tmp_path / "more.json"))
+    missed = made_older(evaluation)
+    assert missed
+    result = next(one for one in regrade(run, ["c1-low"]) if "more" in one.subject)
+    assert result.kept
+    assert result.changed.index.tolist() == missed
+    assert replace(evaluation).samples()["verdict"].tolist() == result.rows["new_verdict"].tolist()
+
+
+def test_an_evaluation_whose_facts_do_not_make_its_key_is_left_alone(run: Run) -> None:
+    evaluation = Evaluation(run, "c1-low", "dev")
+    made_older(evaluation)
+    key = evaluation_key(evaluation.snapshot_key, evaluation.settings | {"grader": OLD})
+    entry = evaluation.store.find(key)
+    assert entry is not None
+    folder = evaluation.store.scratch()
+    for name in ("report.json", SAMPLES):
+        (folder / name).write_bytes((entry.folder / name).read_bytes())
+    evaluation.store.commit(folder, replace(entry.manifest, key="0" * 64))
+    evaluation.store.remove(key)
+    results = [one for one in regrade(run, ["c1-low"]) if one.before == OLD and "dev" in one.subject]
+    assert [one.kept for one in results] == [False]
+    evaluation.store.remove("0" * 64)
+
+
+def test_an_evaluation_under_other_settings_is_stored_under_todays_grader(run: Run) -> None:
+    other = run.evaluated_under(run.config.evaluation.model_copy(update={"samples": 2, "temperature": 0.5}))
+    evaluation = Evaluation(other, "c1-low", "dev")
+    missed = made_older(evaluation)
+    result = next(
+        one for one in regrade(run, ["c1-low"]) if one.before == OLD and len(one.rows) == 2 * len(run.problems.dev)
+    )
+    assert result.kept
+    assert result.changed.index.tolist() == missed
+    assert evaluation.find() is not None
 
 
 def test_the_audit_tells_how_often_a_second_grader_disagrees(run: Run) -> None:
@@ -121,7 +171,7 @@ def test_the_command_names_both_versions_and_every_change(
 ) -> None:
     assert run_cli("regrade", f"{run.name}:c1-high", "--home", str(run.home.root)) == 0
     shown = capsys.readouterr().out
-    assert "then: answer 0" in shown
+    assert f"then: {OLD}" in shown
     assert f"now:  {grader_version('answer')}" in shown
     assert shown.count("changed: ") == len(older)
     assert run_cli("regrade", run.name, "--home", str(run.home.root), "--json", "--audit", "math-verify") == 0

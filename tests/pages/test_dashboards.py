@@ -13,11 +13,12 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from dashboards import data, findings, wording
+from dashboards import data, findings, sample_figures, wording
 from dashboards.findings import FALSE_ALARMS, Evidence, best_lag, find_all, is_late, judge, sentences, sign
 from dashboards.report import compare_runs, pieces, print_table, write_report
 from siri.config import load
 from siri.errors import InputError
+from siri.evaluation.budgets import AtBudget
 from siri.evaluation.evaluation import Evaluation, measure
 from siri.evaluation.report import compare
 from siri.evaluation.statistics import Interval, accuracy_cr
@@ -398,6 +399,33 @@ def test_the_page_shows_config_and_claims_nothing_more(page: str) -> None:
     assert "reproduced" not in bare.lower()
 
 
+def test_pass_and_majority_at_k_are_drawn_as_reported(run: Run) -> None:
+    reports = {name: one.report() for name, one in data.shown_evaluations(run, "test").items()}
+    figure = sample_figures.by_samples(reports)
+    drawn = {trace.name: trace for trace in figure.data if trace.name}
+    assert [*drawn] == [f"{kind}, {name}" for name in ("base", "c3-low", "c3-high") for kind in ("pass@k", "maj@k")]
+    for name, report in reports.items():
+        for kind, values in (("pass@k", report.pass_at), ("maj@k", report.majority_at)):
+            trace = drawn[f"{kind}, {name}"]
+            assert list(trace.x) == sorted(values)
+            assert list(trace.y) == [100 * values[k].mean for k in trace.x]
+            assert list(trace.customdata[-1]) == [100 * values[max(values)].low, 100 * values[max(values)].high]
+
+
+def test_a_band_runs_from_the_lows_back_along_the_highs() -> None:
+    points = [AtBudget(at, Interval(at / 100, at / 200, at / 50), Interval(at, at, at), 0.5) for at in (10, 20)]
+    band, curve = sample_figures.by_budget({"<b>": points}).data
+    assert (list(band.x), list(band.y)) == ([10, 20, 20, 10], [5, 10, 40, 20])
+    assert (list(curve.x), list(curve.y), curve.name) == ([10, 20], [10, 20], "&lt;b&gt;")
+    assert band.legendgroup == curve.legendgroup
+
+
+def test_one_sample_a_problem_has_no_picture_of_more(home: Home, tmp_path: Path) -> None:
+    single = make_run(home, "evaluation.samples=1", "seed=5", benchmarks=("test",))
+    page = without_plotly(write_report(single, [], tmp_path / "report.html").read_text())
+    assert "Smaller budgets, more samples" not in page
+
+
 def test_equal_input_gives_an_equal_page(run: Run, constant: Run, page: str, tmp_path: Path) -> None:
     again = write_report(run, [constant], tmp_path / "again.html").read_text()
     date = re.compile(r"Written on \d{4}-\d\d-\d\d")
@@ -431,7 +459,7 @@ def test_hostile_text_is_shown_and_not_run(home: Home, tmp_path: Path, monkeypat
     assert "<script>document.title" not in bare
     assert "<img" not in bare
     assert "<b onclick" not in bare
-    assert bare.count("</script>") == 2 + 5  # the page's own scripts and its figures
+    assert bare.count("</script>") == 2 + 6  # the page's own scripts and its figures
     assert '<mark class="backtracking">wait</mark> {{ 7 * 7 }}' in bare
 
 

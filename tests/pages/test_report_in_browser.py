@@ -12,7 +12,7 @@ from tests.browser import CHROMIUM, QUIET
 from tests.pages.test_dashboards import CONSTANT, make_run, plant
 
 FLAGS = [*QUIET, "--virtual-time-budget=10000", "--enable-logging=stderr"]
-FIGURES = ("accuracy-tokens", "budget-length", "accuracy", "entropy", "words")
+FIGURES = ("accuracy-tokens", "by-samples", "budget-length", "accuracy", "entropy", "words")
 
 pytestmark = [
     pytest.mark.slow,

@@ -205,7 +205,7 @@ def test_what_nobody_can_read_is_unparsed_after_math_verify_was_asked():
 
 
 @pytest.mark.parametrize("gold", ["7", r"\sqrt{2}"])
-@pytest.mark.parametrize("bad", [*ENDLESS, "1/2004!", r"\sum_{n=1}^{99} n^n", "x" * 400, "(" * 50, "9**9**9"])
+@pytest.mark.parametrize("bad", [*ENDLESS, "1/2004!", r"\sum_{n=1}^{9999} n^n", "x" * 400, "(" * 50, "9**9**9"])
 def test_what_sympy_might_choke_on_is_unparsed_at_once(bad, gold):
     assert grading.compare_maths(bad, gold) == "unparsed"
 
@@ -333,7 +333,7 @@ def test_no_response_breaks_a_grader(response):
 def test_verdicts_stand_in_the_order_of_the_responses():
     answers = ["7", "(x+1)^2", "8", "(x+1)^2", "7"]
     responses = [boxed(a) for a in ("7", "x^2+2x+1", "7", "x^2+1", "seven")]
-    assert grade_many(responses, answers) == ["correct", "correct", "wrong", "wrong", "wrong"]
+    assert grade_many(responses, answers) == ["correct", "correct", "wrong", "wrong", "correct"]
 
 
 def test_equal_pairs_are_compared_once(monkeypatch):

@@ -5,24 +5,26 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from siri.problems.grading import Verdict, grade_many, grader_version
-from tests import answer_pairs, more_answer_pairs
+from tests import answer_pairs, examined_answer_pairs, more_answer_pairs, unseen_answer_pairs
 from tests.answer_pairs import Pairs
 from tests.problems.test_grading import boxed
 
-FAILING = answer_pairs.FAILING | more_answer_pairs.FAILING
+TABLES = (answer_pairs, examined_answer_pairs, unseen_answer_pairs)
+FAILING = {pair: why for table in (*TABLES, more_answer_pairs) for pair, why in table.FAILING.items()}
 
 
 def verdicts_on(pairs: Pairs) -> list[Verdict]:
     return grade_many([boxed(given) for given, _ in pairs], [gold for _, gold in pairs], "boxed")
 
 
-def by_kind(table: dict[str, Pairs], more: Pairs) -> list[object]:
+def by_kind(tables: list[dict[str, Pairs]]) -> list[object]:
     """The pairs as parameters, those that the grader fails marked with the reason."""
-    named = [(kind, pair) for kind, pairs in table.items() for pair in pairs] + [("later", pair) for pair in more]
+    named = [(kind, pair) for table in tables for kind, pairs in table.items() for pair in pairs]
     return [pytest.param(*pair, id=f"{kind}: {pair[0]} for {pair[1]}", marks=marks_of(pair)) for kind, pair in named]
 
 
@@ -30,18 +32,23 @@ def marks_of(pair: tuple[str, str]) -> list[pytest.MarkDecorator]:
     return [pytest.mark.xfail(reason=FAILING[pair], strict=True)] if pair in FAILING else []
 
 
-@pytest.mark.parametrize(("given", "gold"), by_kind(answer_pairs.RIGHT, more_answer_pairs.RIGHT))
+@pytest.mark.parametrize(
+    ("given", "gold"), by_kind([*(table.RIGHT for table in TABLES), {"later": more_answer_pairs.RIGHT}])
+)
 def test_a_right_answer_is_correct(given: str, gold: str) -> None:
     assert verdicts_on([(given, gold)]) == ["correct"]
 
 
-@pytest.mark.parametrize(("given", "gold"), by_kind(answer_pairs.WRONG, more_answer_pairs.WRONG))
+@pytest.mark.parametrize(
+    ("given", "gold"), by_kind([*(table.WRONG for table in TABLES), {"later": more_answer_pairs.WRONG}])
+)
 def test_a_wrong_answer_is_not_correct(given: str, gold: str) -> None:
     assert verdicts_on([(given, gold)]) != ["correct"]
 
 
-def test_the_table_holds_right_and_wrong_in_equal_shares() -> None:
-    right, wrong = answer_pairs.RIGHT, answer_pairs.WRONG
+@pytest.mark.parametrize("table", TABLES)
+def test_the_table_holds_right_and_wrong_in_equal_shares(table: ModuleType) -> None:
+    right, wrong = table.RIGHT, table.WRONG
     assert {kind: len(pairs) for kind, pairs in right.items()} == {kind: len(pairs) for kind, pairs in wrong.items()}
     assert len(right) >= 25
     assert sum(map(len, right.values())) >= 100

@@ -203,6 +203,24 @@ def test_a_row_without_its_choices_is_named() -> None:
         as_questions([{**GPQA, "Incorrect Answer 2": "Zinc"}], "gpqa.csv", CHOICES)
 
 
+def test_minerva_and_olympiadbench_are_read_in_the_layouts_that_others_read_of_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their files were never fetched: the fields are those that public projects read."""
+    monkeypatch.delenv(FOLDER, raising=False)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **_: str(tmp_path / name.partition("/")[2]))
+    write(tmp_path / "minervamath" / "test.jsonl", {"question": "How fast?", "answer": "4.5e33"})
+    write(
+        tmp_path / "olympiadbench" / "test.jsonl",
+        {"id": 1606, "question": "How many?", "final_answer": ["\\frac{1}{2}"], "is_multiple_answer": False},
+        {"id": 1607, "question": "Which?", "final_answer": ["1", "3"], "is_multiple_answer": True},
+    )
+    minerva, olympiad = (load_benchmark(name, "--benchmark") for name in ("minerva", "olympiadbench"))
+    assert [(problem.question, problem.answer) for problem in minerva] == [("How fast?", "4.5e33")]
+    assert [(problem.id, problem.answer) for problem in olympiad] == [("1606", "\\frac{1}{2}")]
+    assert olympiad.left_out.no_answer == 1
+
+
 def test_multiple_choice_is_read_by_name_and_graded_by_its_letter(folder: Path) -> None:
     row = {**GPQA, "Incorrect Answer 3": "Lead"}
     (folder / "gpqa.csv").write_text(",".join(row) + "\n" + ",".join(row.values()) + "\n")

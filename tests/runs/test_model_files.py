@@ -267,21 +267,29 @@ def test_verl_s_shards_are_weights_and_its_own_files_are_not(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("trained_in", ["float32", "bfloat16"])
 @pytest.mark.parametrize("sharded", [shard, lambda folder: None])
 def test_the_forecast_of_a_snapshot_is_its_size_whatever_format_the_base_has(
-    dtype: torch.dtype, sharded: Callable[[Path], None], tmp_path: Path
+    dtype: torch.dtype, trained_in: str, sharded: Callable[[Path], None], tmp_path: Path
 ) -> None:
     config: PreTrainedConfig = llama(hidden_size=128, intermediate_size=256)
     network = write_folder(tmp_path / "base", config)
     network.to(dtype).save_pretrained(tmp_path / "base")
     sharded(tmp_path / "base")
-    settings = recipe(tmp_path, tmp_path / "base")
+    settings = recipe(tmp_path, tmp_path / "base", f"engine.dtype={trained_in}")
     room = forecast_room(settings, Home(tmp_path / "none"))
     assert room is not None
     measured = found(train(settings, Home(tmp_path / "home")), "c1-high").size
     assert room.each == pytest.approx(measured, rel=0.03)
+    assert room.bytes == (room.snapshots + 2) * room.each
+    newest = settings.snapshots.model_copy(update={"state": "newest"})
+    thin = forecast_room(settings.model_copy(update={"snapshots": newest}), Home(tmp_path / "none"))
+    assert thin is not None
+    thinned = found(train(settings.model_copy(update={"snapshots": newest}), Home(tmp_path / "thin")), "c1-low").size
+    assert thin.older == pytest.approx(thinned, rel=0.05)
+    assert thin.bytes == (thin.snapshots - 1) * thin.older + 3 * thin.each
     engine = settings.engine.model_copy(update={"name": "verl"})
     cluster = forecast_room(settings.model_copy(update={"engine": engine}), Home(tmp_path / "none"))
     parameters = sum(parameter.numel() for parameter in network.parameters())
     assert cluster is not None
-    assert cluster.each - room.each == 4 * parameters
+    assert cluster.each - room.each == (4 if trained_in == "float32" else 2) * parameters

@@ -3,13 +3,14 @@
 from typing import Any
 
 from sweeps.glance import look
-from sweeps.studies import Row, State
+from sweeps.studies import CLAIM, Row, State
 
 
 def row(number: int, state: State, arm: str, values: tuple[float, float] | None = None, **more: Any) -> Row:
     named = {} if values is None else {"accuracy": values[0], "length": values[1]}
     known = {"arm": arm, "seed": number % 2}
-    return Row(number, state, known, named, known | more)
+    held = {CLAIM: {"token": "t"}} if state == "running" else {}
+    return Row(number, state, known, named, known | held | more)
 
 
 def test_a_glance_names_what_runs_what_is_left_and_the_front() -> None:
@@ -39,4 +40,9 @@ def test_before_anything_is_finished_no_time_and_no_front_are_told() -> None:
 
 
 def test_a_suggestion_that_has_no_arm_yet_counts_and_is_not_named() -> None:
-    assert look([Row(0, "running", {}, {}, {})], 1).line == "0 of 1 trials done, 1 running"
+    assert look([Row(0, "running", {}, {}, {CLAIM: {"token": "t"}})], 1).line == "0 of 1 trials done, 1 running"
+
+
+def test_trials_that_wait_for_a_trunk_of_another_s_do_not_run() -> None:
+    rows = [row(0, "running", "a"), row(1, "running", "b", **{CLAIM: None}), row(2, "running", "c", **{CLAIM: None})]
+    assert look(rows, 0).line == "0 of 3 trials done, 1 running: a seed 0"

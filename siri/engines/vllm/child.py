@@ -3,10 +3,14 @@
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from siri.processes.reaper import end_with_parent
+
+MOST_BATCHED = 4096
+"""Tokens of a forward pass on a CPU, unless one prompt with its response may have more."""
 
 
 def keep_stdout() -> IO[str]:
@@ -17,18 +21,32 @@ def keep_stdout() -> IO[str]:
     return pipe
 
 
-def answers(order: dict[str, Any]) -> Any:
-    """Per problem, as each is done: its place in the order, the prompt that vLLM read, and every response."""
-    from vllm import LLM, SamplingParams
-    from vllm.sampling_params import RequestOutputKind
+def start(engine: dict[str, Any]) -> Any:
+    """vLLM's offline engine as an order asks for it."""
+    from vllm import LLM
+    from vllm.platforms import current_platform
 
-    llm = LLM(
-        **order["engine"],
+    if current_platform.device_type == "cpu":
+        # a prompt read in parts sets its generator back, which a generator on a CPU cannot do: whole prompts alone
+        most = max(engine["max_model_len"], MOST_BATCHED)
+        engine = {**engine, "enable_chunked_prefill": False, "max_num_batched_tokens": most}
+    return LLM(
+        **engine,
         trust_remote_code=False,
         load_format="safetensors",
         generation_config="vllm",
         logprobs_mode="processed_logprobs",
     )
+
+
+def answers(llm: Any, order: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Per problem, as each is done: its place in the order, the prompt that vLLM read, and every response.
+
+    Places go on from those of earlier orders to the same engine.
+    """
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
     settings = [
         SamplingParams(
             **order["sampling"],
@@ -58,7 +76,8 @@ def main() -> None:
 
     told = {"vllm": vllm.__version__, "device": current_platform.device_type}
     print(json.dumps(told), file=pipe, flush=True)
-    for answer in answers(json.loads(Path(sys.argv[1]).read_text())):
+    order = json.loads(Path(sys.argv[1]).read_text())
+    for answer in answers(start(order["engine"]), order):
         print(json.dumps(answer), file=pipe, flush=True)
 
 

@@ -27,7 +27,7 @@ from siri.seeding import seed_for
 from siri.store.tombstones import is_state
 from siri.terminal import printable
 
-NUMERICS = 1
+NUMERICS = 2
 """Raised by hand when equal settings are put to vLLM in another way."""
 QUIET = {
     "VLLM_NO_USAGE_STATS": "1",
@@ -64,43 +64,19 @@ class VllmSampler:
         require_data(model)
         tokenizer, settings = load_tokenizer(model), self.config.problems
         prompts = [prompt_of(one, tokenizer, settings) for one in request.problems]
-        answers = in_order(self._answers(self._write_order(model, request, prompts, tokenizer)))
+        ends = read_eos_ids(model, load_config(model), tokenizer)
+        answers = in_order(self._answers(self._write_order(model, request, prompts, ends)))
         for problem, prompt in [*zip(request.problems, prompts, strict=True)][request.first :]:
             answer = next(answers)
             read = Prompt(answer["prompt"], prompt.opening)
             yield batch_of(problem, request, read, answer["responses"], tokenizer, self.config)
         self.close()
 
-    def _write_order(
-        self, model: Path, request: SampleRequest, prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase
-    ) -> Path:
+    def _write_order(self, model: Path, request: SampleRequest, prompts: Sequence[Prompt], ends: Sequence[int]) -> Path:
         """What the child is asked, as a file in a folder that `close` removes."""
-        config = load_config(model)
-        longest = max(len(prompt.ids) for prompt in prompts) + request.budget
-        if longest > context_of(config):
-            raise InputError(
-                f"evaluation.budget={request.budget}: the model reads {context_of(config)} tokens at most, "
-                f"and the longest prompt has {longest - request.budget}"
-            )
         self._scratch = tempfile.TemporaryDirectory(prefix="siri-vllm-")
         folder = Path(self._scratch.name)
-        order = {
-            "engine": {
-                "model": str(link_model(model, folder / "model")),
-                "dtype": self.config.engine.dtype,
-                "tensor_parallel_size": self.config.engine.verl.tensor_parallel,
-                "max_model_len": longest,
-            },
-            "sampling": {
-                "n": request.samples if request.temperature else 1,  # vLLM refuses copies of the likeliest response
-                "temperature": request.temperature,
-                "top_p": request.top_p,
-                "max_tokens": request.budget,
-                "stop_token_ids": read_eos_ids(model, config, tokenizer),
-            },
-            "prompts": [prompt.ids for prompt in prompts[request.first :]],
-            "seeds": [seed_for(request.seed, "evaluate", place) for place in range(request.first, len(prompts))],
-        }
+        order = order_of(self.config, link_model(model, folder / "model"), request, prompts, ends)
         (folder / "order.json").write_text(json.dumps(order))
         return folder / "order.json"
 
@@ -132,6 +108,39 @@ class VllmSampler:
         if self._scratch is not None:
             self._scratch.cleanup()
             self._scratch = None
+
+
+def order_of(
+    config: RunConfig, model: Path, request: SampleRequest, prompts: Sequence[Prompt], ends: Sequence[int]
+) -> dict[str, Any]:
+    """What `siri.engines.vllm.child` is asked: its engine, how to sample, and the prompts from the request's first on.
+
+    `prompts` are those of all problems. Raises InputError for a budget that the model cannot read to its end.
+    """
+    context = context_of(load_config(model))
+    longest = max(len(prompt.ids) for prompt in prompts) + request.budget
+    if longest > context:
+        raise InputError(
+            f"evaluation.budget={request.budget}: the model reads {context} tokens at most, "
+            f"and the longest prompt has {longest - request.budget}"
+        )
+    return {
+        "engine": {
+            "model": str(model),
+            "dtype": config.engine.dtype,
+            "tensor_parallel_size": config.engine.verl.tensor_parallel,
+            "max_model_len": longest,
+        },
+        "sampling": {
+            "n": request.samples if request.temperature else 1,  # vLLM refuses copies of the likeliest response
+            "temperature": request.temperature,
+            "top_p": request.top_p,
+            "max_tokens": request.budget,
+            "stop_token_ids": [*ends],
+        },
+        "prompts": [prompt.ids for prompt in prompts[request.first :]],
+        "seeds": [seed_for(request.seed, "evaluate", place) for place in range(request.first, len(prompts))],
+    }
 
 
 def link_model(model: Path, folder: Path) -> Path:

@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 
-from siri.problems.grading.arithmetic import Node, number
+from siri.problems.grading.arithmetic import Node, UndefinedError, evaluate, number
 from siri.problems.grading.tokens import Token, UnreadableError
 from siri.problems.grading.units import DEGREE
 from siri.problems.grading.values import Collection, Expression, Matrix, Quantity, Region, Tuple, Value
@@ -78,11 +79,70 @@ def scale(factor: Node, value: Value) -> Value:
     """A number times a matrix or a vector."""
     if isinstance(value, Expression):
         return Expression(Node("product", (factor, value.node)))
-    if isinstance(value, Matrix) and not value.bars:
+    if isinstance(value, Matrix):
         return Matrix(tuple(tuple(scale(factor, cell) for cell in row) for row in value.rows))
     if isinstance(value, Tuple) and value.brackets == "()":
         return Tuple(tuple(scale(factor, item) for item in value.items))
     raise UnreadableError("a product of what has none")
+
+
+_MOST_NODES = 5000
+_LARGEST_DETERMINANT = 5
+
+
+def series(operation: str, index: str, bounds: tuple[Node, Node], term: Node) -> Expression:
+    """A sum or product over all values of an index, written out. Raises UnreadableError for one of too many parts."""
+    try:
+        first, last = (evaluate(bound) for bound in bounds)
+    except UndefinedError:  # a bound that is a variable
+        raise UnreadableError("bounds without a value") from None
+    if not all(isinstance(bound, Fraction) and bound.denominator == 1 for bound in (first, last)):
+        raise UnreadableError("bounds that are no whole numbers")
+    if max(last - first + 1, 0) * _size(term) > _MOST_NODES:
+        raise UnreadableError("too many terms")
+    terms = tuple(_put(term, index, number(value)) for value in range(int(first), int(last) + 1))
+    return Expression(Node(operation, (number(operation == "product"), *terms)))
+
+
+def _size(node: Node) -> int:
+    return 1 + sum(map(_size, node.parts))
+
+
+def _put(node: Node, name: str, value: Node) -> Node:
+    """An expression with a value in the place of a variable, which may have been read as the constant i or e."""
+    if node.operation in ("variable", "constant") and node.name == name:
+        return value
+    return replace(node, parts=tuple(_put(part, name, value) for part in node.parts)) if node.parts else node
+
+
+def remainder(node: Node, modulus: Node) -> Node:
+    """What a whole number leaves when it is divided; other expressions as they are."""
+    try:
+        value, divisor = evaluate(node), evaluate(modulus)
+    except UndefinedError:
+        return node
+    whole = all(isinstance(one, Fraction) and one.denominator == 1 for one in (value, divisor))
+    return number(value % divisor) if whole and divisor > 0 else node
+
+
+def determinant(rows: Sequence[Sequence[Value]]) -> Expression:
+    """Along the first row. Raises UnreadableError for a matrix that is not square, or large."""
+    if any(len(row) != len(rows) for row in rows) or len(rows) > _LARGEST_DETERMINANT:
+        raise UnreadableError("no determinant")
+    if len(rows) == 1:
+        return Expression(node_of(rows[0][0]))
+    terms = []
+    for at, cell in enumerate(rows[0]):
+        minor = determinant([[*row[:at], *row[at + 1 :]] for row in rows[1:]])
+        terms.append(Node("product", (number((-1) ** at), node_of(cell), minor.node)))
+    return Expression(Node("sum", tuple(terms)))
+
+
+def transposed(value: Value) -> Value:
+    """A matrix on its side; a tuple is a row and a column."""
+    if isinstance(value, Matrix):
+        return Matrix(tuple(zip(*value.rows, strict=True)))
+    return value
 
 
 def read_repeating(text: str) -> Fraction:

@@ -72,7 +72,7 @@ def _same_plain(given: Value, gold: Value) -> bool:
             return alike and _same_in_order(given.items, gold.items)
         case Matrix(), Matrix():
             cells = [cell for row in given.rows for cell in row], [cell for row in gold.rows for cell in row]
-            return given.bars == gold.bars and len(given.rows) == len(gold.rows) and _same_in_order(*cells)
+            return len(given.rows) == len(gold.rows) and _same_in_order(*cells)
         case (Matrix(), Tuple()) | (Tuple(), Matrix()):
             return _same_in_order(_as_vector(given), _as_vector(gold))
         case Clock(), Clock():
@@ -103,7 +103,7 @@ def _same_in_any_order(given: Sequence[Value], gold: Sequence[Value]) -> bool:
 
 
 def _as_vector(value: Value) -> Sequence[Value]:
-    if isinstance(value, Matrix) and not value.bars and 1 in (len(value.rows), len(value.rows[0])):
+    if isinstance(value, Matrix) and 1 in (len(value.rows), len(value.rows[0])):
         return [cell for row in value.rows for cell in row]
     return value.items if isinstance(value, Tuple) and value.brackets == "()" else ()
 
@@ -152,7 +152,8 @@ def _same_list(given: Value, gold: Value) -> bool:
             vectors = (one.items, _as_vector(other)) if one is given else (_as_vector(other), one.items)
             return _same_in_order(*vectors)
     if isinstance(given, Listing) and not isinstance(gold, Listing | Collection):  # one answer in several forms
-        return all(same(item, gold) for item in given.items)
+        last = _asked_last(given.items)
+        return same(last, gold) if last else all(same(item, gold) for item in given.items)
     sets = isinstance(given, Collection) or isinstance(gold, Collection)
     ours, theirs = _members(given), _members(gold)
     if ours is None or theirs is None:
@@ -162,6 +163,29 @@ def _same_list(given: Value, gold: Value) -> bool:
     if sets:
         ours, theirs = _distinct(ours), _distinct(theirs)
     return _same_in_any_order(ours, theirs)
+
+
+def _asked_last(items: Sequence[Value]) -> Relation | None:
+    r"""The last of several equations where it follows from those before it: `\frac{m}{n} = \frac{3}{4}, m + n = 7`."""
+    known: dict[str, Fraction] = {}
+    for item in items:
+        match item:
+            case Relation(members=(Expression(node=name), Expression(node=value)), signs=("=",)):
+                if item is items[-1] and len(names_of(name)) > 1 and names_of(name) <= set(known):
+                    return item if close(evaluate(name, known), evaluate(value)) else None
+                known |= _values_of(name, value)
+    return None
+
+
+def _values_of(name: Node, value: Node) -> dict[str, Fraction]:
+    """What an equation says of variables: `m = 3`, or numerator and denominator of a fraction."""
+    if name.operation == value.operation == "quotient":
+        pairs = list(zip(name.parts, value.parts, strict=True))
+    else:
+        pairs = [(name, value)]
+    return {
+        one.name: other.rational for one, other in pairs if (one.operation, other.operation) == ("variable", "number")
+    }
 
 
 def _by_name(listing: Listing) -> Sequence[Value]:

@@ -5,6 +5,7 @@ from fractions import Fraction
 
 from siri.problems.grading.algebra import (
     chosen,
+    determinant,
     divide_by,
     in_brackets,
     joined,
@@ -14,10 +15,12 @@ from siri.problems.grading.algebra import (
     proper_fraction,
     read_repeating,
     scale,
+    series,
+    transposed,
     variable,
 )
 from siri.problems.grading.arithmetic import FUNCTION_NAMES, FUNCTIONS_OF_MANY, Node, number
-from siri.problems.grading.tokens import BRACKETS, CLOSERS, MalformedError, Token, UnreadableError
+from siri.problems.grading.tokens import BRACKETS, CLOSERS, Cursor, MalformedError, Token, UnreadableError
 from siri.problems.grading.values import Collection, Expression, Matrix, Region, Tuple, Value
 from siri.problems.grading.vocabulary import words_of
 
@@ -25,13 +28,14 @@ GREEK = words_of(
     "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi omicron rho "
     "varrho sigma tau upsilon phi varphi chi psi omega Alpha Beta Gamma Delta Epsilon Zeta Eta Theta Iota "
     "Kappa Lambda Mu Nu Xi Omicron Pi Rho Sigma Tau Upsilon Phi Chi Psi Omega ell hbar angle triangle ldots "
-    "square prime"
+    "square prime top"
 )
 _ACCENTS = words_of("overline bar vec hat widehat tilde dot ddot overrightarrow widetilde")
 _SET_SIGNS = {r"\cup": "union", r"\cap": "intersection", r"\setminus": "difference", r"\backslash": "difference"}
 _MOST_BARS = 6
 _TIMES = frozenset(["*", r"\cdot", r"\times", r"\ast"])
 _OVER = frozenset(["/", r"\div"])
+_TRANSPOSE = tuple(Node("variable", name=name) for name in ("T", "top", "t"))
 _INVERSE = {"sin": "arcsin", "cos": "arccos", "tan": "arctan", "cot": "arccot"}
 _ENVIRONMENTS = words_of("matrix pmatrix bmatrix Bmatrix vmatrix array smallmatrix")
 _ALIASES = {"inf": "infinity", "infty": "infinity", "oo": "infinity", "pi": "pi", "infinity": "infinity"}
@@ -55,29 +59,13 @@ def read_formula(tokens: Sequence[Token], inside: Inside) -> Value:
     return value
 
 
-class _Reader:
+class _Reader(Cursor):
     """A place among tokens; each method reads one thing and moves on."""
 
     def __init__(self, tokens: Sequence[Token], inside: Inside) -> None:
-        self.tokens, self.inside = list(tokens), inside
-        self.place = 0
+        super().__init__(tokens)
+        self.inside = inside
         self.bars = 0
-
-    def peek(self, ahead: int = 0) -> str:
-        """The text of the next token; "" at the end."""
-        return self.tokens[self.place + ahead].text if self.place + ahead < len(self.tokens) else ""
-
-    def take(self) -> Token:
-        """The next token."""
-        if self.place >= len(self.tokens):
-            raise UnreadableError("it ends too early")
-        self.place += 1
-        return self.tokens[self.place - 1]
-
-    def expect(self, *texts: str) -> None:
-        """Pass over a token that must be there."""
-        if self.take().text not in texts:
-            raise UnreadableError(f"{texts[0]} was expected")
 
     # Sets, sums, products
 
@@ -160,6 +148,10 @@ class _Reader:
                 if self.peek() == r"\circ":
                     self.take()
                     value = Expression(Node("product", (node_of(value), Node("constant", name="degree"))))
+                elif isinstance(value, Matrix | Tuple):
+                    if self.script() not in _TRANSPOSE:
+                        raise UnreadableError("a power of a matrix")
+                    value = transposed(value)
                 else:
                     value = Expression(Node("power", (node_of(value), self.script())))
                     if self.peek() == "^":
@@ -250,9 +242,7 @@ class _Reader:
         value = self.sum()
         self.expect("|")
         self.bars -= 1
-        return (
-            Matrix(value.rows, bars=True) if isinstance(value, Matrix) else Expression(Node("abs", (node_of(value),)))
-        )
+        return determinant(value.rows) if isinstance(value, Matrix) else Expression(Node("abs", (node_of(value),)))
 
     def _bracketed(self, opening: str) -> Value:
         closing = (")", "]") if opening in ("(", "[") else (BRACKETS[opening],)
@@ -284,11 +274,25 @@ class _Reader:
             return self._environment()
         if name == "emptyset":
             return Collection(())
+        if name in ("sum", "prod"):
+            return self._series("sum" if name == "sum" else "product")
         if name in FUNCTIONS_OF_MANY:
             return self._function_of_many(name)
         if name in FUNCTION_NAMES or name in ("log", "ln", "lg"):
             return self._function(name)
         raise (MalformedError if "cancel" in name else UnreadableError)(name)
+
+    def _series(self, operation: str) -> Value:
+        r"""`\sum_{k=1}^{10} k^2` with whole bounds, term by term."""
+        self.expect("_")
+        self.expect("{")
+        index = self.take().text
+        self.expect("=")
+        first = node_of(self.sum())
+        self.expect("}")
+        self.expect("^")
+        last = self.script()
+        return series(operation, index, (first, last), node_of(self._signed(self.product)))
 
     def _function_of_many(self, name: str) -> Value:
         inside = self.atom()
@@ -343,7 +347,7 @@ class _Reader:
             raise UnreadableError("rows of several lengths")
         if len(kept) == len(kept[0]) == 1:
             return kept[0][0]
-        return Matrix(kept, bars=name == "vmatrix")
+        return determinant(kept) if name == "vmatrix" else Matrix(kept)
 
     def _environment_name(self) -> str:
         self.expect("{")

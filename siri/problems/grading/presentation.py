@@ -42,6 +42,7 @@ _SIGNS = {
     "…": r"\ldots ",
     "′": "'",
     "’": "'",
+    "″": "''",
 }
 
 
@@ -109,11 +110,17 @@ _STEPS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             r"\\frac\s*\{\\(?:text|mathrm)\{\s*(\w+)\s*\}\}\s*\{\\(?:text|mathrm)\{\s*(\w+)\s*\}\}",
             r"\\text{\1/\2}",
         ),
+        (r"(?:\\math(?:bin|rel|ord|punct))?(?<![\^_])\{\s*([:=<>+-])\s*\}", r"\1"),
+        (r"\^\s*(?:\{\s*\\prime\s*\}|\\prime)", "'"),
+        (r"\^\s*\{\s*\\prime\s*\\prime\s*\}|\"", "''"),
+        (r"(?<=\d)\s*\\(?:mathrm|text)\{\s*[eE]\s*\}\s*(?=[+-]?\d)", "e"),
+        (r"\\overline\s*\{\s*([A-Z]{2})\s*\}", r"\1"),
         (r"\*\*", "^"),
     )
 )
 _GROUPS_OF_THREE = re.compile(r"(?<![\d.,^_{\\])\d{1,3}(?: \d{3})+(?![\d.]| \d)")
 _ROWS = re.compile(r"\\begin\{(cases|aligned|align\*?|gathered)\}((?:(?!\\begin).)*?)\\end\{\1\}", re.DOTALL)
+_CONDITION = re.compile(r"\\text\{\s*(?:if|for|when)\s*\}|\b(?:if|for|when)\b")
 _SPACES = re.compile(r"\s+")
 
 
@@ -122,7 +129,7 @@ def tidy(text: str) -> str:
     if not text.isascii():
         text = _to_ascii(text)
     if r"\begin" in text:
-        text = _ROWS.sub(lambda found: found[2].replace("&", " ").replace(r"\\", ", "), text)
+        text = _ROWS.sub(_rows, text)
     for pattern, put in _STEPS:
         text = pattern.sub(put, text)
     text = _SPACES.sub(" ", text).strip()
@@ -130,6 +137,15 @@ def tidy(text: str) -> str:
         text = text[:-1].rstrip()
     text = _without_outer_braces(text)
     return _GROUPS_OF_THREE.sub(lambda found: found[0].replace(" ", ""), text)
+
+
+def _rows(found: re.Match[str]) -> str:
+    r"""Rows as a list; those of a function by cases as a set of pairs, `\{(x, x > 0), (-x, x < 0)\}`."""
+    rows = [[cell.strip(" ,;.") for cell in row.split("&")] for row in found[2].split(r"\\") if row.strip()]
+    if found[1] == "cases" and all(len(row) == 2 and all(row) and row[1][0] not in "=<>" for row in rows):
+        pairs = (f"({value}, {_CONDITION.sub(' ', condition)})" for value, condition in rows)
+        return rf"\{{{', '.join(pairs)}\}}"
+    return found[2].replace("&", " ").replace(r"\\", ", ")
 
 
 def _without_outer_braces(text: str) -> str:

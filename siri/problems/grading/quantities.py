@@ -4,7 +4,7 @@ from collections.abc import Callable
 from fractions import Fraction
 
 from siri.problems.grading.arithmetic import Node, TooLargeError, UndefinedError, equal, evaluate, names_of, number
-from siri.problems.grading.units import DEGREE, PERCENT, Unit
+from siri.problems.grading.units import DEGREE, PERCENT, UNNAMED, Unit
 from siri.problems.grading.values import Based, Congruence, Expression, Quantity, Ratio, Value
 from siri.problems.grading.vocabulary import words_of
 
@@ -61,6 +61,10 @@ def _same_with_units(given: Quantity, gold: Quantity, same: Same) -> bool:
     kinds = [tuple(name for name, _ in unit.dimensions) for unit in (given.unit, gold.unit)]
     if kinds[0] in angles and kinds[1] in angles:
         return _same_in_radians(given, gold)
+    if (UNNAMED,) in kinds:
+        powers = [unit.dimensions[0][1] for unit in (given.unit, gold.unit) if len(unit.dimensions) == 1]
+        lengths = kinds[0] in (("length",), (UNNAMED,)) and kinds[1] in (("length",), (UNNAMED,))
+        return lengths and powers[0] == powers[1] and same(given.value, gold.value)
     ours, theirs = set(given.unit.words), set(gold.unit.words)
     if ours and theirs:
         return bool(ours & theirs or _COUNTED & (ours | theirs)) and same(given.value, gold.value)

@@ -4,9 +4,13 @@ import re
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
+from itertools import pairwise
 
+from siri.problems.grading.algebra import remainder
 from siri.problems.grading.arithmetic import Node, number
 from siri.problems.grading.formulas import read_formula
+from siri.problems.grading.notations import read_notation
+from siri.problems.grading.numerals import with_digits
 from siri.problems.grading.presentation import tidy
 from siri.problems.grading.tokens import (
     FUNCTIONS,
@@ -18,11 +22,9 @@ from siri.problems.grading.tokens import (
     split_at,
     tokenize,
 )
-from siri.problems.grading.units import CURRENCIES, DEGREE, MULTIPLES, PERCENT, UNITS, Unit, read_unit
+from siri.problems.grading.units import CURRENCIES, DEGREE, MULTIPLES, PERCENT, RAISED, UNITS, Unit, read_unit
 from siri.problems.grading.values import (
-    Based,
     Choice,
-    Clock,
     Collection,
     Congruence,
     Expression,
@@ -33,9 +35,10 @@ from siri.problems.grading.values import (
     Ratio,
     Region,
     Relation,
+    Tuple,
     Value,
 )
-from siri.problems.grading.vocabulary import EVERYTHING, NOTHING, SAME_WORDS, words_of
+from siri.problems.grading.vocabulary import ENDLESS, EVERYTHING, NOTHING, SAME_WORDS, changes, words_of
 
 DEEPEST = 20
 """Brackets within brackets; more is no answer."""
@@ -52,26 +55,15 @@ _RELATIONS = {
     r"\sim": "approx",
 }
 _ARROWS = frozenset([r"\Rightarrow", r"\implies", r"\Longrightarrow", r"\iff", r"\Leftrightarrow", r"\to"])
-_CHANGING = words_of(
-    "not no non neither nor least most more less fewer than over under above below between from to except "
-    "without plus minus times half twice double triple undefined infinitely negative or and if unless when "
-    "where mod modulo base every all any each up within too cannot impossible except"
-)
-"""Words that make something else of the number beside them."""
 _FILLER = words_of(
     "the a an it is are was be answer final result value therefore thus so hence exactly equals equal there "
     "approximately about roughly around nearly which i.e option choice either both only its in on of for"
 )
 _GENERIC = words_of(
-    "function number numbers direction day shape type side integer curve graph team person triangle line"
+    "function number numbers direction day shape type side integer curve graph team person triangle line sequence "
+    "series statement equation expression figure"
 )
-_NUMERALS = "two three four five six seven eight nine ten eleven twelve"
-_BASE_WORDS = {word: size for size, word in enumerate(_NUMERALS.split(), start=2)}
 _WRAPPER = re.compile(r"\\(?:text|mathrm|textbf|textrm|mbox|operatorname)\s*\{([^{}]*)\}")
-_BASED = re.compile(
-    r"\(?(-?[0-9A-Z]+)\)?\s*_\s*(?:\{\s*\(?\s*(?:base\s*)?(\w+)\s*\)?\s*\}|(\d+))|(\d+) \(?base (\w+)\)?"
-)
-_CLOCK = re.compile(r"(\d{1,2})\s*:\s*(\d\d)(?:\s*:\s*(\d\d))?\s*(?:([aApP])\.?\s*[mM]\.?)?")
 _SIGN_LABELS = frozenset([".", ")", ":"])
 _OPENING, _CLOSING = frozenset(["(", "[", "{", r"\{", r"\langle"]), frozenset([")", "]", "}", r"\}", r"\rangle"])
 
@@ -84,10 +76,10 @@ def read_answer(text: str, commas: Commas = "thousands") -> Value:
     right.
     """
     plain = tidy(text)
-    special = _read_special(_WRAPPER.sub(r"\1", plain).strip())
+    special = read_notation(_WRAPPER.sub(r"\1", plain).strip())
     if special is not None:
         return special
-    tokens = tokenize(plain, commas)
+    tokens = with_digits(tokenize(plain, commas))
     depth = deepest = 0
     for token in tokens:
         depth += (token.text in _OPENING) - (token.text in _CLOSING)
@@ -95,23 +87,6 @@ def read_answer(text: str, commas: Commas = "thousands") -> Value:
     if not tokens or deepest > DEEPEST:
         raise UnreadableError("nothing, or too many brackets")
     return _read_choice(tokens) or _read_list(tokens)
-
-
-def _read_special(plain: str) -> Value | None:
-    """Digits in a base, and times of day."""
-    based = _BASED.fullmatch(plain)
-    if based:
-        digits, base = based[1] or based[4], based[2] or based[3] or based[5]
-        size = int(base) if base.isdigit() else _BASE_WORDS.get(base.lower(), 0)
-        if 2 <= size <= 36 and all(int(digit, 36) < size for digit in digits.lstrip("-")):
-            return Based(digits.lstrip("0") or "0", size)
-        if digits.lstrip("-").isdigit() and base.isdigit():
-            raise MalformedError("digits that the base does not have, or no base")
-    clock = _CLOCK.fullmatch(plain)
-    if clock and int(clock[1]) < 25 and int(clock[2]) < 60:
-        parts = tuple(int(part) for part in clock.groups()[:3] if part)
-        return Clock(parts, (clock[4] or "").lower())
-    return None
 
 
 # Letters of choices
@@ -172,6 +147,9 @@ def _separates(token: Token) -> bool:
 
 def _read_list(tokens: Sequence[Token]) -> Value:
     tokens = split(tokens, lambda token: token.text in _ARROWS)[-1]
+    compound = _read_compound([token for token in tokens if token.text.lower() not in ("and", ",")])
+    if compound is not None:
+        return compound
     items, joint = _read_items(tokens)
     if not items:
         raise UnreadableError("nothing")
@@ -218,6 +196,9 @@ def _read_inside(tokens: Sequence[Token]) -> tuple[Value, ...]:
     for sign in ("|", ":"):
         parts = split(tokens, lambda token, sign=sign: token.text == sign)  # type: ignore[misc]
         if len(parts) == 2 and any(token.text in _RELATIONS for token in parts[1]):
+            named = split(parts[0], lambda token: token.text == r"\in")[0]  # `x \in \mathbb{R}`
+            if len(named) > 1 and any(token.kind in ("number", "sign") for token in named) and named[0].kind != "word":
+                return (Tuple((_read_list(parts[0]), _read_list(parts[1]))),)
             return (Region("condition", (_read_list(parts[1]),)),)
     return tuple(_read_items(tokens)[0])
 
@@ -266,12 +247,16 @@ def _read_congruence(tokens: list[Token]) -> Congruence | None:
     for at, token in enumerate(tokens):
         if token.text.lstrip("\\").lower() in ("pmod", "bmod", "mod"):
             before, after = list(tokens[:at]), list(tokens[at + 1 :])
-            if before and before[-1].text == "(" and after and after[-1].text == ")":
+            in_brackets = bool(before) and before[-1].text == "(" and bool(after) and after[-1].text == ")"
+            if in_brackets:
                 before, after = before[:-1], after[:-1]
             modulus = read_formula(after, _read_inside)
             if not before or not isinstance(modulus, Expression):
                 raise UnreadableError("mod what?")
-            return Congruence(_read_item(before), modulus.node)
+            value = _read_item(before)
+            if not in_brackets and token.text != r"\pmod" and isinstance(value, Expression):
+                value = Expression(remainder(value.node, modulus.node))  # `12 \bmod 5` is 2
+            return Congruence(value, modulus.node)
     return None
 
 
@@ -285,15 +270,17 @@ def _read_member(tokens: list[Token]) -> Value:
     if compound is not None:
         return compound
     words = [token.text.lower() for token in (*lead, *tail) if token.kind == "word"]
-    if _changes(words) or _tells(tail):
+    if changes(words) or _tells(tail):
         return Phrase(tuple(token.text.lower() for token in tokens))
-    special = _read_special("".join(token.text for token in middle)) if not tail else None
+    special = read_notation("".join(token.text for token in middle)) if not tail else None
     if special is not None:
         return special
     if len(ratio) > 1 and not lead and not tail:
         return _read_ratio(ratio)
     middle, unit = _take_signs(middle, lead)
     value = read_formula(middle, _read_inside)
+    if tail and tail[0].text in RAISED and isinstance(value, Expression):  # `two squared`
+        value, tail = Expression(Node("power", (value.node, number(RAISED[tail[0].text])))), tail[1:]
     multiples = [MULTIPLES[word] for word in words if word in MULTIPLES]
     if multiples and isinstance(value, Expression):
         value = Expression(Node("product", (value.node, *(number(multiple) for multiple in multiples))))
@@ -302,32 +289,30 @@ def _read_member(tokens: list[Token]) -> Value:
     return value if unit is None else Quantity(value, unit)
 
 
-def _changes(words: list[str]) -> bool:
-    """Whether words make something else of the number; `equal to` does not."""
-    return any(
-        word in _CHANGING and not (word == "to" and at and words[at - 1] in ("equal", "equals"))
-        for at, word in enumerate(words)
-    )
-
-
 def _tells(tail: list[Token]) -> bool:
     """Whether a sentence goes on behind the number, other than that it is the answer."""
+    if any(word.text == "of" and after.kind != "word" for word, after in pairwise(tail)):  # `half of ten`
+        return True
     words = {token.text.lower() for token in tail}
     return bool(words & {"is", "are", "was", "does", "can", "has", "have"}) and not words & {"answer", "correct"}
 
 
 def _read_compound(tokens: list[Token]) -> Value | None:
-    """`5 hours 30 minutes` as minutes, and `1 to 2` as a ratio."""
+    """`5 hours 30 minutes` as minutes, `1 to 2` as a ratio, and `1 out of 2`."""
     texts = [token.text for token in tokens]
     kinds = [token.kind for token in tokens]
     if kinds == ["number", "word", "number"] and texts[1] == "to":
         return Ratio((number(Fraction(texts[0])), number(Fraction(texts[2]))))
+    if kinds == ["number", "word", "word", "number"] and texts[1:3] == ["out", "of"]:
+        return Expression(Node("quotient", (number(Fraction(texts[0])), number(Fraction(texts[3])))))
     if len(kinds) < 4 or kinds != ["number", "word"] * (len(kinds) // 2):
         return None
     units = [read_unit([text]) for text in texts[1::2]]
     if None in units or len({unit.dimensions for unit in units if unit}) != 1 or any(u.words for u in units if u):
         return None
     factors = [unit.factor for unit in units if unit]
+    if factors != sorted(set(factors), reverse=True):  # two lengths, each an answer
+        return None
     total = sum((Fraction(text) * factor for text, factor in zip(texts[::2], factors, strict=True)), Fraction(0))
     last = units[-1]
     assert last is not None
@@ -394,6 +379,8 @@ def _read_phrase(tokens: list[Token]) -> Value:
         raise UnreadableError("no words")
     if kept in NOTHING:
         return Collection(())
+    if kept in ENDLESS:
+        return Expression(Node("constant", name="infinity"))
     if kept in EVERYTHING:
         return Region("line")
     if len(kept) > 1:

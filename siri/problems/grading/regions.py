@@ -101,7 +101,7 @@ def real_set(value: Value) -> RealSet:
             return _solve(value)
         case Listing(items=items, joint=joint):
             parts = [real_set(item) for item in items]
-            apart = all(isinstance(item, Relation) and set(item.signs) == {"ne"} for item in items)
+            apart = any(isinstance(item, Relation) and set(item.signs) == {"ne"} for item in items)
             result = parts[0]
             for part in parts[1:]:
                 result = _combine(result, part, "intersection" if joint or apart else "union")

@@ -20,7 +20,7 @@ from siri.problems.grading.values import Expression, Phrase, Quantity, Relation,
 
 GraderName = Literal["exact", "answer", "boxed"]
 
-VERSIONS: dict[GraderName, int] = {"exact": 1, "answer": 2, "boxed": 2}
+VERSIONS: dict[GraderName, int] = {"exact": 1, "answer": 3, "boxed": 3}
 """Raised by hand when a rule gives another verdict on the same response."""
 _LIBRARIES = ("math-verify", "latex2sympy2_extended", "sympy", "mpmath")
 _LONGEST = 300

@@ -185,3 +185,27 @@ def split_at(tokens: Sequence[Token], separates: Callable[[Token], bool]) -> tup
         else:
             pieces[-1].append(token)
     return pieces, separators
+
+
+class Cursor:
+    """A place among tokens, which moves on as they are read."""
+
+    def __init__(self, tokens: Sequence[Token]) -> None:
+        self.tokens = list(tokens)
+        self.place = 0
+
+    def peek(self, ahead: int = 0) -> str:
+        """The text of the next token; "" at the end."""
+        return self.tokens[self.place + ahead].text if self.place + ahead < len(self.tokens) else ""
+
+    def take(self) -> Token:
+        """The next token. Raises UnreadableError at the end."""
+        if self.place >= len(self.tokens):
+            raise UnreadableError("it ends too early")
+        self.place += 1
+        return self.tokens[self.place - 1]
+
+    def expect(self, *texts: str) -> None:
+        """Pass over a token that must be there. Raises UnreadableError where it is not."""
+        if self.take().text not in texts:
+            raise UnreadableError(f"{texts[0]} was expected")

@@ -52,8 +52,8 @@ information 1 bit
 information 8 byte
 """
 _SHORTHAND = {"mph": ("mile", "hour"), "kph": ("km", "hour"), "kmh": ("km", "hour"), "mps": ("m", "s")}
-_NO_UNIT = frozenset(["unit", "units", "square", "sq"])
 _POWERS = {"square": 2, "squared": 2, "sq": 2, "cubic": 3, "cubed": 3, "cu": 3}
+RAISED = {"squared": 2, "cubed": 3}
 MULTIPLES = {
     "hundred": 100,
     "thousand": 1000,
@@ -87,6 +87,8 @@ class Unit:
     words: tuple[str, ...] = ()
 
 
+UNNAMED, _UNNAMED = "unit", frozenset(["unit", "units"])
+"""The dimension of `square units`, which may be any unit of length; and its words."""
 DEGREE, PERCENT = Unit((("angle-degree", 1),), Fraction(1)), Unit((("percent", 1),), Fraction(1))
 CURRENCIES = {r"\$": "dollar", "€": "euro", "£": "gbp", "₹": "rupee", r"\pounds": "gbp", r"\euro": "euro"}
 _PIECE = re.compile(r"[A-Za-z]+|\^\s*\{?\s*(-?\s*\d{1,3})\s*\}?|/|\S")
@@ -111,6 +113,10 @@ def read_unit(pieces: Sequence[str]) -> Unit | None:
             sign = -1
         elif piece in _POWERS:
             before = _POWERS[piece]
+        elif piece in _UNNAMED:
+            last = (UNNAMED, Fraction(1), sign * before)
+            dimensions[UNNAMED] = dimensions.get(UNNAMED, 0) + sign * before
+            before = 1
         elif piece in UNITS or piece in _SHORTHAND:
             for name in _SHORTHAND.get(piece, (piece,)):
                 dimension, size = UNITS[name]
@@ -120,11 +126,13 @@ def read_unit(pieces: Sequence[str]) -> Unit | None:
                 sign, before = (-1, 1) if piece in _SHORTHAND else (sign, 1)
         elif piece[0] in "^0123456789":
             known = False
-        elif piece.isalpha() and piece not in _NO_UNIT:
+        elif piece.isalpha():
             words.append(piece.removesuffix("s"))
             known = False
     if words or not known:
         return Unit((), Fraction(1), tuple(words) or ("?",))
+    if dimensions == {UNNAMED: 1}:
+        return None
     return _as_volume(dimensions, factor) if dimensions else None
 
 

@@ -40,10 +40,9 @@ class Collection:
 
 @dataclass(frozen=True)
 class Matrix:
-    """Rows of cells; a determinant is a matrix between bars."""
+    """Rows of cells."""
 
     rows: tuple[tuple["Value", ...], ...]
-    bars: bool = False
 
 
 @dataclass(frozen=True)
