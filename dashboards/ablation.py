@@ -14,6 +14,7 @@ from rich.text import Text
 from dashboards import ablation_figures, figures, report, wording
 from dashboards.data import interval_of
 from siri.evaluation.statistics import Interval
+from siri.markdown import plain
 from siri.store.entries import write_atomically
 
 
@@ -248,18 +249,19 @@ def _verdict_lines(result: Ablation) -> Iterator[str]:
 def write_markdown(results: Sequence[Ablation]) -> str:
     """The result that counts as Markdown: verdicts, then the table of arms."""
     main = results[-1]
-    lines = [f"# {main.study}", "", *([f"**Caution:** {main.caution}.", ""] if main.caution else [])]
+    lines = [f"# {plain(main.study)}", "", *([f"**Caution:** {main.caution}.", ""] if main.caution else [])]
     for verdict in main.verdicts:
-        lines.append(f"- **{verdict.claim}: {verdict.outcome}.** {verdict.says}")
-        lines += [f"  - {part.says} {explain(verdict, part)}" for part in verdict.parts]
+        lines.append(f"- **{plain(verdict.claim)}: {verdict.outcome}.** {plain(verdict.says)}")
+        lines += [f"  - {plain(part.says)} {plain(explain(verdict, part))}" for part in verdict.parts]
     lines += [
         "",
-        f"On {main.benchmark}; ± is half of a 95 % t-interval over seeds, Δ minus {main.baseline}, ● the front.",
+        f"On {plain(main.benchmark)}; ± is half of a 95 % t-interval over seeds, "
+        f"Δ minus {plain(main.baseline)}, ● the front.",
         "",
     ]
     columns = (*ARMS, *COSTS[1:])
     lines += [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for row in _rows(main.arms):
         cells = [*_cells(row), wording.number(row["accuracy_cr"], 2), *cost(row)]
-        lines.append(f"| {' | '.join(cells)} |")
+        lines.append(f"| {' | '.join(map(plain, cells))} |")
     return "\n".join(lines)

@@ -1,7 +1,6 @@
 """The table over benchmarks as text: for a terminal, as Markdown, as LaTeX (booktabs), and as columns of numbers."""
 
 import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,6 +13,7 @@ from dashboards import wording
 from siri.evaluation.benchmark_table import MEASURES, BenchmarkTable, Difference, Row, ranks
 from siri.evaluation.protocol import protocol
 from siri.evaluation.statistics import Interval
+from siri.markdown import plain
 
 Format = Literal["markdown", "latex", "csv", "parquet"]
 ENDINGS: dict[str, Format] = {".md": "markdown", ".tex": "latex", ".csv": "csv", ".parquet": "parquet"}
@@ -141,24 +141,21 @@ def difference_table(table: BenchmarkTable, found: Sequence[Difference], against
 def markdown(table: BenchmarkTable, found: Sequence[Difference] = (), against: str = "") -> str:
     """A table with a line per row, and the remarks below it."""
 
-    def escaped(text: str) -> str:
-        return re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", " ".join(text.split()))
-
     def shown(one: Field) -> str:
         text = {1: f"**{one.value}**", 2: f"<u>{one.value}</u>"}.get(one.rank, one.value)
         return f"{text} ({one.bounds})" if one.bounds else text
 
-    heads = [escaped(f"{column} {unit}") for column in columns_of(table) for unit in ("%", "tokens")]
+    heads = [plain(f"{column} {unit}") for column in columns_of(table) for unit in ("%", "tokens")]
     lines = [["model", *heads, "accuracy–CR"], ["---", *["--:"] * (len(heads) + 1)]]
     for name, own in zip(names_of(table), fields(table), strict=True):
-        lines.append([escaped(name), *map(shown, own)])
+        lines.append([plain(name), *map(shown, own)])
     text = _piped(lines)
     if found:
-        heads = [escaped(f"{name} {unit}") for name in table.benchmarks for unit in ("points", "tokens")]
-        lines = [[escaped(f"− {against}"), *heads], ["---", *["--:"] * len(heads)]]
-        lines += [[escaped(one.name), *_differences(one, table)] for one in found]
+        heads = [plain(f"{name} {unit}") for name in table.benchmarks for unit in ("points", "tokens")]
+        lines = [[plain(f"− {against}"), *heads], ["---", *["--:"] * len(heads)]]
+        lines += [[plain(one.name), *_differences(one, table)] for one in found]
         text += "\n" + _piped(lines)
-    return text + "".join(f"\n{escaped(remark)}\n" for remark in remarks(table))
+    return text + "".join(f"\n{plain(remark)}\n" for remark in remarks(table))
 
 
 def _piped(lines: Sequence[Sequence[str]]) -> str:

@@ -25,6 +25,7 @@ from flows.schedules import give_way
 from siri.engines import untrained
 from siri.errors import AlarmError, InputError, StoppedError
 from siri.home import find_home
+from siri.markdown import plain
 from siri.monitoring.monitored_run import read_alarms
 from siri.processes import children
 from siri.processes.stopping import STOP, Stop
@@ -101,7 +102,7 @@ def _ablate(job: Job, workers: int, retry_failed: bool, more: int, at_most: str)
                 phase.extend(study, more)
             capped = _watch(phase, study, workers)
             table = [*map(_describe, studies.rows(study))]
-            create_table_artifact(table=table, key="trials", description=": ".join([study.name, *cautions]))
+            create_table_artifact(table=table, key="trials", description=plain(": ".join([study.name, *cautions])))
             if capped:
                 outcome = "capped"
                 return study.name
@@ -201,7 +202,7 @@ class Crew:
             get_run_logger().info(line)
         if time.monotonic() >= self.due or glance.done + glance.failed == glance.total:
             self.due = time.monotonic() + PAGE_SECONDS
-            create_markdown_artifact(glance.markdown, key="progress", description=self.study.name)
+            create_markdown_artifact(glance.markdown, key="progress", description=plain(self.study.name))
 
     def end(self) -> None:
         """Ask the workers to keep their checkpoints and end; kill those that have not after a minute."""

@@ -14,10 +14,12 @@ from prefect.client.schemas.filters import (
     DeploymentFilter,
     DeploymentFilterTags,
     FlowRunFilter,
+    FlowRunFilterEndTime,
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 from prefect.states import AwaitingRetry, Cancelled, Crashed, Failed, Suspended
 from prefect.types._datetime import now
@@ -27,6 +29,7 @@ from siri import tracking
 from siri.config import RunConfig, load, validate
 from siri.errors import InputError
 from siri.home import Home, find_home
+from siri.platform.running import EXPIRED
 from siri.processes import flow_lock, reaper
 from siri.processes.flow_lock import Sign
 from siri.runs.run import identify, load_run
@@ -41,12 +44,16 @@ PENDING = timedelta(minutes=10)
 """A worker that has taken a run for so long without starting it has died over it."""
 BUSY = "another process is at it"
 RECENT = timedelta(days=7)
-"""Runs that crashed before are left alone."""
+"""Runs that crashed or failed before are left alone."""
+RESUMED = ("resuming", "running")
+"""Where a resume leads to; what else has failed a pause after its deadline, nobody has asked for."""
 
 
 @flow(name="maintain", flow_run_name="maintain")
 def maintain(restarts: Annotated[int, Field(ge=0)] = 3) -> list[str]:
     """Take up crashed runs, lift the deadlines of paused ones, set MLflow's and Optuna's states right, end orphans.
+
+    A paused run whose deadline passed before it was lifted, and which a resume has failed for that, goes on.
 
     Args:
         restarts: How often a crashed run is taken up again without a new checkpoint; 0: never.
@@ -66,9 +73,12 @@ def _maintain(home: Home, restarts: int) -> list[str]:
     with get_client(sync_client=True) as client:
         for run in _runs(client, StateType.PAUSED):
             done += _lift_deadline(client, run)
+        expired = [run for run in _recent_failures(client) if _pause_again(client, run)]
         for run in _runs(client, StateType.PENDING):
             done += _crash_pending(client, run)
         done += _end_lost(client, home)
+        for run in expired:
+            done += _resume_again(client, run)
         for run in _runs(client, StateType.CRASHED):
             done += _take_up(client, run, home, restarts)
     for freed in free_abandoned(home):
@@ -93,10 +103,47 @@ def _lift_deadline(client: SyncPrefectClient, run: FlowRun) -> list[str]:
     state = run.state
     if state is None or state.state_details.pause_timeout is None:
         return []
-    details = state.state_details.model_copy(update={"pause_timeout": None, "transition_id": None})
-    waiting = State(type=state.type, name=state.name, message=state.message, state_details=details)
-    client.set_flow_run_state(run.id, waiting, force=True)  # between two pauses no other transition is allowed
+    client.set_flow_run_state(run.id, _without_deadline(state), force=True)  # no other way leads from pause to pause
     return [f"{run.name}: {state.name}, and now without a deadline"]
+
+
+def _without_deadline(state: State) -> State:
+    details = state.state_details.model_copy(update={"pause_timeout": None, "transition_id": None})
+    return State(type=state.type, name=state.name, message=state.message, state_details=details)
+
+
+def _recent_failures(client: SyncPrefectClient) -> list[FlowRun]:
+    """The runs of our deployments that have failed since a while, the latest first."""
+    failed = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.FAILED]))
+    return client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(state=failed, end_time=FlowRunFilterEndTime(after_=now() - RECENT)),
+        deployment_filter=DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG])),
+        sort=FlowRunSort.END_TIME_DESC,
+        limit=200,
+    )
+
+
+def _pause_again(client: SyncPrefectClient, run: FlowRun) -> bool:
+    """Put a run that Prefect has failed for leaving its pause after the deadline back to it; False for any other.
+
+    Nothing could lift the deadline in time: no worker was there, or the machine was off.
+    """
+    if run.state is None or EXPIRED.fullmatch(run.state.message or "") is None:
+        return False
+    states = sorted(client.read_flow_run_states(run.id), key=lambda state: state.timestamp)
+    if len(states) < 2 or not states[-2].is_paused():
+        return False
+    client.set_flow_run_state(run.id, _without_deadline(states[-2]), force=True)
+    return True
+
+
+def _resume_again(client: SyncPrefectClient, run: FlowRun) -> list[str]:
+    """Do what was asked for, if it was a resume: in the process that waits, or, where that has gone, in a new one."""
+    found = EXPIRED.fullmatch((run.state.message if run.state else None) or "")
+    if found is None or found["to"] not in RESUMED:
+        return [f"{run.name}: waits again, now without a deadline"]
+    client.resume_flow_run(run.id)
+    return [f"{run.name}: resumed, though after the deadline of its pause"]
 
 
 def _crash_pending(client: SyncPrefectClient, run: FlowRun) -> list[str]:

@@ -9,6 +9,7 @@ from flows.naming import artifact_key
 from flows.notify import ACTION
 from siri import tracking
 from siri.errors import AlarmError
+from siri.markdown import plain
 from siri.monitoring.monitored_run import read_alarms
 from siri.monitoring.monitors import Alarm
 from siri.runs.run import Run
@@ -25,7 +26,7 @@ def publish_alarm(run: Run, alarm: Alarm) -> None:
     payload = {"guard": alarm.guard, "action": alarm.action, "step": alarm.step, "message": alarm.message}
     emit_event(f"siri.alarm.{alarm.guard}", resource, payload=payload)
     key = artifact_key(f"alarm-{alarm.guard.replace('_', '-')}", run.name)
-    text = f"# {run.name}\n\n**{alarm.action}**, step {alarm.step}: {alarm.message}\n"
+    text = f"# {plain(run.name)}\n\n**{alarm.action}**, step {alarm.step}: {plain(alarm.message)}\n"
     create_markdown_artifact(text, key=key, description=f"guard {alarm.guard}")
 
 

@@ -10,6 +10,7 @@ from dashboards.ablation import write_markdown, write_page
 from flows.notify import tell
 from siri import tracking
 from siri.home import Home
+from siri.markdown import plain
 from siri.tracking.content import DESCRIPTION, caution_tags
 from sweeps.diff import Changes, read_changes
 from sweeps.export import plain_rows, tables, write_tables
@@ -38,15 +39,15 @@ def publish(job: Job, more: int, outcome: Outcome) -> None:
     main, changes = results[-1], read_changes(job, results)
     note = _write_note(main, changes.lines)
     if more or (changes.before and changes.lines):
-        create_markdown_artifact(markdown=note, key="changes", description=main.study)
+        create_markdown_artifact(markdown=note, key="changes", description=plain(main.study))
     if not main.values.empty:
         page = write_results(results, job.home)
         tags = {"sweep.name": main.sweep, "sweep.size": main.size} | caution_tags(main.caution) | {DESCRIPTION: note}
         tracking.record_sweep(job.home, main.study, tags, page.parent)
         if not more:
-            arms, about = tables(main)["arms"], f"{main.study}: {main.caution}" if main.caution else main.study
+            arms, about = tables(main)["arms"], plain(f"{main.study}: {main.caution}" if main.caution else main.study)
             create_table_artifact(table=plain_rows(arms), key="arms", description=about)
-            create_markdown_artifact(markdown=write_markdown(results), key="sweep", description=main.study)
+            create_markdown_artifact(markdown=write_markdown(results), key="sweep", description=plain(main.study))
     _tell(main, changes, outcome)
     changes.mark()
 
@@ -54,9 +55,9 @@ def publish(job: Job, more: int, outcome: Outcome) -> None:
 def _write_note(main: Result, changes: Sequence[str]) -> str:
     """Markdown: the verdicts, and what has changed since last time."""
     said = [f"**Caution:** {main.caution}.", ""] if main.caution else []
-    verdicts = [f"- {verdict.claim}: {verdict.outcome}" for verdict in main.verdicts]
-    changed = [f"- {change}" for change in changes or ["nothing has changed"]]
-    return "\n".join([f"# {main.study}", *said, *verdicts, "", "Since last time:", "", *changed])
+    verdicts = [f"- {plain(verdict.claim)}: {verdict.outcome}" for verdict in main.verdicts]
+    changed = [f"- {plain(change)}" for change in changes or ["nothing has changed"]]
+    return "\n".join([f"# {plain(main.study)}", *said, *verdicts, "", "Since last time:", "", *changed])
 
 
 def _tell(main: Result, changes: Changes, outcome: Outcome) -> None:

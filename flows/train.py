@@ -18,6 +18,7 @@ from siri.config import RunConfig, load, recipe_names, require_training, validat
 from siri.engines import untrained
 from siri.evaluation.naming import benchmark_name
 from siri.home import find_home
+from siri.markdown import plain
 from siri.runs.retention import is_passed
 from siri.runs.run import Run, check, create_run
 from siri.tracking.describing import COLUMNS, describe, headlines, shown_benchmark
@@ -99,11 +100,11 @@ def draw_report(run: Run) -> None:
 def publish(run: Run) -> None:
     """Leave what was found as artifacts of the flow run, under keys of the run's own: a table, a text, links."""
     caution = untrained(run.config.engine.name)
-    about = f"Snapshots of {run.name}" + (f": {caution}" if caution else "")
+    about = f"Snapshots of {plain(run.name)}" + (f": {caution}" if caution else "")
     create_table_artifact(table=snapshot_rows(run), key=artifact_key("snapshots", run.name), description=about)
     page = tracking.report_link(run)
-    text = f"# {run.name}\n\n{describe(run, {'report': page} if page else {})}"
-    create_markdown_artifact(markdown=text, key=artifact_key("run", run.name), description=run.name)
+    text = f"# {plain(run.name)}\n\n{describe(run, {'report': page} if page else {})}"
+    create_markdown_artifact(markdown=text, key=artifact_key("run", run.name), description=plain(run.name))
     link_to_mlflow(run)
     if page is not None:
         key = artifact_key("report", run.name)

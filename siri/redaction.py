@@ -57,6 +57,8 @@ def _known(variables: Mapping[str, str]) -> tuple[set[str], set[str]]:
     for name, value in variables.items():
         if ADDRESSES.search(name):
             users |= set(_users_of(value))
+        elif name == "SIRI_NOTIFY":  # of a webhook the whole address is one
+            secrets |= set(value.split())
         elif SECRETS.search(name.upper()):
             secrets |= {value, value.rpartition(":")[2]}
     passwords = {user[:-1].partition(":")[2] for user in users}

@@ -13,6 +13,10 @@ LARGEST = 1 << 53
 """The largest whole number that every reader of JSON, a browser's forms included, holds exactly."""
 
 
+LABEL = r"^[^/\\.\x00-\x1f\x7f-\x9f][^/\\\x00-\x1f\x7f-\x9f]*$"
+"""What things are called by people: on one line, no path, nothing that a terminal would obey."""
+
+
 class Settings(BaseModel):
     """A group of settings. Unknown fields, NaN and values of another kind are refused: no text becomes a number."""
 

@@ -1,11 +1,12 @@
 """What reaches a terminal is text alone: models, files and servers must not move the cursor or set the title."""
 
+import json
 import logging
 import os
 import re
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO, cast
@@ -41,6 +42,15 @@ def one_line(text: str) -> str:
 def say(text: object, file: TextIO | None = None) -> None:
     """Print a line, or several, of what is nobody's secret and no control sequence, at once."""
     print(printable(redact(str(text))), file=file or sys.stdout, flush=True)
+
+
+def say_json(value: object, default: Callable[[Any], object] | None = None) -> None:
+    """Print a value as JSON, in ASCII alone: whatever moves a cursor is an escape of JSON's; what is no number is null.
+
+    `default`: what is made of values that JSON does not know.
+    """
+    plain = json.loads(json.dumps(value, default=default), parse_constant=lambda _: None)
+    print(json.dumps(plain, indent=1, allow_nan=False).replace("\x7f", "\\u007f"), flush=True)  # noqa: T201
 
 
 class Lasting:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from siri.evaluation.statistics import pareto_front
+from siri.markdown import plain
 from sweeps.phase import is_stopped
 from sweeps.studies import CLAIM, Row
 
@@ -49,7 +50,7 @@ class Glance:
             "time left": "unknown" if self.seconds_left is None else f"about {_duration(self.seconds_left)}",
             "front so far": ", ".join(self.front) or "–",
         }
-        return "\n".join(f"- **{name}**: {value}" for name, value in rows.items())
+        return "\n".join(f"- **{name}**: {plain(value)}" for name, value in rows.items())
 
 
 def look(rows: Sequence[Row], limit: int) -> Glance:

@@ -14,7 +14,7 @@ from siri.config import RunConfig, find_settings, first_mistake, load, with_abso
 from siri.errors import InputError
 from siri.methods import METHODS
 from siri.runs import keys
-from siri.settings import Settings
+from siri.settings import LABEL, Settings
 from siri.yaml12 import read_settings
 from sweeps.spaces import SPACES, Bounds, Suggestion, draw
 
@@ -148,7 +148,7 @@ class Trial:
 class Sweep(Settings):
     """A sweep file."""
 
-    name: str
+    name: Annotated[str, Field(pattern=LABEL.replace("/", '/"'), max_length=100)]
     """What the study, the tags and the tables are called by."""
     about: str = ""
     """One line for people."""

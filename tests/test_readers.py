@@ -224,7 +224,7 @@ def test_whatever_a_server_answers_nothing_is_known_of_it_or_something(tmp_path:
     address = f"http://127.0.0.1:{server.server_port}"
     worker = running.Member("worker 1", os.getpid(), 0, None, None)
     up = running.Running(1, address, address, True, (worker,))
-    state = {"state_details": {"pause_timeout": None}}
+    state = {"state_details": {"pause_timeout": None}, "message": None}
     good = json.dumps([{"name": "1", "status": "ONLINE", "state_id": "x", "state": state}]).encode()
 
     @settings(max_examples=60, suppress_health_check=[*HealthCheck])

@@ -1,6 +1,5 @@
 """The command that lists the benchmarks, and how commands name them."""
 
-import json
 import os
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Any
@@ -8,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from siri.cli.common import Json, print_rich, table_of
-from siri.terminal import say
+from siri.terminal import say, say_json
 
 FIELDS = ("hub", "revision", "split", "file", "task", "rows", "suffix", "grader", "samples", "temperature", "top_p")
 TASKS = "reasoning-gym:chain_sum, or any other task of reasoning-gym, is a benchmark too; so is a YAML file"
@@ -28,7 +27,7 @@ def benchmarks(
 
     told = [_described(one) for one in ([name] if name else benchmark_names())]
     if as_json:
-        print(json.dumps(told[0] if name else told, ensure_ascii=False))
+        say_json(told[0] if name else told)
     elif name is None:
         shown = ("name", "rows", "source", "split", "grader", "samples", "here")
         rows = [{**one, "here": "yes" if one["here"] else None} for one in told]

@@ -10,7 +10,7 @@ import typer
 
 from siri.cli.common import HomeOption, Json, open_home, print_rich
 from siri.errors import InputError
-from siri.terminal import printable, say
+from siri.terminal import say, say_json
 
 if TYPE_CHECKING:
     from siri.evaluation.budgets import AtBudget
@@ -65,7 +65,7 @@ def budgets(
         title = f"accuracy by budget on {', '.join(benchmarks)}; bands: 95 % over problems and samples"
         draw_budgets(found, title, picture)
     if as_json:
-        print(json.dumps(rows, indent=1))
+        say_json(rows)
         return
     for name, evaluation in measured.items():
         print_rich(_budget_table(evaluation, found[name]))
@@ -190,7 +190,7 @@ def samples(
     chosen = [choose(evaluation, choice) for evaluation in found]
     if as_json:
         rows = [row for one in chosen for row in one.to_json()]
-        print(json.dumps(rows, indent=1))
+        say_json(rows)
     elif len(chosen) == 1:
         _print_samples(chosen[0], most)
     else:
@@ -220,7 +220,7 @@ def _print_samples(chosen: "Chosen", most: int) -> None:
             say(f"\n{_problem_of(row)}")
         before = row["problem"]
         say(f"\n{_head(row)}")
-        print(printable(str(row["text"])))
+        say(row["text"])
     _say_left([chosen], most)
 
 

@@ -1,6 +1,5 @@
 """Commands that read and draw: runs, compare, preview, show."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,7 +18,7 @@ from siri.cli.common import (
     print_rich,
 )
 from siri.errors import InputError
-from siri.terminal import printable, say
+from siri.terminal import say, say_json
 
 if TYPE_CHECKING:
     from siri.cli.results import Files
@@ -47,7 +46,7 @@ def runs(
     place = open_home(home)
     rows = run_rows(place, words or [])
     if as_json:
-        print(json.dumps(rows, indent=1))
+        say_json(rows)
     elif rows:
         print_cautioned("runs", rows, "name", hidden="id")
     else:
@@ -174,9 +173,9 @@ def preview(
     if picture is not None:
         drawing.check_picture(picture)
     if show_config:
-        print(printable(config.to_yaml(settings)), end="")
+        say(config.to_yaml(settings).rstrip("\n"))
     elif as_json:
-        print(json.dumps(drawing.preview_json(settings, home)))
+        say_json(drawing.preview_json(settings, home))
     else:
         print_rich(drawing.draw_terminal(settings, home))
     if picture is not None:
@@ -227,20 +226,20 @@ def show(
             "left_out": left_out,
             "unrepeatable_steps": unrepeatable,
         }
-        print(json.dumps(described | {"samples": answers.to_dict(orient="records")}, indent=1, default=str))
+        say_json(described | {"samples": answers.to_dict(orient="records")}, default=str)
         return
     if caution:
         say(f"caution: {caution}\n")
     if unrepeatable:
         steps = ", ".join(map(str, unrepeatable))
-        print(f"not repeatable to the bit: at steps {steps} the grading of a response ran out of time\n")
+        say(f"not repeatable to the bit: at steps {steps} the grading of a response ran out of time\n")
     for set_name, counts in left_out.items():
-        print(f"{set_name}: {describe_left_out(counts)}\n")
+        say(f"{set_name}: {describe_left_out(counts)}\n")
     for role, content in asked.before:
-        print(printable(f"{role}: {content}"))
-    print(printable(f"problem {problem} of {called}: {asked.question}\nanswer: {asked.answer}"))
+        say(f"{role}: {content}")
+    say(f"problem {problem} of {called}: {asked.question}\nanswer: {asked.answer}")
     for row in answers.itertuples():
         cut = "" if row.finished else ", cut by the budget"
         answer = f", found {row.found!r}" if row.found else ""
-        print(printable(f"\n[{row.sample}] {row.verdict}{answer}, {row.length} tokens{cut}, graded by {row.grader}"))
-        print(printable(str(row.text)))
+        say(f"\n[{row.sample}] {row.verdict}{answer}, {row.length} tokens{cut}, graded by {row.grader}")
+        say(row.text)

@@ -1,6 +1,5 @@
 """The command that lists the methods: formulas, sources, evidence, settings."""
 
-import json
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -8,7 +7,7 @@ import typer
 
 from siri.cli.common import Json, print_rich, table_of
 from siri.errors import InputError
-from siri.terminal import say
+from siri.terminal import say, say_json
 
 WHAT = ("formula", "source", "evidence")
 BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
@@ -28,7 +27,7 @@ def methods(
         raise InputError(f"method={name}: must be one of {', '.join(METHODS)}")
     told = [_described(one) for one in ([name] if name else METHODS)]
     if as_json:
-        print(json.dumps(told[0] if name else told, ensure_ascii=False))
+        say_json(told[0] if name else told)
     elif name is None:
         print_rich(table_of("methods", [{"method": one["name"], "what it is": one["summary"]} for one in told]))
     else:

@@ -1,6 +1,5 @@
 """Commands of the platform: up, down, status, env, deploy, databases."""
 
-import json
 import os
 import signal
 import sys
@@ -13,7 +12,7 @@ import typer
 
 from siri.cli.common import HomeOption, Json
 from siri.errors import InputError
-from siri.terminal import say
+from siri.terminal import say, say_json
 
 if TYPE_CHECKING:
     from siri.home import Home
@@ -74,7 +73,7 @@ def env(home: HomeOption = None) -> None:
         raise InputError(f"home={place.root}: nothing is up; `siri up` brings it up")
     for server in running.variables(place, found).values():
         for name, value in server.items():
-            print(f"export {name}={shlex.quote(value)}")
+            print(f"export {name}={shlex.quote(value)}")  # noqa: T201 - a password is what was asked for
 
 
 def down(home: HomeOption = None) -> None:
@@ -108,9 +107,7 @@ def status(home: HomeOption = None, as_json: Json = False) -> None:
     well = found is not None and found.ready and all(health.values())
     if as_json:
         members = [asdict(member) | {"well": health[member.name]} for member in found.members] if found else []
-        print(
-            json.dumps({"well": well, "up": found is not None, "pid": found and found.pid, "parts": members}, indent=1)
-        )
+        say_json({"well": well, "up": found is not None, "pid": found and found.pid, "parts": members})
     elif found is None:
         say(f"nothing is up on {place.root}; `siri up` brings it up")
     else:
@@ -131,7 +128,7 @@ def _auth(home: "Home", found: "Running") -> str | None:
     try:
         return running.auth(home, found)
     except InputError as error:
-        print(f"siri: {error}", file=sys.stderr)
+        say(f"siri: {error}", sys.stderr)
         return None
 
 
@@ -170,6 +167,6 @@ def databases(
     for name, new in make(server, prefix).items():
         say(f"# {name} on {server.host}:{server.port}: {'made' if new else 'there already'}")
     for name in VARIABLES:
-        print(server.export(name, prefix + name))
+        say(server.export(name, prefix + name))
     if server.password is not None:
         say("# and export PGPASSWORD, the password of the URL: the lines do not show it")

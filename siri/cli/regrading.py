@@ -1,13 +1,12 @@
 """The command that makes verdicts again: regrade."""
 
-import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from siri.cli.common import HomeOption, Json, open_home, print_rich, table_of
-from siri.terminal import say
+from siri.terminal import say, say_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,7 +45,7 @@ def regrade(
     caution = untrained(run.config.engine.name)
     results = [replace(result, caution=caution) for result in make_again(run, names, audit)]
     if as_json:
-        print(json.dumps([result.to_json() for result in results], indent=1))
+        say_json([result.to_json() for result in results])
         return
     if caution:
         say(f"caution: {caution}")

@@ -1,6 +1,5 @@
 """Results on the terminal and as files: of runs side by side, and of a sweep."""
 
-import json
 import os
 import re
 import shlex
@@ -15,7 +14,7 @@ import typer
 
 from siri.cli.common import print_rich
 from siri.errors import InputError
-from siri.terminal import say
+from siri.terminal import say, say_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -117,7 +116,7 @@ def show_runs(runs: "Sequence[Run]", benchmark: str | None, files: Files, as_jso
     evidence = pages.compare_runs(runs[0], runs[1:], benchmark)
     files.write(evidence.table)
     if as_json:
-        print(evidence.table.to_json(orient="records", indent=1))
+        say_json(evidence.table.to_dict(orient="records"))
         return None
     print_rich(pages.print_table(evidence))
     for sentence in sentences(evidence):
@@ -204,7 +203,7 @@ def show_sweep(job: "Job", files: Files, as_json: bool) -> None:
     if files.picture is not None:
         draw_front(results[-1], files.picture)
     if as_json:
-        print(json.dumps(results_json(results), indent=1))
+        say_json(results_json(results))
         return
     for result in results:
         print_rich(print_result(result))

@@ -1,6 +1,5 @@
 """Commands for sweeps that run by themselves: schedule, schedules."""
 
-import json
 import os
 from dataclasses import asdict
 from datetime import datetime
@@ -21,7 +20,7 @@ from siri.cli.common import (
     print_table,
 )
 from siri.errors import InputError
-from siri.terminal import say
+from siri.terminal import say, say_json
 
 if TYPE_CHECKING:
     from flows.schedules import Scheduled
@@ -128,7 +127,7 @@ def schedules(home: HomeOption = None, as_json: Json = False) -> None:
 
     found = read_all(connect())
     if as_json:
-        print(json.dumps([asdict(made) for made in found], default=datetime.isoformat, indent=1))
+        say_json([asdict(made) for made in found], default=datetime.isoformat)
         return
     print_table("schedules", [_row(made) for made in found])
 

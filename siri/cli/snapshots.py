@@ -1,6 +1,5 @@
 """Commands on the store: snapshots list | show | export | promote | gc."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -9,7 +8,7 @@ import typer
 
 from siri.cli.common import HomeOption, Json, SnapshotName, open_home, print_cautioned, print_table
 from siri.errors import InputError
-from siri.terminal import say
+from siri.terminal import say, say_json
 
 
 def list_snapshots(home: HomeOption = None, as_json: Json = False) -> None:
@@ -19,7 +18,7 @@ def list_snapshots(home: HomeOption = None, as_json: Json = False) -> None:
     place = open_home(home)
     rows = snapshot_rows(place)
     if as_json:
-        print(json.dumps(rows, indent=1))
+        say_json(rows)
     elif rows:
         print_cautioned("snapshots", rows, "run", hidden="weights_sha256")
     else:
@@ -33,7 +32,7 @@ def show_snapshot(snapshot: SnapshotName, home: HomeOption = None, as_json: Json
 
     described = describe_snapshot(*find_snapshot(open_home(home), snapshot))
     if as_json:
-        print(json.dumps(described, indent=1))
+        say_json(described)
         return
     for name, value in described.items():
         for line, text in enumerate(_lines(value)):
@@ -122,7 +121,7 @@ def collect_garbage(
         planned = retention.collect(place, queued, rule)
     if as_json:
         items = [_item_row(item) for item in planned.items]
-        print(json.dumps({"done": done, "bytes": planned.bytes, "stays": planned.stays, "items": items}, indent=1))
+        say_json({"done": done, "bytes": planned.bytes, "stays": planned.stays, "items": items})
     elif planned.items:
         say(f"freed {decimal(planned.bytes)}" if done else "nothing is deleted yet; `--yes` deletes")
 

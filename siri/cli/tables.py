@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, get_args
 
 from siri.cli.common import print_rich
 from siri.errors import InputError
-from siri.terminal import printable, say
+from siri.terminal import say, say_json
 
 if TYPE_CHECKING:
     from dashboards.benchmark_formats import Format
@@ -48,12 +48,12 @@ def show_table(home: "Home", wanted: Wanted, as_json: bool) -> None:
     if wanted.out is not None and file_form is not None:
         _write(table, found, wanted, file_form)
     if as_json:
-        print(formats.frame(table, found).to_json(orient="records", indent=1))
+        say_json(formats.frame(table, found).to_dict(orient="records"))
     elif form == "csv":
-        print(printable(formats.frame(table, found).to_csv(index=False)), end="")
+        say(formats.frame(table, found).to_csv(index=False).rstrip("\n"))
     elif form in ("markdown", "latex"):
         write = formats.markdown if form == "markdown" else formats.latex
-        print(printable(write(table, found, wanted.against or "")), end="")
+        say(write(table, found, wanted.against or "").rstrip("\n"))
     else:
         print_rich(formats.terminal_table(table))
         if found:

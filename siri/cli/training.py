@@ -1,6 +1,5 @@
 """Commands that train and measure: train, evaluate, sweep."""
 
-import json
 import re
 import shlex
 import sys
@@ -28,7 +27,7 @@ from siri.cli.common import (
 )
 from siri.cli.results import show_outcome
 from siri.errors import InputError, StoppedError
-from siri.terminal import say
+from siri.terminal import say, say_json
 
 if TYPE_CHECKING:
     from siri.config import RunConfig
@@ -249,7 +248,7 @@ def sweep(
     job = Job(sweep, size_name(size), place, extra=tuple(overrides or []))
     cap = describe_cap(planned, job, at_most)
     if plan and as_json:
-        print(json.dumps(plan_view.plan_json(planned, cap)))
+        say_json(plan_view.plan_json(planned, cap))
         return
     if not as_json:
         print_rich(plan_view.draw_plan(planned, cap))

@@ -1,6 +1,5 @@
 """Maintenance commands: sync, doctor."""
 
-import json
 import sys
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from siri.cli.common import HomeOption, Json, open_home
-from siri.terminal import say
+from siri.terminal import say, say_json
 
 if TYPE_CHECKING:
     from siri.home import Home
@@ -60,7 +59,7 @@ def doctor(home: HomeOption = None, as_json: Json = False) -> None:
 
     findings = diagnose(open_home(home))
     if as_json:
-        print(json.dumps([finding.__dict__ for finding in findings], indent=1))
+        say_json([finding.__dict__ for finding in findings])
     else:
         for finding in findings:
             fix = f"\n      fix: {finding.fix}" if finding.fix else ""

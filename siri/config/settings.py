@@ -9,7 +9,7 @@ from siri.methods.settings import MethodSettings
 from siri.problems import ProblemSettings
 from siri.problems.grading import GraderName
 from siri.schedule import LengthSchedule
-from siri.settings import Settings
+from siri.settings import LABEL, Settings
 
 EngineName = Literal["local", "scripted", "scripted-process", "server", "verl"]
 NAMED_BASES = ("laptop", "smollm2-135m")
@@ -282,7 +282,7 @@ def _given(group: Any) -> Any:
 class RunConfig(Settings):
     """A run: recipe, overrides and seed. Defaults are the paper's (arXiv 2509.25176)."""
 
-    recipe: Annotated[str, Field(pattern=r"^[^/\\.][^/\\]*$")] = "custom"
+    recipe: Annotated[str, Field(pattern=LABEL)] = "custom"
     """Name of the recipe that this came from; a label."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of RL: the order of problems, the samples, the minibatches."""

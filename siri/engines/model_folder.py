@@ -3,6 +3,7 @@
 transformers, vLLM and verl are told `trust_remote_code=False` as well; this says so first, and in one line.
 """
 
+import json
 import math
 import os
 import stat
@@ -13,7 +14,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from siri.errors import InputError
-from siri.reading import parse_json, read_bytes, read_object
+from siri.reading import read_bytes, read_object
 from siri.store.entries import INDEX, MANIFEST, STATE, WEIGHTS, is_weights
 from siri.store.tombstones import is_state
 
@@ -162,11 +163,17 @@ def _objection_to_json(path: Path) -> str | None:
 
 
 def _read_json(path: Path) -> Any:
-    """What a file holds; None where it is no JSON: nobody can read settings from it, and who needs them says so."""
-    content = read_bytes(path, f"model.base={path.parent}: {path.name}")
+    """What a file holds, read as transformers does; None where it is no JSON, from which nobody can read settings.
+
+    `siri.reading` refuses more, and what it refuses the libraries may still read.
+    """
+    what = f"model.base={path.parent}: {path.name}"
+    content = read_bytes(path, what)
     try:
-        return parse_json(content, path.name)
-    except InputError:
+        return json.loads(content)
+    except RecursionError:
+        raise InputError(f"{what} is nested too deeply to be checked; allowed are settings of a few levels") from None
+    except ValueError:
         return None
 
 

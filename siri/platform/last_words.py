@@ -5,13 +5,11 @@ import shutil
 import sqlite3
 from collections.abc import Iterable
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
-from urllib.parse import quote
 
 from siri.errors import InputError
 from siri.home import Home
+from siri.migrations import Package, has_runs, known_revisions, last_revisions, revisions_of, unfinished
 
 FULL = "disk full: free some room and run the same command again"
 REMEDIES = (
@@ -20,6 +18,10 @@ REMEDIES = (
     (re.compile(r"readonly database|unable to open database file"), "make the work folder writable"),
     (re.compile(r"not a database|malformed"), "its database is damaged: move the file away"),
     (re.compile(r"address already in use", re.IGNORECASE), "its port is taken: name another one"),
+    (
+        re.compile(r"already exists|duplicate column name|no such (?:table|column)"),
+        "a migration of its database was cut short: move the file away",
+    ),
     (re.compile(r"database is locked"), "another process holds its database: end that one"),
 )
 """What a server's last error says -> what helps."""
@@ -27,12 +29,6 @@ ERROR = re.compile(r"[\w.]*(?:Error|Exception|Exit)(?:: .+)?|.*\bErrno\b.*")
 """The line of a traceback that says what was wrong; what follows it seldom says anything."""
 LEAST = 1 << 20
 """Bytes free below which a disk is full, as far as a database goes."""
-VERSIONS = {
-    "prefect": "server/database/_migrations/versions/sqlite",
-    "mlflow": "store/db_migrations/versions",
-}
-"""Package -> its folder of migrations."""
-REVISION = re.compile(r"""^revision(?:\s*:\s*str)?\s*=\s*["'](\w+)["']""", re.MULTILINE)
 
 
 def last_words(lines: Iterable[str], place: Path) -> str:
@@ -52,42 +48,30 @@ def is_full(place: Path) -> bool:
     return shutil.disk_usage(there).free < LEAST
 
 
-def databases(home: Home) -> dict[Literal["prefect", "mlflow"], Path]:
+def databases(home: Home) -> dict[Package, Path]:
     """The databases that a work folder holds unless the environment names others."""
     return {"prefect": home.prefect / "prefect.db", "mlflow": home.root / "mlflow.db"}
 
 
-def check_database(package: Literal["prefect", "mlflow"], file: Path) -> None:
-    """Raise InputError for a database of a newer version, and for a file that is none: no server would start on it."""
+def check_database(package: Package, file: Path) -> None:
+    """Raise InputError for a file on which no server would start: of a newer version, or no database.
+
+    MLflow migrates none by itself, so an older one with runs in it is refused too, as one whose migration was killed.
+    """
     if not file.is_file():
         return
     try:
-        revisions = _revisions(file)
+        revisions = revisions_of(file)
+        kept = package == "mlflow" and has_runs(file)
     except sqlite3.OperationalError:  # locked, or not readable: the server says so
         return
     except sqlite3.DatabaseError as error:
         raise InputError(f"{package}={file}: {error}; its database is damaged: move the file away") from None
-    unknown = sorted(revisions - _known_revisions(package))
+    unknown = sorted(revisions - known_revisions(package))
     if unknown:
         raise InputError(
             f"{package}={file}: made by a newer version than {version(package)} (revision {unknown[0]}); "
             "install that version, or move the file away"
         )
-
-
-def _revisions(file: Path) -> set[str]:
-    connection = sqlite3.connect(f"file:{quote(str(file.resolve()))}?mode=ro", uri=True)
-    try:
-        named = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchone()
-        return {row[0] for row in connection.execute("SELECT version_num FROM alembic_version")} if named else set()
-    finally:
-        connection.close()
-
-
-def _known_revisions(package: str) -> set[str]:
-    """Of the installed version; read from its files, since importing it takes seconds."""
-    spec = find_spec(package)
-    assert spec is not None
-    assert spec.origin is not None
-    folder = Path(spec.origin).parent / VERSIONS[package]
-    return {found[1] for path in folder.glob("*.py") if (found := REVISION.search(path.read_text()))}
+    if kept and revisions != last_revisions(package):
+        raise InputError(f"{package}={file}: {unfinished(file)}")

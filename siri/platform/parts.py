@@ -3,6 +3,7 @@
 import os
 import secrets
 import socket
+import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from siri.errors import InputError
 from siri.home import Home
+from siri.migrations import is_finished
 from siri.platform import pages, private
 from siri.platform.last_words import check_database, databases
 from siri.processes import children
@@ -243,7 +245,18 @@ def _mlflow(settings: Settings) -> Part:
         command += ["--app-name", "basic-auth"]
         own |= _mlflow_users(settings.home, password)
     folder = empty_folder(settings.home)
-    return Part("mlflow", tuple(command), settings.mlflow, f"{settings.mlflow}/health", own, folder)
+    prepare = partial(_finish_database, databases(settings.home)["mlflow"])
+    return Part("mlflow", tuple(command), settings.mlflow, f"{settings.mlflow}/health", own, folder, prepare)
+
+
+def _finish_database(file: Path) -> None:
+    """Have MLflow's database made as a whole or not at all; what stands against that, its server says."""
+    if not is_finished("mlflow", file):
+        subprocess.run(
+            children.command("siri.tracking.database", str(file)),
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=children.environment(),
+            check=False,
+        )  # fmt: skip
 
 
 def _mlflow_users(home: Home, password: str) -> dict[str, str]:

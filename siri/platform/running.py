@@ -1,5 +1,6 @@
 """Whether `siri up` runs on a work folder, and what: a lock that dies with it, and a file that says the rest."""
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -19,6 +20,8 @@ from siri.store.files import read_sealed, write_sealed
 
 SECONDS = 3.0
 """Longest wait for a sign of health."""
+EXPIRED = re.compile(r"The flow was (?P<to>resuming|running|paused|suspended|crashed) and never resumed\.")
+"""What Prefect says of a paused run that it has failed for leaving its pause, and to where, after the deadline."""
 
 
 @dataclass(frozen=True)
@@ -165,14 +168,17 @@ def _online_workers(running: Running, auth: str | None) -> set[str]:
 def unattended(prefect: str, auth: str) -> set[str]:
     """The states that `maintain` has to look at, by id; none where no server answers.
 
-    Crashes of the last hour that have not been taken up, and pauses that would fail their runs at a deadline.
+    Crashes of the last hour that have not been taken up, pauses that would fail their runs at a deadline, and runs that
+    a resume after it has failed.
     """
     since = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
     try:
         crashed = _runs(prefect, auth, "CRASHED", {"end_time": {"after_": since}})
         paused = _runs(prefect, auth, "PAUSED", {})
         limited = [run for run in paused if run["state"]["state_details"]["pause_timeout"] is not None]
-        return {str(run["state_id"]) for run in (*crashed, *limited)}
+        failed = _runs(prefect, auth, "FAILED", {"end_time": {"after_": since}})
+        expired = [run for run in failed if EXPIRED.fullmatch(run["state"]["message"] or "")]
+        return {str(run["state_id"]) for run in (*crashed, *limited, *expired)}
     except (OSError, ValueError, TypeError, KeyError):
         return set()
 

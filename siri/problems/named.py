@@ -86,7 +86,7 @@ def place_of(name: str, benchmark: Benchmark) -> str | None:
 
 def _cached(benchmark: Benchmark) -> str | None:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
         return str(
@@ -94,7 +94,7 @@ def _cached(benchmark: Benchmark) -> str | None:
                 benchmark.hub, repo_type="dataset", revision=benchmark.revision or None, local_files_only=True
             )
         )
-    except LocalEntryNotFoundError:
+    except (LocalEntryNotFoundError, HFValidationError):
         return None
 
 

@@ -59,7 +59,7 @@ def stop_gently(limit: float | None = None) -> None:
 def _ask(limit: float | None, number: int, frame: FrameType | None) -> None:
     STOP.set()
     with suppress(OSError):  # the terminal that was closed may be the one that stderr goes to
-        print("\nstopping after this step, with a checkpoint; once more to stop at once", file=sys.stderr, flush=True)
+        print("\nstopping after this step, with a checkpoint; once more to stop at once", file=sys.stderr, flush=True)  # noqa: T201
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -18,6 +18,7 @@ from siri.store.entries import BusyError
 from siri.tracking import record, unchanged, views
 from siri.tracking.ablation import record_sweep, trial_tags
 from siri.tracking.content import tag, tag_alarm
+from siri.tracking.database import LOCK, prepare
 from siri.tracking.record import Closed, Record, Status, SyncResult, followed, mlflow_errors, open_record
 from siri.tracking.server import TrackingError, address_of, compare_link, probe, recorded_as, report_link, run_link
 from siri.tracking.unchanged import Recorded
@@ -76,7 +77,8 @@ def _ask(home: Home) -> Recorded | None:
     try:
         probe(home.tracking_uri)
         record.load()
-        with FileLock(home.root / "mlflow.lock").acquire(timeout=TURN_SECONDS), mlflow_errors():
+        with FileLock(home.root / LOCK, timeout=TURN_SECONDS), mlflow_errors():
+            prepare(home)
             return unchanged.ask(home)
     except (TrackingError, OSError):
         return None
@@ -91,7 +93,8 @@ def running(home: Home) -> list[str]:
     """Ids of the runs that MLflow holds for running and that this work folder has; none while it cannot be asked."""
     try:
         probe(home.tracking_uri)
-        with mlflow_errors():
+        with FileLock(home.root / LOCK, timeout=TURN_SECONDS), mlflow_errors():
+            prepare(home)
             here = {described["id"] for described in list_runs(home)}
             return [name for name in record.running(home) if name in here]
     except (TrackingError, OSError) as error:
@@ -188,7 +191,7 @@ class _Writer:
         """Held by one run of the work folder at a time: SQLite would refuse who comes between."""
         self.waits = True
         try:
-            lock = FileLock(self.run.home.root / "mlflow.lock").acquire(timeout=TURN_SECONDS)
+            lock = FileLock(self.run.home.root / LOCK).acquire(timeout=TURN_SECONDS)
         finally:
             self.waits = False
         with lock:
@@ -197,6 +200,7 @@ class _Writer:
     def _write(self, status: Status | None) -> SyncResult:
         with mlflow_errors():
             if self.record is None:
+                prepare(self.run.home)
                 self.record = open_record(self.run, trains=status == "RUNNING")
             return self.record.write(status)
 

@@ -9,6 +9,7 @@ from filelock import FileLock
 
 from siri.home import Home
 from siri.redaction import redact
+from siri.tracking.database import LOCK, prepare
 from siri.tracking.record import find_experiment, mlflow_errors
 from siri.tracking.server import TrackingError, address_of, probe, put_files
 from siri.tracking.views import EXPERIMENT, RUN_VIEW
@@ -26,7 +27,8 @@ def record_sweep(home: Home, study: str, tags: Mapping[str, str], folder: Path) 
     """
     try:
         probe(home.tracking_uri)
-        with FileLock(home.root / "mlflow.lock", timeout=LOCK_SECONDS), mlflow_errors():
+        with FileLock(home.root / LOCK, timeout=LOCK_SECONDS), mlflow_errors():
+            prepare(home)
             return _write(home, study, {SWEEP: study} | dict(tags), folder)
     except (TrackingError, OSError) as error:
         reason = redact(" ".join(str(error).split()))[:300]
@@ -46,7 +48,7 @@ def _write(home: Home, study: str, tags: dict[str, str], folder: Path) -> str:
 
     client = MlflowClient(tracking_uri=home.tracking_uri)
     experiment = find_experiment(client, home, EXPERIMENT, RUN_VIEW)
-    found = client.search_runs([experiment], f"tags.`{SWEEP}` = '{study}'", max_results=1)
+    found = client.search_runs([experiment], f'tags.`{SWEEP}` = "{study}"', max_results=1)
     made = found[0] if found else client.create_run(experiment, tags=tags, run_name=f"sweep {study}")
     record = str(made.info.run_id)
     client.log_batch(record, tags=[RunTag(name, value) for name, value in tags.items()])

@@ -13,6 +13,7 @@ from siri.engines import untrained
 from siri.evaluation.evaluation import SAMPLES, Evaluation, find_evaluation
 from siri.evaluation.naming import benchmark_name
 from siri.evaluation.statistics import Interval
+from siri.markdown import code, plain
 from siri.redaction import redact
 from siri.runs.keys import digest
 from siri.runs.run import Run
@@ -95,12 +96,14 @@ def describe(run: Run, links: Mapping[str, str]) -> str:
     caution = untrained(run.config.engine.name)
     lines = [
         *([_sentence(rows, benchmark_name(run, benchmark))] if rows else []),
-        f"**{run.name}**: {run.config.method.name} under a {schedule.shape} budget of at most {schedule.highest} "
-        f"tokens, {schedule.total_steps} steps; seed {run.config.seed}, base `{Path(run.config.model.base).name}`.",
+        f"**{plain(run.name)}**: {run.config.method.name} under a {schedule.shape} budget of at most "
+        f"{schedule.highest} tokens, {schedule.total_steps} steps; "
+        f"seed {run.config.seed}, base {code(Path(run.config.model.base).name)}.",
         *([f"**Caution:** {caution}."] if caution else []),
         *([_table(rows, benchmark_name(run, benchmark))] if rows else ["No snapshot has been measured yet."]),
         " · ".join(f"[{text}]({address})" for text, address in links.items()),
-        f"`siri show {run.name}:base` prints what the model wrote; `siri compare {run.name}` writes the report.",
+        f"{code(f'siri show {run.name}:base')} prints what the model wrote; "
+        f"{code(f'siri compare {run.name}')} writes the report.",
     ]
     return "\n\n".join(line for line in lines if line)
 
@@ -108,8 +111,8 @@ def describe(run: Run, links: Mapping[str, str]) -> str:
 def _sentence(rows: list[Headline], benchmark: str) -> str:
     """What the page shows before it is asked for more: the last snapshot, and the base that it is measured against."""
     first, last = rows[0], rows[-1]
-    against = f"; {first.snapshot}: {_words(first)}" if first != last else ""
-    return f"**{last.snapshot}: {_words(last)}**{against} ({benchmark})"
+    against = f"; {plain(first.snapshot)}: {_words(first)}" if first != last else ""
+    return f"**{plain(last.snapshot)}: {_words(last)}**{against} ({plain(benchmark)})"
 
 
 def _words(row: Headline) -> str:
@@ -117,9 +120,9 @@ def _words(row: Headline) -> str:
 
 
 def _table(rows: list[Headline], benchmark: str) -> str:
-    lines = [COLUMNS, ("---",) * len(COLUMNS), *(row.cells for row in rows)]
-    table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-    return f"On {benchmark}, 95 % intervals in brackets:\n\n{table}"
+    lines = [f"| {' | '.join(map(plain, cells))} |" for cells in (COLUMNS, *(row.cells for row in rows))]
+    table = "\n".join([lines[0], "|" + " --- |" * len(COLUMNS), *lines[1:]])
+    return f"On {plain(benchmark)}, 95 % intervals in brackets:\n\n{table}"
 
 
 @dataclass(frozen=True)

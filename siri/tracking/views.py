@@ -185,11 +185,14 @@ def make(uri: str) -> dict[str, str]:
 
 def _make(server: str, name: str, view: View) -> str:
     found = _call(server, f"get-by-name?experiment_name={name.replace(' ', '%20')}")
-    experiment = (
-        str(found["experiment"]["experiment_id"]) if found else _call(server, "create", name=name)["experiment_id"]
-    )
+    try:
+        experiment = (
+            found["experiment"]["experiment_id"] if found else _call(server, "create", name=name)["experiment_id"]
+        )
+    except (KeyError, TypeError) as error:
+        raise OSError("what answers there is not MLflow") from error
     key, value = view.tag
-    _call(server, "set-experiment-tag", experiment_id=experiment, key=key, value=value)
+    _call(server, "set-experiment-tag", experiment_id=str(experiment), key=key, value=value)
     return str(experiment)
 
 
@@ -203,4 +206,10 @@ def _call(server: str, path: str, **body: str) -> Any:
         return None
     if answer.status_code != HTTPStatus.OK:
         raise OSError(f"MLflow answers {answer.status_code} to {path}")
-    return answer.json()
+    try:
+        found = answer.json()
+    except (ValueError, RecursionError) as error:
+        raise OSError(f"what answers {path} there is not MLflow") from error
+    if not isinstance(found, dict):
+        raise OSError(f"what answers {path} there is not MLflow")
+    return found

@@ -186,6 +186,18 @@ HOSTILE: dict[str, tuple[Callable[[Path, Path], None], str]] = {
         lambda folder, marker: change_json(folder / "special_tokens_map.json", vocab_file="secrets.txt"),
         "special_tokens_map.json says what to read its tokenizer from",
     ),
+    "a vocabulary elsewhere behind half a character": (
+        lambda folder, marker: change_json(folder / "tokenizer_config.json", vocab_file="/etc/passwd", note="\ud800"),
+        "tokenizer_config.json says what to read its tokenizer from .vocab_file=",
+    ),
+    "code behind half a character": (
+        lambda folder, marker: change_json(folder / "config.json", attn_implementation="a/kernel", note="\ud800"),
+        "config.json asks for code .attn_implementation",
+    ),
+    "settings that are nested deeply": (
+        lambda folder, marker: (folder / "extra.json").write_text("[" * 100_000 + "]" * 100_000),
+        "extra.json is nested too deeply to be checked",
+    ),
     "versions of a tokenizer elsewhere": (
         lambda folder, marker: change_json(
             folder / "tokenizer_config.json", fast_tokenizer_files=["../../tokenizer.4.json"]

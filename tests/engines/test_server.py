@@ -181,6 +181,12 @@ def refused(answer: Answer) -> Fault:
         (lambda number, body: reply(body, usage={"completion_tokens": True}), "usage.completion_tokens"),
         (refused((200, {}, b" " * (1 << 24) + b"{}")), "more than 16,777,216 bytes"),
         (refused((200, {"Content-Encoding": "gzip"}, b"x")), "packs its answers"),
+        *((refused((400, {"Content-Type": f"text/plain; charset={charset}"}, b"no")), "refused with 400: no")
+          for charset in ("hex", "zlib", "rot13", "idna", "undefined", "punycode", "unicode_escape")),
+        (refused((400, {}, b'{"error": ' + b"[" * 5_000 + b"]" * 5_000 + b"}")), "refused with 400: "),
+        (refused((200, {}, b'{"choices": ' + b"[" * 100_000)), "nested too deeply"),
+        (refused((200, {}, b'{"choices": ' + b"9" * 5_000 + b"}")), "a number of thousands of digits"),
+        (lambda number, body: reply(body, usage={"completion_tokens": float("nan")}), "usage.completion_tokens"),
     ],
 )  # fmt: skip
 def test_what_is_no_answer_is_one_line_that_names_the_server(server: Served, fault: Fault, said: str) -> None:

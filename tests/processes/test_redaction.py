@@ -1,11 +1,13 @@
 """Passwords and tokens: nothing that is printed, logged or stored holds one, whichever variable brought it."""
 
+import http.server
 import json
 import logging
 import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +25,7 @@ from siri.redaction import redact
 from siri.store import remote
 from siri.store.replicated import open_store, share
 from siri.terminal import print_traceback
-from siri.tracking import server
+from siri.tracking import server, views
 from siri.tracking.ablation import record_sweep
 from siri.tracking.record import SyncResult
 from sweeps.storage import open_storage
@@ -264,3 +266,33 @@ def test_a_note_of_where_a_record_is_holds_no_password(secretive: Home) -> None:
     failed_sync(secretive)
     [note] = secretive.runs.glob("*/mlflow.json")
     assert json.loads(note.read_text())["server"].startswith("http://127.0.0.1:")
+
+
+def test_the_address_of_a_webhook_is_a_secret_wherever_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIRI_NOTIFY", "https://hooks.example.org/services/T0/sesame mailto:a@b.c?from=d@e.f")
+    assert redact("POST https://hooks.example.org/services/T0/sesame: 404") == "POST ***: 404"
+
+
+@pytest.mark.parametrize("content", [b"<html>", b"[]", b"{}", b'{"experiment": 3}', b"[" * 100_000, b"\xff"])
+def test_an_address_where_no_mlflow_answers_is_one_error(content: bytes) -> None:
+    class Other(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_POST = do_GET
+
+        def log_message(self, *_: object) -> None:
+            """Nothing: pytest shows what is needed."""
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Other) as other:
+        thread = threading.Thread(target=other.serve_forever)
+        thread.start()
+        try:
+            with pytest.raises(OSError, match="is not MLflow"):
+                views.make(f"http://127.0.0.1:{other.server_port}")
+        finally:
+            other.shutdown()
+            thread.join()

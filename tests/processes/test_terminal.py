@@ -17,11 +17,13 @@ from rich.text import Text
 
 from siri import progress
 from siri.cli.common import table_of
+from siri.config import validate
 from siri.engine import StepReport
 from siri.errors import InputError
 from siri.evaluation.evaluation import Evaluation, measure
 from siri.home import Home
-from siri.terminal import Printable, one_line, printable, say
+from siri.terminal import Printable, one_line, printable, say, say_json
+from sweeps.spec import load_sweep, make_sweep
 from tests.cli.test_cli import run_cli
 from tests.conftest import settle, tiny
 
@@ -137,13 +139,31 @@ def test_names_of_files_are_shown_as_text(file: str, tmp_path: Path, capsys: pyt
 
 
 def test_a_recipe_s_label_moves_no_cursor(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
-    run = settle(tiny().model_copy(update={"recipe": "[red]x\x1b[2J"}), home)
+    run = settle(tiny().model_copy(update={"recipe": "[red]x\u202e"}), home)
     for words in (("snapshots", "list"), ("snapshots", "show", f"{run.id}:c1-low"), ("sync",), ("snapshots", "gc")):
         assert run_cli(*words, "--home", str(home.root)) == 0
         told = capsys.readouterr()
-        assert not {"\x1b", "\r"} & set(told.out + told.err)
+        assert not {"\x1b", "\r", "\u202e"} & set(told.out + told.err)
         if words[-1] in ("list", "sync"):
             assert "[red]x-" in told.out
+
+
+@pytest.mark.parametrize("name", ["a\x1b[2J", "a\nb", "\x9b31m", "a\0", "a\x7f"])
+def test_what_a_terminal_obeys_is_in_no_name_of_a_recipe_or_a_sweep(name: str) -> None:
+    with pytest.raises(InputError, match="recipe="):
+        validate(tiny().model_dump(mode="json") | {"recipe": name})
+    values = load_sweep("shape").model_dump(mode="json", exclude_unset=True)
+    with pytest.raises(InputError, match="name="):
+        make_sweep(values | {"name": name})
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_json_on_a_terminal_is_ascii_and_no_number_is_none(attack: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = ATTACKS[attack][0]
+    say_json({"text": text, "number": float("nan"), "most": [float("inf"), 1.5]})
+    out = capsys.readouterr().out
+    assert set(out) <= {"\n", *map(chr, range(32, 127))}
+    assert json.loads(out, parse_constant=pytest.fail) == {"text": text, "number": None, "most": [None, 1.5]}
 
 
 def test_progress_shows_names_as_text(monkeypatch: pytest.MonkeyPatch) -> None:

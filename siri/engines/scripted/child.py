@@ -43,7 +43,7 @@ def main() -> None:
     try:
         with full_disk_explained(plan.scratch):
             for report in engine.train(plan):
-                print(json.dumps(asdict(report), default=str), flush=True)
+                print(json.dumps(asdict(report), default=str), flush=True)  # noqa: T201 - to the parent
     except InputError:  # the parent has looked at all other mistakes
         sys.exit(errno.ENOSPC)
 

@@ -73,7 +73,11 @@ class Connection:
             request.headers["authorization"] = f"Bearer {self.key}"
 
     async def _bound(self, response: httpx2.Response) -> None:
-        """Refuse a packed body, which a few bytes may blow up, and bound the rest."""
+        """Refuse a packed body, which a few bytes may blow up, bound the rest, and read it as UTF-8 alone.
+
+        A charset that the answer names may be any codec of Python's: one that unpacks, or makes no text.
+        """
+        response.encoding = "utf-8"
         if response.headers.get("content-encoding", "identity") != "identity":
             raise InputError(f"server={self.address}: packs its answers, though it was asked not to")
         assert isinstance(response.stream, httpx2.AsyncByteStream)

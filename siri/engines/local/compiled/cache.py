@@ -30,6 +30,7 @@ import numba
 from filelock import FileLock
 from threadpoolctl import threadpool_limits
 
+from siri import terminal
 from siri.engines.local.compiled import jit
 
 PACKAGE = Path(__file__).parent
@@ -137,7 +138,7 @@ def keep(path: Path, name: str, archive: bytes) -> None:
 
 def say(line: str) -> None:
     """A line on stderr."""
-    print(f"kernels: {line}", file=sys.stderr, flush=True)
+    terminal.say(f"kernels: {line}", sys.stderr)
 
 
 def _seal(name: str, archive: bytes) -> bytes:
