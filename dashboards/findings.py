@@ -48,6 +48,16 @@ class Evidence:
     baselines: tuple[Run, ...]
     benchmark: str
 
+    @property
+    def runs(self) -> list[Run]:
+        """The run and its baselines."""
+        return [self.run, *self.baselines]
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """Every evaluated snapshot of all of them, as `data.snapshot_table` gives it."""
+        return data.snapshot_table(self.runs, self.benchmark)
+
     @cached_property
     def names(self) -> list[str]:
         """Evaluated snapshots at the base and the extrema, in step order."""

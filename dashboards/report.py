@@ -34,16 +34,29 @@ HERE = Path(__file__).parent
 _WORDS = re.compile(rf"\b({'|'.join(WORDS).replace('_', '(?:_|[ ]+)')})\b", re.IGNORECASE)
 
 
+def compare_runs(run: Run, baselines: Sequence[Run], asked: str | None = None) -> Evidence:
+    """A run beside its baselines on the benchmark asked for: read once, for the table, the sentences and the report.
+
+    Raises InputError when nothing has been evaluated.
+    """
+    return Evidence(run, tuple(baselines), data.find_benchmark(run, asked))
+
+
 def write_report(run: Run, baselines: Sequence[Run], path: Path, asked: str | None = None) -> Path:
+    """As `write_comparison`, of runs that nothing else is shown of."""
+    return write_comparison(compare_runs(run, baselines, asked), path)
+
+
+def write_comparison(evidence: Evidence, path: Path) -> Path:
     """Write the report of a run, its baselines beside it, as one self-contained HTML file.
 
     It shows what has been evaluated so far, on the benchmark asked for. Equal input gives an equal file, but for the
-    date at its end. Raises InputError when nothing has been evaluated, when a baseline was measured otherwise than the
-    run, and when the file cannot be written.
+    date at its end. Raises InputError when a baseline was measured otherwise than the run, and when the file cannot be
+    written.
     """
     if path.is_dir():
         raise InputError(f"report={path}: is a folder; name a file")
-    page = environment().get_template("page.html").render(_content(run, tuple(baselines), asked))
+    page = environment().get_template("page.html").render(_content(evidence))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, page)
@@ -62,11 +75,9 @@ def environment() -> Environment:
     return made
 
 
-def _content(run: Run, baselines: tuple[Run, ...], asked: str | None) -> dict[str, Any]:
+def _content(evidence: Evidence) -> dict[str, Any]:
     """Everything that the page's template names."""
-    benchmark = data.find_benchmark(run, asked)
-    runs, evidence = [run, *baselines], Evidence(run, baselines, benchmark)
-    table = data.snapshot_table(runs, benchmark)
+    run, runs, benchmark, table = evidence.run, evidence.runs, evidence.benchmark, evidence.table
     called = data.labels(runs)
     evaluation = Evaluation(run, data.evaluated(run, benchmark)[-1], benchmark)
     report = evaluation.report()
@@ -78,7 +89,7 @@ def _content(run: Run, baselines: tuple[Run, ...], asked: str | None) -> dict[st
         "budget": data.describe_budget(run.config.schedule),
         "cautions": data.cautions(runs),
         "untrained": data.untrained_runs(runs),
-        "baselines": [called[baseline.id] for baseline in baselines],
+        "baselines": [called[baseline.id] for baseline in evidence.baselines],
         "trained": len(data.curves(run)),
         "steps": run.config.schedule.total_steps,
         "report": report,
@@ -145,7 +156,8 @@ def _figures(table: pd.DataFrame, runs: list[Run], benchmark: str) -> dict[str, 
     called = data.labels(runs)
     run = runs[0]
     names = run.config.evaluation.benchmarks
-    evaluations = {benchmark_name(run, name): data.snapshot_table(runs, name) for name in names}
+    others = {name: data.snapshot_table(runs, name) for name in names if name != benchmark}
+    evaluations = {benchmark_name(run, name): others.get(name, table) for name in names}
     drawn = figures.figures(
         table,
         run.name,
@@ -218,13 +230,12 @@ def pieces(text: str) -> Iterator[tuple[str, str]]:
     yield "", text[end:]
 
 
-def print_table(run: Run, baselines: Sequence[Run], asked: str | None = None) -> Table:
+def print_table(evidence: Evidence) -> Table:
     """The headline table for a terminal: a row per evaluated snapshot, 95 % intervals in brackets."""
-    benchmark = data.find_benchmark(run, asked)
-    rows = data.snapshot_table([run, *baselines], benchmark)
+    run, benchmark = evidence.run, evidence.benchmark
     report = Evaluation(run, data.evaluated(run, benchmark)[-1], benchmark).report()
     measured = f"{report.benchmark}: {report.problems} problems × {report.samples} samples, budget {report.budget}"
-    cautions = [f"caution: {said}" for said in data.untrained_runs([run, *baselines])]
+    cautions = [f"caution: {said}" for said in data.untrained_runs(evidence.runs)]
     table = Table(
         title=Text("\n".join([measured, *cautions])),
         title_justify="left",
@@ -236,17 +247,12 @@ def print_table(run: Run, baselines: Sequence[Run], asked: str | None = None) ->
     for column in ("step", "accuracy %", "mean tokens", "accuracy–CR"):
         table.add_column(column, justify="right")
     before = data.BASE
-    for row in _rows(rows):
+    for row in _rows(evidence.table):
         if row["label"] != before:
             table.add_section()
         table.add_row(*_cells(row, repeated=row["label"] == before))
         before = row["label"]
     return table
-
-
-def compared_in_words(run: Run, baselines: Sequence[Run], asked: str | None = None) -> list[str]:
-    """What the table's differences come to, a sentence for each baseline that has a step in common with the run."""
-    return sentences(Evidence(run, tuple(baselines), data.find_benchmark(run, asked)))
 
 
 def _cells(row: pd.Series, repeated: bool) -> list[Text]:

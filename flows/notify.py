@@ -33,6 +33,8 @@ PREFIX = "siri: notify"
 BLOCK = "siri-notify"
 SWEEP, ACTION = "siri.sweep", "siri.action"
 """What the resources of sweeps' events begin with; label of an alarm's resource: what the monitor did."""
+STOPPED = "Flow run encountered an exception: AlarmError"
+"""What Prefect says of a run that a monitor has stopped; word of that is sent by the monitor's own event."""
 TRIGGERS = {
     "sweeps": {"match": {"prefect.resource.id": f"{SWEEP}.*"}, "expect": {f"{SWEEP}.*"}},
     "monitors": {
@@ -40,7 +42,7 @@ TRIGGERS = {
         "expect": {"siri.alarm.*"},
     },
     "failures": {
-        "match": {"prefect.resource.id": "prefect.flow-run.*"},
+        "match": {"prefect.resource.id": "prefect.flow-run.*", "prefect.state-message": f"!{STOPPED}*"},
         "match_related": {"prefect.resource.id": "prefect.tag.siri", "prefect.resource.role": "tag"},
         "expect": {"prefect.flow-run.Failed"},  # a crash is taken up again; one that keeps crashing is set to Failed
     },
@@ -69,7 +71,7 @@ def make_notifications(client: SyncPrefectClient) -> None:
     given = os.environ.get(NOTIFY)
     if given is None:
         return
-    blocks = [_parse(word) for word in given.split()]
+    blocks = [make_block(word) for word in given.split()]
     _clear(client)
     for number, block in enumerate(blocks, 1):
         made = block.save(f"{BLOCK}-{number}", overwrite=True)
@@ -105,8 +107,8 @@ def _as_json(text: str) -> str:
     return "{% set text %}" + text + '{% endset %}{"text": {{ text | string | tojson }}}'
 
 
-def _parse(word: str) -> Block:
-    """The block for an address."""
+def make_block(word: str) -> Block:
+    """The block of Prefect's for one address of SIRI_NOTIFY. Raises InputError, which does not show it."""
     try:
         address = urlsplit(word)
         host = address.hostname
@@ -121,5 +123,5 @@ def _parse(word: str) -> Block:
     if not all(map(ADDRESS.fullmatch, [*recipients, sender])):
         raise InputError(f"{NOTIFY}: an e-mail needs addresses, as in mailto:you@example.org?from=siri@example.org")
     if not os.environ.get(KEY):
-        raise InputError(f"{KEY}: not set; e-mail, which {NOTIFY} asks for, goes by way of SendGrid")
+        raise InputError(f"{KEY}: not set; e-mail, which {NOTIFY} asks for, goes by way of SendGrid, not through SMTP")
     return SendgridEmail(api_key=SecretStr(os.environ[KEY]), sender_email=sender, to_emails=recipients)

@@ -4,7 +4,7 @@ What was missed while the machine was off runs once, and what comes while the sa
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -51,6 +51,8 @@ FIELDS = 5
 SUBJECT = {"sweep": "paper", "size": "laptop", "overrides": []}
 """The parameters that say which study a run of `ablate` is about, with the flow's defaults."""
 WAITING = ["Scheduled", "Late"]
+GAVE_WAY = "the same sweep runs already"
+"""What the message of a run begins with that ended at once for it."""
 SEEN = 50
 """Runs that are looked at for the last one that really started."""
 
@@ -68,7 +70,7 @@ class Scheduled:
     active: bool
     next: datetime | None
     last: datetime | None
-    """When the last of its runs that started was due."""
+    """When the last of its runs that started and did not give way to another was due."""
     state: str | None
     """Of that run, with its message where it has not completed."""
 
@@ -203,8 +205,7 @@ def _describe(client: SyncPrefectClient, made: DeploymentResponse, schedule: Dep
     runs = _read_runs(client, made.id)
     now = datetime.now(UTC)
     due = [run.expected_start_time for run in runs if run.state_name in WAITING and run.expected_start_time]
-    started = [run for run in runs if run.run_count > 0]  # one that a limit cancelled bears a start time too
-    last = started[0] if started else None
+    last = last_started(runs)
     cron = schedule.schedule
     return Scheduled(
         made.name,
@@ -216,6 +217,19 @@ def _describe(client: SyncPrefectClient, made: DeploymentResponse, schedule: Dep
         last.expected_start_time if last else None,
         _state_of(last) if last else None,
     )
+
+
+def last_started(runs: Iterable[FlowRun]) -> FlowRun | None:
+    """Of runs, the latest first, the one that a schedule ran last: cancelled by somebody too, if it had begun.
+
+    One that gave way to another at once did not run the sweep, and one that a limit cancelled did not start, though
+    it bears a start time.
+    """
+    return next((run for run in runs if run.run_count > 0 and not _gave_way(run)), None)
+
+
+def _gave_way(run: FlowRun) -> bool:
+    return run.state is not None and run.state.is_cancelled() and (run.state.message or "").startswith(GAVE_WAY)
 
 
 def _state_of(run: FlowRun) -> str:
@@ -246,7 +260,7 @@ def give_way() -> State[Any] | None:
             return None
         for other in _running(client):
             if other.id != own.id and _is_alike(other, own) and _order(other) < _order(own):
-                return Cancelled(message=f"the same sweep runs already: {other.name}")
+                return Cancelled(message=f"{GAVE_WAY}: {other.name}")
         for missed in _missed(client, own):
             message = f"was missed; {own.name or own.id}, due {own.expected_start_time:%Y-%m-%d %H:%M}, makes up for it"
             client.set_flow_run_state(missed.id, Cancelled(message=message))

@@ -16,7 +16,7 @@ from siri.methods import METHODS
 from siri.runs import keys
 from siri.settings import LABEL, Settings
 from siri.yaml12 import read_settings
-from sweeps.spaces import SPACES, Bounds, Suggestion
+from sweeps.spaces import SPACES, Bounds, Suggestion, draw
 
 SizeName = Literal["laptop", "paper"]
 Metric = Literal["accuracy", "length"]
@@ -188,11 +188,24 @@ class Sweep(Settings):
     def trials(self, size: SizeName, extra: Sequence[str] = ()) -> tuple[Trial, ...]:
         """Every arm on every seed, seed by seed, so that what is done first can be compared. `extra`: for all."""
         self.size(size)
+        self._refuse_own(size, extra)
         trials = []
         for arm, settings in self.arms.items():
             config = self.configure(arm, [*settings.at(size), *self._looks(size), *extra], self.seeds[0], size)
             trials += [Trial(arm, self.seeds[0], config).on(seed) for seed in self.seeds]
         return tuple(sorted(trials, key=lambda trial: self.seeds.index(trial.seed)))
+
+    def _refuse_own(self, size: SizeName, extra: Sequence[str]) -> None:
+        """Raise InputError for an override of what trials differ in: it would be ignored, or make arms equal."""
+        own = {"recipe": "every trial", "seed": "every trial", "model.base_seed": "every trial"}
+        own |= {_path(text): f"the arm {arm}" for arm, made in self.arms.items() for text in made.at(size)}
+        if self.search is not None:
+            drawn = next(draw(self.search.space, self.search.bounds[size], 1, self.seeds[0]))
+            own |= {_path(text): "the search" for text in (*drawn.overrides, *self._looks(size))}
+        for text in extra:
+            for path, owner in own.items():
+                if _overlap(_path(text), path):
+                    raise InputError(f"sweep={self.name}: {text}: {path} is set by {owner}; change the sweep's file")
 
     def _looks(self, size: SizeName) -> Overrides:
         """A search's own arms keep a snapshot wherever a suggestion's cycle can end: they are compared there."""
@@ -220,6 +233,15 @@ class Sweep(Settings):
         """Every pair of arms that is compared, each once."""
         pairs = (pair for group in self.pairs for pair in combinations(group.arms, 2))
         return tuple(dict.fromkeys(pairs))
+
+
+def _path(override: str) -> str:
+    return override.partition("=")[0].strip()
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether two settings are the same, or one is a group that holds the other."""
+    return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
 
 
 def _at(config: RunConfig, path: str) -> Any:

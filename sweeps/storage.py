@@ -4,9 +4,10 @@ import os
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 import optuna
@@ -130,12 +131,33 @@ def _open_database(address: str, study: str) -> Kept:
         first = sqlalchemy.create_engine(url, poolclass=NullPool, connect_args=_connect(url))
         with _database_lock(first, "tables")():  # two that make them at once would fail
             storage = RDBStorage(url.render_as_string(hide_password=False), {"connect_args": _connect(url)})
+            sqlalchemy.event.listen(storage.engine, "connect", QUICKER[url.get_backend_name()])
+            storage.engine.dispose()  # the connections that made the tables
+            storage.engine.connect().close()  # here, since SQLite changes its journal for one who is alone
     except InputError:
         raise
     except (SQLAlchemyError, StorageInternalError, ImportError, RuntimeError, OSError, ValueError) as error:
         raise InputError(f"{STUDY_URL}={redact(address)}: cannot be used: {_first_line(error)}") from None
     weakref.finalize(storage, storage.engine.dispose)  # at the latest when this process ends
     return Kept(storage, _database_lock(storage.engine, study), storage.engine, redact(address))
+
+
+def _quicken_sqlite(connection: Any, _: object) -> None:
+    """Commits do not wait for the disk: a power cut may undo the last ones, which are then made again, and no more."""
+    with closing(connection.cursor()) as cursor:
+        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute("PRAGMA synchronous=NORMAL")
+
+
+def _quicken_postgresql(connection: Any, _: object) -> None:
+    """As for SQLite: what a crash of the server may undo is less than a second old."""
+    with closing(connection.cursor()) as cursor:
+        cursor.execute("SET synchronous_commit TO off")
+    connection.commit()
+
+
+QUICKER = {"sqlite": _quicken_sqlite, "postgresql": _quicken_postgresql}
+"""A trial takes 13 commits, and waiting for the disk was half of their time."""
 
 
 def _connect(url: URL) -> dict[str, int]:

@@ -23,6 +23,17 @@ HomeOption = Annotated[
     Path | None, typer.Option("--home", help="Work folder. [default: SIRI_HOME, else .siri here]", show_default=False)
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+SizeOption = Annotated[str, typer.Option("--size", help="`laptop` or `paper`.")]
+WorkersOption = Annotated[
+    int, typer.Option("--workers", min=0, help="Processes; 0: other machines' workers do it all.")
+]
+CapOption = Annotated[
+    str,
+    typer.Option(
+        "--at-most", help="Start no trial that would take the sweep past it: `20M tokens`, `6h`, `30 trials`."
+    ),
+]
+"""Of a sweep, whether it is run or scheduled."""
 RunName = Annotated[
     str,
     typer.Argument(
@@ -59,7 +70,7 @@ def prepare_flow(home: Any) -> None:
 
 def print_run(run_id: str, evaluation: Any) -> None:
     """Print the table of a run that has ended, as this call measured it, and a hint if there was little to learn."""
-    from dashboards.report import print_table
+    from dashboards.report import compare_runs, print_table
     from siri import progress
     from siri.home import find_home
     from siri.runs.metrics_log import run_metrics
@@ -67,7 +78,7 @@ def print_run(run_id: str, evaluation: Any) -> None:
 
     loaded = load_run(find_home(), run_id)
     run = loaded.called_with(loaded.config.model_copy(update={"evaluation": evaluation}))
-    print_rich(print_table(run, []))
+    print_rich(print_table(compare_runs(run, [])))
     hint = progress.hint_of(run_metrics(run))
     if hint is not None:
         say(hint)

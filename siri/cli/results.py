@@ -109,19 +109,20 @@ def show_runs(runs: "Sequence[Run]", benchmark: str | None, files: Files, as_jso
     """
     from dashboards import data
     from dashboards import report as pages
+    from dashboards.findings import sentences
 
     for caution in (*data.untrained_runs(runs), *data.cautions(runs)):
         say(f"caution: {caution}", sys.stderr)
-    table = data.snapshot_table(runs, data.find_benchmark(runs[0], benchmark))
-    files.write(table)
+    evidence = pages.compare_runs(runs[0], runs[1:], benchmark)
+    files.write(evidence.table)
     if as_json:
-        say_json(table.to_dict(orient="records"))
+        say_json(evidence.table.to_dict(orient="records"))
         return None
-    print_rich(pages.print_table(runs[0], runs[1:], benchmark))
-    for sentence in pages.compared_in_words(runs[0], runs[1:], benchmark):
+    print_rich(pages.print_table(evidence))
+    for sentence in sentences(evidence):
         say(sentence)
     print_others(runs, benchmark)
-    path = pages.write_report(runs[0], runs[1:], files.report or runs[0].home.reports / _report_name(runs), benchmark)
+    path = pages.write_comparison(evidence, files.report or runs[0].home.reports / _report_name(runs))
     say(f"report: {path}")
     return path
 

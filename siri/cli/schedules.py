@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from siri import shipped
-from siri.cli.common import HomeOption, Json, Overrides, names_in_help, open_home, print_table
+from siri.cli.common import (
+    CapOption,
+    HomeOption,
+    Json,
+    Overrides,
+    SizeOption,
+    WorkersOption,
+    names_in_help,
+    open_home,
+    print_table,
+)
 from siri.errors import InputError
 from siri.terminal import say, say_json
 
@@ -31,14 +41,12 @@ def schedule(
         str | None, typer.Option(help='When: minute, hour, day of month, month, day of week, as in "0 1 * * *".')
     ] = None,
     timezone: Annotated[str, typer.Option(help="Of the cron line, as in Europe/Berlin.")] = "UTC",
-    size: Annotated[str, typer.Option(help="`laptop` or `paper`.")] = "laptop",
-    workers: Annotated[int, typer.Option(min=0, help="Processes; 0: other machines' workers do it all.")] = 1,
+    size: SizeOption = "laptop",
+    workers: WorkersOption = 1,
     more: Annotated[
         int, typer.Option(min=0, help="Seeds of a grid, or suggestions of a search, to add each time.")
     ] = 0,
-    at_most: Annotated[
-        str, typer.Option(help="Start no trial that would take the sweep past it: `20M tokens`, `6h`, `30 trials`.")
-    ] = "",
+    at_most: CapOption = "",
     pause: Annotated[bool, typer.Option("--pause", help="Start no more runs until --resume.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Start runs again.")] = False,
     remove: Annotated[bool, typer.Option("--remove", help="Delete the schedule; the sweep's results stay.")] = False,

@@ -11,10 +11,13 @@ import typer
 from siri import shipped
 from siri.cli.benchmarks import named_in
 from siri.cli.common import (
+    CapOption,
     HomeOption,
     Json,
     Overrides,
     Recipe,
+    SizeOption,
+    WorkersOption,
     names_in_help,
     open_home,
     prepare_flow,
@@ -211,15 +214,13 @@ def sweep(
     ] = None,
     overrides: Overrides = None,
     list_all: Annotated[bool, typer.Option("--list", help="List the sweeps that ship, and run nothing.")] = False,
-    size: Annotated[str, typer.Option(help="`laptop` or `paper`.")] = "laptop",
-    workers: Annotated[int, typer.Option(min=0, help="Processes; 0: other machines' workers do it all.")] = 1,
+    size: SizeOption = "laptop",
+    workers: WorkersOption = 1,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed trials again.")] = False,
     more: Annotated[
         int, typer.Option(min=0, help="Add this many seeds to a grid, or suggestions to a search, once it is through.")
     ] = 0,
-    at_most: Annotated[
-        str, typer.Option(help="Start no trial that would take the sweep past it: `20M tokens`, `6h`, `30 trials`.")
-    ] = "",
+    at_most: CapOption = "",
     plan: Annotated[bool, typer.Option("--plan", help="Show what would run, and run nothing.")] = False,
     home: HomeOption = None,
     as_json: Json = False,

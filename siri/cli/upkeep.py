@@ -1,6 +1,7 @@
 """Maintenance commands: sync, doctor."""
 
 import sys
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,16 +23,16 @@ def sync(
     """
     from siri import tracking
     from siri.runs.catalog import list_runs
-    from siri.runs.run import load_run
+    from siri.runs.run import load_run, open_described
 
     place = open_home(home)
     complete = _share(place)
-    names = runs or [described["id"] for described in list_runs(place)]
-    if not names:
+    listed = [] if runs else list_runs(place)
+    if not (runs or listed):
         say(f"no runs yet in {place.root}")
-    for name in names:
-        run = load_run(place, name)
-        result = tracking.sync(run)
+    named = (load_run(place, name) for name in runs or ())
+    every = (open_described(place, described) for described in listed)
+    for run, result in tracking.sync_all(place, chain(named, every)):
         say(f"{run.name}: {result}")
         complete = complete and result.failure is None
     if not complete:

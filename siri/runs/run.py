@@ -290,7 +290,11 @@ def load_run(home: Home, reference: str) -> Run:
 
     Raises InputError if there is none.
     """
-    described = catalog.find_description(home, reference)
+    return open_described(home, catalog.find_description(home, reference))
+
+
+def open_described(home: Home, described: Description) -> Run:
+    """The run that a description is of, as `list_runs` gives it. Raises InputError where its config cannot be read."""
     try:
         config = validate(described["config"])
     except InputError as error:

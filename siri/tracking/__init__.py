@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -15,12 +15,13 @@ from siri.redaction import redact
 from siri.runs.catalog import list_runs
 from siri.runs.run import Run
 from siri.store.entries import BusyError
-from siri.tracking import record, views
+from siri.tracking import record, unchanged, views
 from siri.tracking.ablation import record_sweep, trial_tags
 from siri.tracking.content import tag, tag_alarm
 from siri.tracking.database import LOCK, prepare
 from siri.tracking.record import Closed, Record, Status, SyncResult, followed, mlflow_errors, open_record
 from siri.tracking.server import TrackingError, address_of, compare_link, probe, recorded_as, report_link, run_link
+from siri.tracking.unchanged import Recorded
 
 __all__ = [
     "Closed",
@@ -35,6 +36,7 @@ __all__ = [
     "run_link",
     "running",
     "sync",
+    "sync_all",
     "tag",
     "tag_alarm",
     "trial_tags",
@@ -60,6 +62,26 @@ def sync(run: Run) -> SyncResult:
     snapshot stands, else KILLED. What MLflow does not take is a warning and `SyncResult.failure`, never an exception.
     """
     return _Writer(run).write(None)
+
+
+def sync_all(home: Home, runs: Iterable[Run]) -> Iterator[tuple[Run, SyncResult]]:
+    """`sync` for runs of a work folder, one by one; those that MLflow has in full are told by a few searches."""
+    recorded: Recorded | None = None
+    for place, run in enumerate(runs):
+        recorded = recorded if place else _ask(home)  # not without a run: asking makes the database
+        yield run, SyncResult() if recorded is not None and recorded.is_current(run) else sync(run)
+
+
+def _ask(home: Home) -> Recorded | None:
+    """What MLflow holds; None where it cannot be asked: each run then says why."""
+    try:
+        probe(home.tracking_uri)
+        record.load()
+        with FileLock(home.root / LOCK, timeout=TURN_SECONDS), mlflow_errors():
+            prepare(home)
+            return unchanged.ask(home)
+    except (TrackingError, OSError):
+        return None
 
 
 def make_views(home: Home) -> dict[str, str]:

@@ -19,6 +19,7 @@ from siri.tracking import content, describing
 from siri.tracking.content import BASE, DESCRIPTION, RUN_ID, Point
 from siri.tracking.server import ARTIFACTS, TrackingError, put_files, write_note
 from siri.tracking.snapshots import LAST_KEY, SnapshotRecords
+from siri.tracking.unchanged import FINGERPRINT, find_local
 from siri.tracking.views import EXPERIMENT, RUN_VIEW, SNAPSHOT_VIEW, SNAPSHOTS, View
 
 STATES = {"RUNNING": "training", "FINISHED": "finished", "FAILED": "failed", "KILLED": "stopped"}
@@ -184,6 +185,7 @@ class Record:
         self.noted = made.data.tags.get(NOTED)
         self.note = made.data.tags.get(DESCRIPTION)
         self.brought = made.data.tags.get(BROUGHT)
+        self.fingerprint = made.data.tags.get(FINGERPRINT)
         self.pending: list[Evaluation] = []
         self.looked_for: set[str] = set()
         self.points: dict[str, set[tuple[int, float]]] = {}
@@ -191,6 +193,7 @@ class Record:
 
     def write(self, status: Status | None) -> SyncResult:
         """Bring steps, evaluations, snapshots and the status up to date; without a status see `_settle`."""
+        written = None if status == "RUNNING" else find_local(self.run).fingerprint()
         if status == "RUNNING":
             self._set_status(status)
         self._write_tags()
@@ -204,6 +207,7 @@ class Record:
             self._write_description()
         if self.status != "RUNNING":
             self._write_files()
+            self._write_fingerprint(written)
         return result
 
     def _write_description(self) -> None:
@@ -226,6 +230,12 @@ class Record:
             put_files(self.client, self.run.home, self.mlflow_id, self.artifacts, folder)
         self.client.set_tag(self.mlflow_id, BROUGHT, files.mark)
         self.brought = files.mark
+
+    def _write_fingerprint(self, written: str | None) -> None:
+        """Last: only what has been written in full is passed over by the next `sync_all`."""
+        if written is not None and written != self.fingerprint:
+            self.client.set_tag(self.mlflow_id, FINGERPRINT, written)
+            self.fingerprint = written
 
     def _write_tags(self) -> None:
         """Bring tags that were added since this record was opened, alarms for instance."""

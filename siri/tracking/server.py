@@ -75,6 +75,12 @@ def recorded_as(run: Run) -> str | None:
     return None if note is None else str(note["run"])
 
 
+def recorded_at(run: Run, experiment: str, record: str) -> bool:
+    """Whether a run's note says that its record is this one, on the server that the work folder uses now."""
+    note = {"server": address_of(run.home), "experiment": experiment, "run": record}
+    return read_sealed(run.folder / NOTE, _check_note) == note
+
+
 def compare_link(runs: Iterable[Run]) -> str | None:
     """Address of the page that sets runs side by side; None without a server or when none has been recorded there."""
     notes = [note for run in runs if (note := _read_note(run))]

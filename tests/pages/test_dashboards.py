@@ -14,8 +14,8 @@ import pytest
 from rich.console import Console
 
 from dashboards import data, findings, sample_figures, wording
-from dashboards.findings import FALSE_ALARMS, Evidence, best_lag, find_all, is_late, judge, sign
-from dashboards.report import compared_in_words, pieces, print_table, write_report
+from dashboards.findings import FALSE_ALARMS, Evidence, best_lag, find_all, is_late, judge, sentences, sign
+from dashboards.report import compare_runs, pieces, print_table, write_report
 from siri.config import load
 from siri.errors import InputError
 from siri.evaluation.budgets import AtBudget
@@ -142,7 +142,7 @@ def test_bases_that_differ_are_named_in_the_terminal_too(run: Run, monkeypatch: 
     )
     monkeypatch.setattr(data, "snapshot_table", lambda runs, benchmark: two)
     console = Console(file=io.StringIO(), width=140)
-    console.print(print_table(run, []))
+    console.print(print_table(compare_runs(run, [])))
     assert all(text in console.file.getvalue() for text in ("base of a", "base of b"))  # type: ignore[attr-defined]
 
 
@@ -338,9 +338,9 @@ def test_a_comparison_is_one_sentence(
 
 
 def test_the_sentences_stand_under_the_table_and_on_the_page(run: Run, constant: Run, page: str) -> None:
-    sentences = compared_in_words(run, [constant])
-    assert len(sentences) == 1
-    assert sentences[0] in page
+    said = sentences(compare_runs(run, [constant]))
+    assert len(said) == 1
+    assert said[0] in page
 
 
 def test_without_a_baseline_its_findings_are_not_tested(run: Run) -> None:
@@ -495,7 +495,7 @@ def test_only_whole_words_are_marked() -> None:
 def test_the_terminal_table_has_the_rows_of_the_page(run: Run, constant: Run) -> None:
     console = Console(width=120, color_system=None)
     with console.capture() as captured:
-        console.print(print_table(run, [constant]))
+        console.print(print_table(compare_runs(run, [constant])))
     text = captured.get()
     for _, row in data.snapshot_table([run, constant], "test").iterrows():
         line = next(line for line in text.splitlines() if f" {row['snapshot']} " in line)

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from dashboards import data
-from dashboards.report import print_table, write_report
+from dashboards.report import compare_runs, print_table, write_report
 from flows.train import snapshot_rows
 from siri.config.settings import EngineName
 from siri.engines import ENGINES, UNTRAINED, untrained
@@ -36,7 +36,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def printed(*runs: Run) -> str:
     console = Console(file=io.StringIO(), width=140)
-    console.print(print_table(runs[0], runs[1:]))
+    console.print(print_table(compare_runs(runs[0], runs[1:])))
     return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
 
 

@@ -1,14 +1,11 @@
 """Notifications: a webhook on this machine hears of a sweep's end, a failed run and a monitor that stops one."""
 
-import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import re
 from pathlib import Path
 
 import pytest
 
+from tests.posted import Posted, receiving
 from tests.sweeps.test_worker import write_sweep
 from tests.upped import TINY_FLOW, Platform, siri_command, wait_until
 
@@ -16,31 +13,10 @@ pytestmark = [pytest.mark.server, pytest.mark.timeout(1800)]
 SECRET = "T0k3n-of-the-webhook"
 
 
-@contextmanager
-def listening() -> Iterator[tuple[str, list[str]]]:
-    """A webhook: its address, and the texts that it has been sent."""
-    heard: list[str] = []
-
-    class Hook(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            assert self.headers["Content-Type"] == "application/json"
-            heard.append(json.loads(body)["text"])
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            """Nothing: pytest shows what is needed."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hook)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/services/{SECRET}", heard
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+def texts(posted: list[Posted]) -> list[str]:
+    """What a webhook has been sent."""
+    assert {request.headers["Content-Type"] for request in posted} <= {"application/json"}
+    return [request.body["text"] for request in posted]
 
 
 def automations(platform: Platform) -> list[str]:
@@ -56,7 +32,8 @@ def shows_secret(folder: Path) -> list[Path]:
 def test_a_webhook_hears_of_a_sweeps_end_a_failed_run_and_a_monitor_that_stops(
     platform: Platform, tmp_path: Path
 ) -> None:
-    with listening() as (address, heard):
+    with receiving() as (server, posted):
+        address = f"{server}/services/{SECRET}"
         deployed = siri_command(platform.home, "deploy", SIRI_NOTIFY=address)
         assert deployed.returncode == 0, deployed.stderr
         assert SECRET not in deployed.stdout + deployed.stderr
@@ -64,19 +41,25 @@ def test_a_webhook_hears_of_a_sweeps_end_a_failed_run_and_a_monitor_that_stops(
         run = platform.start("ablate", sweep=write_sweep(tmp_path, seeds=[0]))
         platform.wait(run, "Completed", "Failed", "Crashed")
         assert platform.state(run)[0] == "Completed"
-        wait_until("word of the sweep", lambda: [text for text in heard if "the sweep is through" in text], 120)
-        [told] = [text for text in heard if "the sweep is through" in text]
+        wait_until("word of the sweep", lambda: [text for text in texts(posted) if "the sweep is through" in text], 120)
+        [told] = [text for text in texts(posted) if "the sweep is through" in text]
         assert "new trials (arms)" in told
-        failing = platform.start("train-recipe", recipe="laptop", overrides=["seed=-1"])
-        platform.wait(failing, "Failed")
-        wait_until(
-            "word of the failure", lambda: [text for text in heard if "failed: " in text and "seed=-1" in text], 120
-        )
         watched = [*TINY_FLOW, "seed=41", "guards.disk=stop", "guards.disk_free=1e9"]
         platform.wait(platform.start("train-recipe", recipe="laptop", overrides=watched), "Failed")
         wait_until(
-            "word of the monitor", lambda: [text for text in heard if "-s41-" in text and "stop, step" in text], 120
+            "word of the monitor",
+            lambda: [text for text in texts(posted) if "-s41-" in text and "stop, step" in text],
+            120,
         )
+        failing = platform.start("train-recipe", recipe="laptop", overrides=["seed=-1"])
+        platform.wait(failing, "Failed")
+        wait_until(
+            "word of the failure",
+            lambda: [text for text in texts(posted) if "failed: " in text and "seed=-1" in text],
+            120,
+        )
+        of_the_stopped = [text for text in texts(posted) if re.search("seed.41|-s41-", text)]
+        assert len(of_the_stopped) == 1, "its failure is older than the other, and is not word of its own"
         assert siri_command(platform.home, "deploy").returncode == 0
         assert len(automations(platform)) == 3, "unset, the notifications stay"
         assert siri_command(platform.home, "deploy", SIRI_NOTIFY="").returncode == 0

@@ -254,6 +254,28 @@ def test_the_command_line_refuses_an_unknown_override_in_one_line(
     assert "engine.nam: unknown setting" in sweep_command(capsys, tmp_path, "shape", "engine.nam=scripted")
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("paper", "seed=3"), "seed=3: seed is set by every trial"),
+        (("paper", "model.base_seed=1"), "model.base_seed=1: model.base_seed is set by every trial"),
+        (("paper", "recipe=mine"), "recipe=mine: recipe is set by every trial"),
+        (("shape", "engine.name=scripted", "schedule.shape=cosine"), "schedule.shape=cosine: schedule.shape is set by"),
+        (("shape", "schedule={shape: stair}"), "schedule={shape: stair}: schedule.shape is set by"),
+        (("loss-aggregation", "method={name: grpo}"), "method={name: grpo}: method"),
+        (("search", "schedule.first_phase=expansion"), "schedule.first_phase is set by the search"),
+        (("search", "schedule.snapshots_at=[4]"), "schedule.snapshots_at is set by the search"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+@pytest.mark.parametrize("more", [("--plan",), ("--json",)], ids=" ".join)
+def test_an_override_of_what_trials_differ_in_is_refused(
+    words: tuple[str, ...], said: str, more: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert said in sweep_command(capsys, tmp_path / "home", *words, *more)
+    assert not (tmp_path / "home").exists()
+
+
 def test_storage_that_cannot_be_reached_is_one_line_before_anything_starts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,7 +1,9 @@
 """MLflow under many runs at once, under runs that train nothing, and in a work folder that is moved."""
 
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from threading import Timer
@@ -16,7 +18,9 @@ from siri.home import Home
 from siri.platform.parts import Settings, servers
 from siri.platform.running import answers
 from siri.runs.advancing import advance
-from siri.runs.run import Run
+from siri.runs.catalog import list_runs, note_kept
+from siri.runs.run import Run, open_described
+from siri.tracking import record, server
 from siri.tracking.ablation import record_sweep
 from tests.conftest import prepare, settle, tiny
 from tests.upped import free_port, wait_until
@@ -138,3 +142,104 @@ def test_a_moved_work_folder_is_compared_and_its_artifacts_open(tmp_path: Path) 
             assert Path(opened).read_text() == "arm\n"
         finally:
             server.terminate()
+
+
+def synced(home: Home) -> list[str]:
+    """Runs that `sync_all` has opened the record of, by their ids: what it passes over it does not open."""
+    opened: list[str] = []
+    real = record.open_record
+
+    def watched(run: Run, trains: bool) -> record.Record:
+        opened.append(run.id)
+        return real(run, trains)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tracking, "open_record", watched)
+        runs = [open_described(home, described) for described in list_runs(home)]
+        results = [result for _, result in tracking.sync_all(home, runs)]
+    assert [result.failure for result in results] == [None] * len(runs)
+    return opened
+
+
+def trained(home: Home, *overrides: str) -> Run:
+    """A run that was trained, followed and measured."""
+    run = prepare(tiny(*overrides), home)
+    with tracking.following(run):
+        list(advance(run, 16))
+        list(measure(Evaluation(run, "c2-high", "test")))
+    return run
+
+
+def rows_of(run: Run) -> list[str]:
+    client = MlflowClient(tracking_uri=run.home.tracking_uri)
+    rows = client.get_experiment_by_name("siri snapshots").experiment_id
+    return [row.info.run_id for row in client.search_runs([rows], f"tags.`siri.run_id` = '{run.id}'")]
+
+
+def test_runs_that_mlflow_has_in_full_are_passed_over(home: Home) -> None:
+    runs = [trained(home), trained(home, "seed=1")]
+    assert synced(home) == []
+    list(measure(Evaluation(runs[1], "c1-low", "test")))
+    assert synced(home) == [runs[1].id]
+    assert synced(home) == []
+    assert len(rows_of(runs[1])) == 2
+
+
+@pytest.fixture
+def recorded(home: Home) -> Run:
+    """A run that MLflow has in full."""
+    run = trained(home)
+    tracking.sync(run)
+    return run
+
+
+CHANGES: dict[str, Callable[[Run, MlflowClient, str], object]] = {
+    "record": lambda run, client, record: client.delete_run(record),
+    "tag": lambda run, client, record: client.set_tag(record, "seed", "mine"),
+    "description": lambda run, client, record: client.set_tag(record, "mlflow.note.content", ""),
+    "row": lambda run, client, record: client.delete_run(rows_of(run)[0]),
+    "version": lambda run, client, record: client.delete_model_version("siri-laptop", "1"),
+    "status": lambda run, client, record: client.update_run(record, "RUNNING"),
+    "note": lambda run, client, record: (run.folder / server.NOTE).unlink(),
+    "alarm": lambda run, client, record: tracking.tag(run, {"siri.alarm.entropy": "it fell"}),
+    "report": lambda run, client, record: (run.folder / server.REPORT).write_text("the report"),
+    "name": lambda run, client, record: note_kept(run.folder, "mine", 12),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_whatever_has_changed_on_either_side_is_brought_again(change: str, recorded: Run) -> None:
+    assert synced(recorded.home) == []
+    known = tracking.recorded_as(recorded)
+    assert known is not None
+    CHANGES[change](recorded, MlflowClient(tracking_uri=recorded.home.tracking_uri), known)
+    assert synced(recorded.home) == [recorded.id]
+    assert synced(recorded.home) == []
+
+
+def test_a_projection_that_was_cut_short_is_finished_by_the_next(home: Home) -> None:
+    run = trained(home)
+    list(measure(Evaluation(run, "c1-low", "test")))
+    code = f"""
+import os, signal
+from pathlib import Path
+from siri import tracking
+from siri.home import Home
+from siri.runs.run import load_run
+from siri.tracking import record
+record.Record._write_files = lambda self: os.kill(os.getpid(), signal.SIGKILL)
+tracking.sync(load_run(Home(Path({str(home.root)!r})), {run.id!r}))
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
+    assert synced(home) == [run.id]
+    place = home.artifacts / MlflowClient(tracking_uri=home.tracking_uri).get_run(
+        str(tracking.recorded_as(run))
+    ).info.artifact_uri.removeprefix("mlflow-artifacts:/")
+    assert (place / "samples" / "c1-low.parquet").exists()
+
+
+def test_an_own_description_stays_and_is_no_reason_to_write(recorded: Run) -> None:
+    client, known = MlflowClient(tracking_uri=recorded.home.tracking_uri), str(tracking.recorded_as(recorded))
+    client.set_tag(known, "mlflow.note.content", "mine")
+    assert synced(recorded.home) == []
+    assert client.get_run(known).data.tags["mlflow.note.content"] == "mine"
