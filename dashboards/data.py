@@ -11,7 +11,7 @@ import pandas as pd
 from siri.engines import untrained
 from siri.errors import InputError
 from siri.evaluation.behavior import WORDS
-from siri.evaluation.budgets import AtBudget, accuracy_by_budget
+from siri.evaluation.budgets import AtBudget, accuracy_by_budget, even_budgets
 from siri.evaluation.evaluation import Evaluation, find_evaluation
 from siri.evaluation.report import EvalReport, compare
 from siri.evaluation.statistics import Interval
@@ -258,11 +258,19 @@ def shown_evaluations(run: Run, benchmark: str) -> dict[str, Evaluation]:
     return {name: Evaluation(run, name, benchmark) for name in shown_snapshots(run, benchmark)}
 
 
+BUDGETS = 8
+"""On a page's curves: each takes as long as a table's row, and a page is written after every run."""
+
+
 def budget_curves(run: Run, benchmark: str) -> tuple[dict[str, list[AtBudget]], str]:
     """Accuracy by budget of the shown snapshots, and why there is none; one of the two is empty."""
     try:
         shown = shown_evaluations(run, benchmark)
-        return {name: accuracy_by_budget(evaluation) for name, evaluation in shown.items()}, ""
+        curves = {
+            name: accuracy_by_budget(evaluation, even_budgets(evaluation.budget, BUDGETS))
+            for name, evaluation in shown.items()
+        }
+        return curves, ""
     except InputError as error:  # no token ids, or an older grader's verdicts: the rest of the page stands
         return {}, str(error)
 
