@@ -45,7 +45,8 @@ class Work:
 
 def sampler_of(folder: Path, dtype: str, work: Work) -> Callable[[int], object]:
     """siri's sampler as a run with this `engine.dtype` has it; it is given the round."""
-    policy = Policy(EngineSettings(name="local", kernels="torch", dtype=dtype, threads=1), UNUSED)
+    settings = {"name": "local", "kernels": "torch", "dtype": dtype, "threads": 1}
+    policy = Policy(EngineSettings.model_validate(settings), UNUSED)
     policy.load_model(folder)
     texts, sampler = work.texts(policy.loaded.model.vocabulary), policy.sampler()
 

@@ -66,7 +66,8 @@ def test_a_rounded_copy_holds_matrices_in_half_the_bytes_and_shares_the_rest(nam
 
 
 def packed(matrix: torch.Tensor) -> torch.Tensor:
-    return torch.ops.mkldnn._reorder_linear_weight(matrix.bfloat16(), 32)
+    result: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(matrix.bfloat16(), 32)
+    return result
 
 
 PACKS = pytest.mark.skipif(not packs(), reason="a CPU for which oneDNN has bfloat16 would run it")

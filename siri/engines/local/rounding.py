@@ -61,4 +61,4 @@ def _packed(matrix: Tensor) -> nn.Parameter:
 
 def packs() -> bool:
     """Whether torch can pack here: it has oneDNN, and the CPU what oneDNN needs for bfloat16."""
-    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return bool(torch._C._has_mkldnn) and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -226,9 +226,10 @@ def choose(
         tokens = torch.where(given == FREE, logits.argmax(-1), given)
         return tokens, torch.zeros_like(tokens, dtype=torch.float32), torch.zeros_like(tokens, dtype=torch.float32)
     rows = max(1, AT_ONCE // logits.shape[1]) if logits.device.type == "cpu" else len(logits)
-    parts = zip(logits.split(rows), uniform.split(rows), given.split(rows), strict=True)
-    tokens, logprobs, entropies = zip(*(_choose(*part, temperature, top_p) for part in parts), strict=True)
-    return torch.cat(tokens), torch.cat(logprobs), torch.cat(entropies)
+    cut = [torch.split(whole, rows) for whole in (logits, uniform, given)]
+    chosen = [_choose(*part, temperature, top_p) for part in zip(cut[0], cut[1], cut[2], strict=True)]
+    tokens, logprobs, entropies = (torch.cat(column) for column in zip(*chosen, strict=True))
+    return tokens, logprobs, entropies
 
 
 def _choose(
