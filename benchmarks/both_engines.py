@@ -26,7 +26,8 @@ from matplotlib import pyplot
 from siri.config import RunConfig, load
 from siri.engines.local import stepper
 from siri.engines.local.uniforms import Stream
-from siri.evaluation.evaluation import Evaluation, measure
+from siri.evaluation.evaluation import Evaluation
+from siri.evaluation.measuring import measure
 from siri.evaluation.statistics import t_interval
 from siri.home import Home
 from siri.runs.advancing import advance

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from siri.config import load
-from siri.evaluation.evaluation import Evaluation, measure
+from siri.evaluation.evaluation import Evaluation
+from siri.evaluation.measuring import measure
 from siri.home import Home
 from siri.runs import base_model
 from siri.runs.advancing import advance

@@ -29,7 +29,8 @@ from pathlib import Path
 from siri.runs import advancing, base_model, run
 from siri.config import load
 from siri.home import Home
-from siri.evaluation.evaluation import Evaluation, measure
+from siri.evaluation.evaluation import Evaluation
+from siri.evaluation.measuring import measure
 
 home = Home(Path(sys.argv[1]))
 for recipe in sys.argv[3:]:

@@ -17,7 +17,8 @@ from threading import Event
 import psutil
 import yaml
 
-from siri.evaluation.evaluation import Evaluation, measure
+from siri.evaluation.evaluation import Evaluation
+from siri.evaluation.measuring import measure
 from siri.home import Home
 from siri.runs.advancing import advance
 from siri.runs.base_model import make_base

@@ -18,7 +18,8 @@ from siri import progress
 from siri.config import RunConfig
 from siri.engine import StepReport
 from siri.errors import StoppedError
-from siri.evaluation.evaluation import Evaluation, measure, missing
+from siri.evaluation.evaluation import Evaluation, missing
+from siri.evaluation.measuring import measure
 from siri.home import find_home
 from siri.monitoring.monitored_run import advance_watched
 from siri.processes import stopping

@@ -11,7 +11,8 @@ from typing import Any
 from siri import tracking
 from siri.engines import computes_here
 from siri.errors import AlarmError, InputError, StoppedError
-from siri.evaluation.evaluation import Evaluation, measure
+from siri.evaluation.evaluation import Evaluation
+from siri.evaluation.measuring import measure
 from siri.home import find_home
 from siri.monitoring.monitored_run import advance_watched
 from siri.processes.devices import LEASE, visible_devices

@@ -33,7 +33,8 @@ from sqlalchemy.engine import Engine
 
 from siri import tracking
 from siri.config import RunConfig, load
-from siri.evaluation.evaluation import Evaluation, measure
+from siri.evaluation.evaluation import Evaluation
+from siri.evaluation.measuring import measure
 from siri.home import Home
 from siri.monitoring.monitored_run import advance_watched
 from siri.runs import base_model, step_log

@@ -23,7 +23,8 @@ from siri import tracking
 from siri.config import RunConfig, load
 from siri.engines import numerics
 from siri.errors import InputError
-from siri.evaluation.evaluation import Evaluation, measure
+from siri.evaluation.evaluation import Evaluation
+from siri.evaluation.measuring import measure
 from siri.home import Home
 from siri.monitoring.monitored_run import ALARMS, advance_watched
 from siri.monitoring.monitors import Alarm

@@ -52,12 +52,13 @@ def evaluate(home: "Home", wanted: Targets, benchmarks: Sequence[str], overrides
 
 def restart(home: "Home", wanted: Targets, benchmarks: Sequence[str], overrides: Sequence[str]) -> None:
     """Discard what was sampled of these evaluations and is not finished. Raises InputError as `evaluate` does."""
-    from siri.evaluation import evaluation
+    from siri.evaluation import measuring
+    from siri.evaluation.evaluation import Evaluation
 
     for run, names in _open(home, wanted, benchmarks, overrides):
         for snapshot in names or run.snapshot_steps:
             for benchmark in benchmarks or run.config.evaluation.final:
-                evaluation.restart(evaluation.Evaluation(run, snapshot, benchmark))
+                measuring.restart(Evaluation(run, snapshot, benchmark))
 
 
 def _open(home: "Home", wanted: Targets, benchmarks: Sequence[str], overrides: Sequence[str]) -> Opened:

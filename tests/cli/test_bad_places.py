@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from siri.evaluation.evaluation import Evaluation, measure
+from siri.evaluation.evaluation import Evaluation
+from siri.evaluation.measuring import measure
 from siri.home import Home
 from siri.runs import step_log
 from tests.cli.test_cli import run_cli

@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from siri.config import load
-from siri.evaluation.evaluation import measure, missing
+from siri.evaluation.evaluation import missing
+from siri.evaluation.measuring import measure
 from siri.home import Home
 from tests.conftest import settle
 from tests.upped import TINY_FLOW

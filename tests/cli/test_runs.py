@@ -10,8 +10,9 @@ from filelock import FileLock
 from siri.cli import results
 from siri.engines import untrained
 from siri.errors import InputError
-from siri.evaluation.evaluation import REPORT, Evaluation, measure
+from siri.evaluation.evaluation import REPORT, Evaluation
 from siri.evaluation.headlines import run_rows, snapshot_rows
+from siri.evaluation.measuring import measure
 from siri.home import Home
 from siri.runs.advancing import advance
 from siri.runs.catalog import TAGS

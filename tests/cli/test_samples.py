@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 
 from siri.errors import InputError
-from siri.evaluation.evaluation import Evaluation, measure
+from siri.evaluation.evaluation import Evaluation
+from siri.evaluation.measuring import measure
 from siri.evaluation.samples import Choice, choose, found_problem
 from siri.home import Home
 from siri.runs.run import Run

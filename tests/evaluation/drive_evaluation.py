@@ -3,7 +3,8 @@
 import sys
 from pathlib import Path
 
-from siri.evaluation.evaluation import Evaluation, measure
+from siri.evaluation.evaluation import Evaluation
+from siri.evaluation.measuring import measure
 from siri.home import Home
 from siri.runs.run import load_run
 

@@ -9,7 +9,8 @@ from dashboards.data import find_benchmark, snapshot_table
 from dashboards.report import write_report
 from flows.train import snapshot_rows
 from siri.config import absolute_benchmark
-from siri.evaluation.evaluation import Evaluation, measure
+from siri.evaluation.evaluation import Evaluation
+from siri.evaluation.measuring import measure
 from siri.evaluation.naming import benchmark_name
 from siri.evaluation.variants import as_measured, other_measurements
 from siri.home import Home

@@ -19,7 +19,8 @@ from siri.evaluation.benchmark_table import (
     published_rows,
     ranks,
 )
-from siri.evaluation.evaluation import Evaluation, measure
+from siri.evaluation.evaluation import Evaluation
+from siri.evaluation.measuring import measure
 from siri.evaluation.naming import selection_benchmark
 from siri.evaluation.published import load_published
 from siri.evaluation.report import compare

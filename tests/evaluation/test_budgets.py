@@ -20,7 +20,8 @@ from siri.engines.local.pretrained import read_tokenizer
 from siri.errors import InputError
 from siri.evaluation import budgets
 from siri.evaluation.budgets import accuracy_by_budget, cut_and_grade, even_budgets
-from siri.evaluation.evaluation import Evaluation, measure
+from siri.evaluation.evaluation import Evaluation
+from siri.evaluation.measuring import measure
 from siri.evaluation.report import compare
 from siri.home import Home
 from siri.problems import ProblemSettings, decode_responses

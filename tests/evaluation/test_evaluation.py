@@ -16,7 +16,8 @@ import torch
 
 from siri.errors import InputError
 from siri.evaluation import behavior
-from siri.evaluation.evaluation import REPORT, SAMPLES, Evaluation, measure
+from siri.evaluation.evaluation import REPORT, SAMPLES, Evaluation
+from siri.evaluation.measuring import measure
 from siri.evaluation.report import EvalReport, compare, report_from_json, summarise, tabulate, write_samples
 from siri.home import Home
 from siri.metrics import EVALUATION_METRICS

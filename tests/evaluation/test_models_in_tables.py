@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM
 from dashboards import data
 from dashboards.benchmark_formats import ENDINGS
 from dashboards.report import write_report
-from siri.evaluation.evaluation import Evaluation, measure
+from siri.evaluation.evaluation import Evaluation
+from siri.evaluation.measuring import measure
 from siri.evaluation.report import compare
 from siri.home import Home
 from siri.runs.models import local_model, record_model, served_model

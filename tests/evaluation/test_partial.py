@@ -15,7 +15,8 @@ from siri import progress
 from siri.engine import SampleRequest
 from siri.engines.scripted import ScriptedEngine
 from siri.errors import InputError
-from siri.evaluation.evaluation import Evaluation, measure, restart
+from siri.evaluation.evaluation import Evaluation
+from siri.evaluation.measuring import measure, restart
 from siri.evaluation.partial import PART, Partial
 from siri.home import Home
 from siri.rollouts import RolloutBatch

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from siri.evaluation.evaluation import Evaluation, measure
+from siri.evaluation.evaluation import Evaluation
+from siri.evaluation.measuring import measure
 from siri.evaluation.protocol import Protocol, describe_differences, differences, protocol
 from siri.home import Home
 from siri.runs.run import create_run

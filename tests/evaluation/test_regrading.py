@@ -9,7 +9,8 @@ import pytest
 
 from siri.engine import StepReport
 from siri.errors import InputError
-from siri.evaluation.evaluation import DECIDING, SAMPLES, Evaluation, evaluation_key, measure
+from siri.evaluation.evaluation import DECIDING, SAMPLES, Evaluation, evaluation_key
+from siri.evaluation.measuring import measure
 from siri.evaluation.regrading import regrade
 from siri.home import Home
 from siri.problems.grading import grader_version

@@ -19,7 +19,8 @@ from dashboards.report import compare_runs, pieces, print_table, write_report
 from siri.config import load
 from siri.errors import InputError
 from siri.evaluation.budgets import AtBudget
-from siri.evaluation.evaluation import Evaluation, measure
+from siri.evaluation.evaluation import Evaluation
+from siri.evaluation.measuring import measure
 from siri.evaluation.report import compare
 from siri.evaluation.statistics import Interval, accuracy_cr
 from siri.home import Home

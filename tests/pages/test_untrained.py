@@ -13,8 +13,9 @@ from dashboards.report import compare_runs, print_table, write_report
 from flows.train import snapshot_rows
 from siri.config.settings import EngineName
 from siri.engines import ENGINES, UNTRAINED, untrained
-from siri.evaluation.evaluation import Evaluation, measure
+from siri.evaluation.evaluation import Evaluation
 from siri.evaluation.headlines import snapshot_rows as stored
+from siri.evaluation.measuring import measure
 from siri.home import Home
 from siri.runs.exporting import describe_snapshot
 from siri.runs.run import Run

@@ -20,7 +20,8 @@ from siri.cli.common import table_of
 from siri.config import validate
 from siri.engine import StepReport
 from siri.errors import InputError
-from siri.evaluation.evaluation import Evaluation, measure
+from siri.evaluation.evaluation import Evaluation
+from siri.evaluation.measuring import measure
 from siri.home import Home
 from siri.terminal import Printable, one_line, printable, say, say_json
 from sweeps.spec import load_sweep, make_sweep

@@ -9,7 +9,8 @@ from siri.config import EvaluationSettings, RunConfig, load
 from siri.engines.local import engine as local
 from siri.engines.scripted import engine as scripted
 from siri.errors import InputError
-from siri.evaluation.evaluation import Evaluation, measure
+from siri.evaluation.evaluation import Evaluation
+from siri.evaluation.measuring import measure
 from siri.evaluation.variants import as_measured, other_measurements
 from siri.home import Home
 from siri.problems import ProblemSettings

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from siri.config import RunConfig
-from siri.evaluation.evaluation import Evaluation, measure
+from siri.evaluation.evaluation import Evaluation
 from siri.evaluation.headlines import snapshot_rows
+from siri.evaluation.measuring import measure
 from siri.home import Home
 from siri.monitoring.length_extrema import Turn, find_turn, scatter, stage_before
 from siri.monitoring.monitored_run import advance_watched

@@ -11,8 +11,9 @@ from dashboards.data import find_benchmark, snapshot_table
 from siri.config import load, validate
 from siri.engines import open_engine
 from siri.errors import InputError
-from siri.evaluation.evaluation import Evaluation, measure
+from siri.evaluation.evaluation import Evaluation
 from siri.evaluation.headlines import run_rows
+from siri.evaluation.measuring import measure
 from siri.home import Home
 from siri.problems import ProblemSet
 from siri.runs.models import local_model, record_model, served_model

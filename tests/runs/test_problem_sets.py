@@ -14,7 +14,8 @@ from siri.engine import StagePlan
 from siri.engines.prompt_lengths import find_long_evaluation, find_long_training, prompt_lengths
 from siri.engines.scripted import ScriptedProcessEngine
 from siri.errors import InputError
-from siri.evaluation.evaluation import Evaluation, measure
+from siri.evaluation.evaluation import Evaluation
+from siri.evaluation.measuring import measure
 from siri.home import Home
 from siri.methods import METHODS
 from siri.methods.method import Step, Wording

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from siri.config import RunConfig
 from siri.errors import InputError
-from siri.evaluation.evaluation import Evaluation, measure
+from siri.evaluation.evaluation import Evaluation
 from siri.evaluation.headlines import snapshot_rows
+from siri.evaluation.measuring import measure
 from siri.home import Home
 from siri.runs import keys, retention, step_log
 from siri.runs.advancing import advance

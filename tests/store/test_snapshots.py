@@ -18,7 +18,8 @@ import torch
 from safetensors.torch import save_file
 
 from siri.errors import InputError
-from siri.evaluation.evaluation import Evaluation, measure
+from siri.evaluation.evaluation import Evaluation
+from siri.evaluation.measuring import measure
 from siri.home import Home
 from siri.processes import file_lock, host
 from siri.runs import step_log

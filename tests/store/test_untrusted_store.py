@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from siri.errors import InputError
-from siri.evaluation.evaluation import Evaluation, measure
+from siri.evaluation.evaluation import Evaluation
+from siri.evaluation.measuring import measure
 from siri.home import Home
 from siri.runs import base_model
 from siri.runs.advancing import advance

@@ -13,7 +13,8 @@ from filelock import FileLock
 from mlflow.tracking import MlflowClient
 
 from siri import tracking
-from siri.evaluation.evaluation import Evaluation, measure
+from siri.evaluation.evaluation import Evaluation
+from siri.evaluation.measuring import measure
 from siri.home import Home
 from siri.platform.parts import Settings, servers
 from siri.platform.running import answers

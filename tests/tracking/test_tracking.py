@@ -20,7 +20,7 @@ import pytest
 from siri import tracking
 from siri.config import load
 from siri.errors import StoppedError
-from siri.evaluation import evaluation
+from siri.evaluation import measuring
 from siri.evaluation.evaluation import Evaluation
 from siri.home import Home
 from siri.monitoring.monitors import Alarm
@@ -62,7 +62,7 @@ def train(run: Run, last: int) -> None:
 def evaluate(run: Run, *snapshots: str) -> None:
     for snapshot in snapshots:
         for benchmark in ("dev", "test"):
-            list(evaluation.measure(Evaluation(run, snapshot, benchmark)))
+            list(measuring.measure(Evaluation(run, snapshot, benchmark)))
 
 
 def reopened(run: Run, **evaluation: Any) -> Run:
@@ -323,7 +323,7 @@ def test_a_record_has_at_most_forty_metrics(run: Run, tmp_path: Path) -> None:
     train(wide, TOTAL)
     evaluate(wide, "base", *EXTREMA)
     for name in ("base", *EXTREMA):
-        list(evaluation.measure(Evaluation(wide, name, str(more))))
+        list(measuring.measure(Evaluation(wide, name, str(more))))
     tracking.sync(wide)
     assert len(record_of(wide).data.metrics) <= 40
     assert "more/accuracy" in rows(wide)["c2-low"].data.metrics

@@ -23,7 +23,8 @@ from siri.engines.local import LocalEngine
 from siri.engines.local.forward import score
 from siri.engines.local.pretrained import load_pretrained
 from siri.engines.vllm.sampler import VllmSampler
-from siri.evaluation.evaluation import Evaluation, measure
+from siri.evaluation.evaluation import Evaluation
+from siri.evaluation.measuring import measure
 from siri.home import Home
 from siri.problems import encode_prompt, load_splits, problems_of_step
 from siri.rollouts import RolloutBatch
@@ -225,7 +226,8 @@ EVALUATE = """
 import sys
 from pathlib import Path
 from siri.home import Home
-from siri.evaluation.evaluation import Evaluation, measure
+from siri.evaluation.evaluation import Evaluation
+from siri.evaluation.measuring import measure
 from siri.runs.run import load_run
 for done in measure(Evaluation(load_run(Home(Path(sys.argv[1])), sys.argv[2]), "c1-low", "test")):
     print("done", done, flush=True)
