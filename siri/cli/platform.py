@@ -167,6 +167,6 @@ def databases(
     for name, new in make(server, prefix).items():
         say(f"# {name} on {server.host}:{server.port}: {'made' if new else 'there already'}")
     for name in VARIABLES:
-        say(server.export(name, prefix + name))
+        print(server.export(name, prefix + name))  # noqa: T201 - a shell reads it, and it names a user
     if server.password is not None:
         say("# and export PGPASSWORD, the password of the URL: the lines do not show it")
