@@ -233,9 +233,10 @@ def _prefect(settings: Settings) -> Part:
 
 def _mlflow(settings: Settings) -> Part:
     """On the work folder's database, so that runs made before without a server are there to see."""
-    store = settings.home.tracking_uri
+    store, own_file = settings.home.tracking_uri, settings.home.root.resolve() / "mlflow.db"
+    own_store = f"sqlite:///{own_file}"
     if store.startswith("http"):
-        store = f"sqlite:///{settings.home.root.resolve() / 'mlflow.db'}"
+        store = own_store
     artifacts = settings.home.artifacts.resolve().as_uri()
     address = ("--host", settings.host, "--port", str(settings.mlflow_port), "--workers", "1")
     command = children.command("mlflow", "server", *address, "--artifacts-destination", artifacts)
@@ -245,12 +246,13 @@ def _mlflow(settings: Settings) -> Part:
         command += ["--app-name", "basic-auth"]
         own |= _mlflow_users(settings.home, password)
     folder = empty_folder(settings.home)
-    prepare = partial(_finish_database, databases(settings.home)["mlflow"])
-    return Part("mlflow", tuple(command), settings.mlflow, f"{settings.mlflow}/health", own, folder, prepare)
+    page = settings.mlflow
+    prepare = partial(_finish_database, own_file) if store == own_store else None
+    return Part("mlflow", tuple(command), page, f"{page}/health", own, folder, prepare)
 
 
 def _finish_database(file: Path) -> None:
-    """Have MLflow's database made as a whole or not at all; what stands against that, its server says."""
+    """Have a work folder's own database made as a whole or not at all; what stands against that, its server says."""
     if not is_finished("mlflow", file):
         subprocess.run(
             children.command("siri.tracking.database", str(file)),
