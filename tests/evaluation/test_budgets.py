@@ -270,4 +270,4 @@ def test_the_report_draws_what_the_cut_samples_reach(trained: run.Run, tmp_path:
     for name, trace in drawn.items():
         points = accuracy_by_budget(Evaluation(opened, name, "test"), even_budgets(96, 8))
         assert (trace["x"], trace["y"]) == ([at.budget for at in points], [100 * at.accuracy.mean for at in points])
-    assert len({*drawn["base"]["y"]}) > 1
+    assert any(drawn["base"]["y"])

@@ -10,7 +10,7 @@ from siri.runs.catalog import list_runs
 from siri.runs.run import load_run
 from siri.tracking.content import read_tags
 from sweeps.worker import STOP as NEVER
-from sweeps.worker import _train, prepare, work
+from sweeps.worker import Effort, _train, prepare, work
 from tests.sweeps.test_worker import TINY, make_job, rows
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")  # MLflow 3.17's
@@ -39,7 +39,9 @@ def test_a_guard_that_stops_a_trial_fails_it_with_the_reason(tmp_path: Path) -> 
 def test_a_pause_is_a_warning_in_a_sweep_and_tagged(tmp_path: Path) -> None:
     job = make_job(tmp_path, seeds=[0], sizes=sizes("guards.disk=pause"))
     run = prepare(job.trials[0], job, NEVER)
-    assert _train(run, 4, NEVER, frozenset()) == 4
+    effort = Effort(0, 0.0)
+    _train(run, 4, NEVER, frozenset(), effort)
+    assert effort.steps == 4
     assert [alarm.action for alarm in read_alarms(run)] == ["pause"]
     assert read_tags(run)["siri.alarm.disk"].startswith("guard disk: ")
     [described] = list_runs(job.home)
