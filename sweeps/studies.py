@@ -1,4 +1,4 @@
-"""Optuna studies of sweeps: grids without doubles, searches, and their trials as plain values; see `claims`."""
+"""Optuna studies of sweeps: grids without duplicates, searches, and their trials as plain values; see `claims`."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field

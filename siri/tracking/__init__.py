@@ -1,4 +1,4 @@
-"""MLflow as a projection of runs: what a run's folder and the store say goes there in batches, without doubles."""
+"""MLflow as a projection of runs: what a run's folder and the store say goes there in batches, without duplicates."""
 
 import contextlib
 import logging

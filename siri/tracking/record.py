@@ -1,4 +1,4 @@
-"""A run's one record in MLflow: found or made, described, and brought up to date without doubles."""
+"""A run's one record in MLflow: found or made, described, and brought up to date without duplicates."""
 
 import json
 import os

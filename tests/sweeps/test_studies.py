@@ -1,4 +1,4 @@
-"""Studies: grids without doubles, claims of many processes, trials taken up again; on every storage."""
+"""Studies: grids without duplicates, claims of many processes, trials taken up again; on every storage."""
 
 import json
 import os
