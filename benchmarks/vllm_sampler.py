@@ -3,8 +3,8 @@
 `.venv-vllm/bin/python -m benchmarks.vllm_sampler [--model FOLDER --problems 32 --samples 4 --budget 96 --rounds 5]`, in
 the environment of `make test-vllm` or one with GPUs. One engine, both sides in turn. siri's side asks for token ids and
 log-probabilities under a seed per problem, reads its answers as JSON, as from the child process, and grades them; plain
-vLLM gets the prompts, the temperature and the budget. Prints a JSON line per round and the ratio of the medians; that
-of `--seeded`, where plain vLLM has a seed per problem as well, says what the seeds alone cost.
+vLLM gets the prompts, the temperature and the budget, once without a seed and once with one per problem, which says
+what the seeds alone cost. Prints a JSON line per round and the ratios of the medians.
 """
 
 import argparse
