@@ -84,7 +84,7 @@ def test_an_endless_comparison_is_killed_and_the_next_one_answered(endless: str)
     start = time.perf_counter()
     assert pool.check([("x", "x+1"), (endless, r"\sqrt{2}")]) == ["wrong", "timeout"]
     assert pool.check([("1+x", "x+1")]) == ["correct"]
-    assert time.perf_counter() - start < 30
+    assert time.perf_counter() - start < 120
 
 
 def test_hostile_answers_take_bounded_time_and_none_is_right() -> None:
