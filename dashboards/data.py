@@ -13,7 +13,7 @@ from siri.errors import InputError
 from siri.evaluation.behavior import WORDS
 from siri.evaluation.budgets import AtBudget, accuracy_by_budget, even_budgets
 from siri.evaluation.evaluation import Evaluation, find_evaluation
-from siri.evaluation.report import EvalReport, compare
+from siri.evaluation.report import EvalReport, compare_with_each
 from siri.evaluation.statistics import Interval
 from siri.problems import ProblemSet
 from siri.runs import step_log
@@ -69,7 +69,13 @@ def describe_budget(schedule: LengthSchedule) -> str:
 
 def evaluated(run: Run, benchmark: str) -> list[str]:
     """Names of the snapshots that have been measured on a benchmark, in step order; `base` among them."""
-    return [name for name in run.snapshot_steps if find_evaluation(Evaluation(run, name, benchmark)) is not None]
+    return [*measured(run, benchmark)]
+
+
+def measured(run: Run, benchmark: str) -> dict[str, Evaluation]:
+    """The evaluations on a benchmark that have been made, by their snapshots' names as `evaluated` gives these."""
+    asked = {name: Evaluation(run, name, benchmark) for name in run.snapshot_steps}
+    return {name: evaluation for name, evaluation in asked.items() if find_evaluation(evaluation) is not None}
 
 
 def phase_of(run: Run, snapshot: str) -> str:
@@ -108,8 +114,7 @@ def snapshot_table(runs: Sequence[Run], benchmark: str) -> pd.DataFrame:
     called, bases = labels(runs), dict[str, Row]()
     rows: list[Row] = []
     for run in runs:
-        for name in evaluated(run, benchmark):
-            evaluation = Evaluation(run, name, benchmark)
+        for name, evaluation in measured(run, benchmark).items():
             if name != BASE or not run.config.trains:
                 rows.append(_row(evaluation, called[run.id]))
             elif evaluation.key not in bases:
@@ -181,14 +186,24 @@ def paired(ours: Evaluation, theirs: Evaluation, column: str) -> Interval:
 
     Raises InputError when the two were not measured alike: other problems, budget, samples or temperature.
     """
-    for name, value in ours.settings.items():
-        if name not in ("numerics", "sampled_with") and value != theirs.settings[name]:
-            raise InputError(
-                f"{theirs.run.name}: measured under {name}={theirs.settings[name]}, {ours.run.name} under {value}; "
-                "a paired difference needs the same"
-            )
-    rows, others = (evaluation.samples(["problem", column]) for evaluation in (ours, theirs))
-    return compare(rows, others, column, seed=ours.run.config.evaluation.seed)
+    return _paired_with_each(ours, [theirs], [column])[column][0]
+
+
+def _paired_with_each(
+    ours: Evaluation, others: Sequence[Evaluation], columns: Sequence[str]
+) -> dict[str, list[Interval]]:
+    """Of every column the `paired` differences to each of the others; samples are read once."""
+    settings = ours.settings
+    for theirs in others:
+        for name, value in theirs.settings.items():
+            if name not in ("numerics", "sampled_with") and value != settings[name]:
+                raise InputError(
+                    f"{theirs.run.name}: measured under {name}={value}, {ours.run.name} under {settings[name]}; "
+                    "a paired difference needs the same"
+                )
+    rows, *tables = (evaluation.samples(["problem", *columns]) for evaluation in (ours, *others))
+    seed = ours.run.config.evaluation.seed
+    return {column: compare_with_each(rows, tables, column, seed) for column in columns}
 
 
 def comparison_table(run: Run, baseline: Run, benchmark: str) -> pd.DataFrame:
@@ -196,20 +211,33 @@ def comparison_table(run: Run, baseline: Run, benchmark: str) -> pd.DataFrame:
 
     `length_share` is the difference as a fraction of the baseline's length.
     """
-    theirs = {baseline.step_of(name): name for name in evaluated(baseline, benchmark) if name != BASE}
-    steps = {run.step_of(name): name for name in evaluated(run, benchmark)}
-    both = [(step, name, theirs[step]) for step, name in steps.items() if step in theirs]
-    return pd.DataFrame([_differences(run, baseline, benchmark, *names) for names in both])
+    return comparison_tables(run, [baseline], benchmark)[0]
 
 
-def _differences(run: Run, baseline: Run, benchmark: str, step: int, name: str, baseline_name: str) -> Row:
-    ours, theirs = Evaluation(run, name, benchmark), Evaluation(baseline, baseline_name, benchmark)
-    accuracy, length = paired(ours, theirs, "correct"), paired(ours, theirs, "length")
+def comparison_tables(run: Run, baselines: Sequence[Run], benchmark: str) -> list[pd.DataFrame]:
+    """The `comparison_table` of a run with each of the baselines."""
+    by_step = [
+        {baseline.step_of(name): found for name, found in measured(baseline, benchmark).items() if name != BASE}
+        for baseline in baselines
+    ]
+    rows: list[list[Row]] = [[] for _ in baselines]
+    for ours in measured(run, benchmark).values():
+        step = run.step_of(ours.snapshot)
+        stand = [(found[step], table) for found, table in zip(by_step, rows, strict=True) if step in found]
+        if not stand:
+            continue
+        found = _paired_with_each(ours, [theirs for theirs, _ in stand], ("correct", "length"))
+        for (theirs, table), accuracy, length in zip(stand, found["correct"], found["length"], strict=True):
+            table.append(_differences(ours, theirs, accuracy, length))
+    return [pd.DataFrame(table) for table in rows]
+
+
+def _differences(ours: Evaluation, theirs: Evaluation, accuracy: Interval, length: Interval) -> Row:
     return {
-        "step": step,
-        "snapshot": name,
-        "phase": phase_of(run, name),
-        "baseline_snapshot": baseline_name,
+        "step": ours.run.step_of(ours.snapshot),
+        "snapshot": ours.snapshot,
+        "phase": phase_of(ours.run, ours.snapshot),
+        "baseline_snapshot": theirs.snapshot,
         **_spread("accuracy", accuracy),
         **_spread("length", length),
         "length_share": length.mean / theirs.report().length.mean,

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy import stats
+from scipy.special import stdtrit
 
 from dashboards import data, wording
 from siri.evaluation.evaluation import Evaluation
@@ -93,8 +93,8 @@ class Evidence:
     def comparisons(self) -> dict[str, pd.DataFrame]:
         """Label of a baseline -> paired differences at equal steps, where there are any."""
         called = data.labels([self.run, *self.baselines])
-        tables = {called[run.id]: data.comparison_table(self.run, run, self.benchmark) for run in self.baselines}
-        return {label: table for label, table in tables.items() if len(table)}
+        tables = data.comparison_tables(self.run, self.baselines, self.benchmark)
+        return {called[run.id]: table for run, table in zip(self.baselines, tables, strict=True) if len(table)}
 
     @cached_property
     def against_level(self) -> list[tuple[str, pd.Series]]:
@@ -249,7 +249,7 @@ def is_late(budgets: ArrayLike, lengths: ArrayLike, false_alarms: float) -> bool
     fewer = (1 + wander) / (1 - wander)
     degrees = max((size - rank) / fewer, 1.0)
     error = np.sqrt(spread / (size - rank) * fewer * np.linalg.inv(parts.T @ parts)[-1, -1])
-    return bool(shares[-1] / error > stats.t.isf(false_alarms, degrees))
+    return bool(shares[-1] / error > -stdtrit(degrees, false_alarms))
 
 
 def _length_follows(evidence: Evidence) -> Finding:

@@ -61,8 +61,6 @@ def find_sweep(home: "Home", names: Sequence[str], size: str | None) -> "Job | N
     A run of that name comes first, unless a size is given; its overrides are of how snapshots were measured.
     """
     from siri.runs.catalog import is_known
-    from sweeps.phase import Job
-    from sweeps.spec import size_name, sweep_names
 
     first, *overrides = names
     measured = all(text.startswith(EVALUATION) for text in overrides)
@@ -72,6 +70,9 @@ def find_sweep(home: "Home", names: Sequence[str], size: str | None) -> "Job | N
         or (size is None and measured and is_known(home, first))
     ):
         return None
+    from sweeps.phase import Job
+    from sweeps.spec import size_name, sweep_names
+
     if first in sweep_names() or Path(first).is_file():
         return Job(first, size_name(size or "laptop"), home, extra=tuple(overrides))
     job = _of_study(home, first)
@@ -148,11 +149,13 @@ def load_runs(home: "Home", names: Sequence[str], benchmark: str | None) -> "lis
 
     Without any, each under its own settings, or under those that it has been measured under. Raises InputError.
     """
+    from siri.evaluation.variants import read_facts
     from siri.runs.run import load_run
 
     found = [load_run(home, name) for name in names if not _is_override(name)]
-    runs = [*{run.id: run for run in found}.values()]
-    return [measured_as(run, [name for name in names if _is_override(name)], benchmark) for run in runs]
+    runs, overrides = [*{run.id: run for run in found}.values()], [name for name in names if _is_override(name)]
+    facts = {} if overrides else read_facts(home)
+    return [measured_as(run, overrides, benchmark, facts) for run in runs]
 
 
 def _is_override(word: str) -> bool:
@@ -160,13 +163,13 @@ def _is_override(word: str) -> bool:
     return "=" in word and "@" not in word.partition("=")[0]
 
 
-def measured_as(run: "Run", overrides: Sequence[str], benchmark: str | None) -> "Run":
+def measured_as(run: "Run", overrides: Sequence[str], benchmark: str | None, facts: "Facts | None" = None) -> "Run":
     """A run under overrides of its evaluation; without any, under settings that it has been measured under."""
     from siri.config import override
     from siri.evaluation.variants import as_measured
 
     if not overrides:
-        return as_measured(run, benchmark)
+        return as_measured(run, benchmark, facts)
     for text in overrides:
         if not text.startswith(EVALUATION):
             raise InputError(f"{text}: of a run that is there only {EVALUATION}… can be chosen")
@@ -176,11 +179,11 @@ def measured_as(run: "Run", overrides: Sequence[str], benchmark: str | None) -> 
 def print_others(runs: "Sequence[Run]", benchmark: str | None) -> None:
     """Say under which other settings the runs have been measured, and how to see that."""
     from dashboards import data
-    from siri.evaluation.variants import other_measurements
+    from siri.evaluation.variants import other_measurements, read_facts
 
-    shown = data.find_benchmark(runs[0], benchmark)
+    shown, facts = data.find_benchmark(runs[0], benchmark), read_facts(runs[0].home)
     names = shlex.join(run.name for run in runs)
-    for words in dict.fromkeys(words for run in runs for words in other_measurements(run, shown)):
+    for words in dict.fromkeys(words for run in runs for words in other_measurements(run, shown, facts)):
         say(f"also measured, see: siri compare {names} {words}")
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dashboards.benchmark_formats import Format
     from siri.evaluation.benchmark_table import BenchmarkTable, Difference, Row
     from siri.evaluation.evaluation import Evaluation
+    from siri.evaluation.variants import Facts
     from siri.home import Home
     from siri.runs.run import Run
 
@@ -132,15 +133,17 @@ def _measured_rows(home: "Home", wanted: Wanted, fallback: Sequence[str]) -> "tu
     from siri.cli.results import EVALUATION
     from siri.evaluation.benchmark_table import measured_row
     from siri.evaluation.naming import selection_benchmark
+    from siri.evaluation.variants import read_facts
 
     overrides = [name for name in wanted.names if name.startswith(EVALUATION) and "=" in name]
+    facts = {} if overrides else read_facts(home)
     rows: dict[str, Row] = {}
     notes: list[str] = []
     keys = set[tuple[str, ...]]()
     for reference in [name for name in wanted.names if name not in overrides]:
         run, snapshots, note = _find(home, reference)
         benchmarks = wanted.benchmarks or fallback or run.config.evaluation.final
-        runs = {benchmark: _under(run, overrides, benchmark) for benchmark in benchmarks}
+        runs = {benchmark: _under(run, overrides, benchmark, facts) for benchmark in benchmarks}
         if note and selection_benchmark(run) in benchmarks:
             note += ", and looks better there than it is"
         notes += [note] if note else []
@@ -204,10 +207,10 @@ def _choose(run: "Run") -> tuple[str, str]:
     ), f"by its accuracy on {benchmark}, the highest of {len(trained)} snapshots"
 
 
-def _under(run: "Run", overrides: Sequence[str], benchmark: str) -> "Run":
+def _under(run: "Run", overrides: Sequence[str], benchmark: str, facts: "Facts") -> "Run":
     from siri.cli.results import measured_as
 
-    return measured_as(run, overrides, benchmark)
+    return measured_as(run, overrides, benchmark, facts)
 
 
 def _extrema(runs: "dict[str, Run]") -> list[str]:

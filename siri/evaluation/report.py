@@ -1,7 +1,7 @@
 """Measure a snapshot on a benchmark: a row per sample, and the numbers with intervals that are read off the rows."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
 from siri.evaluation.behavior import WORDS, count_words
-from siri.evaluation.statistics import Bounds, Interval, bootstrap_mean, majority_at_k, paired_difference, pass_at_k
+from siri.evaluation.statistics import Floats, Interval, bootstrap_mean, majority_at_k, paired_differences, pass_at_k
 from siri.problems import ProblemSet
 from siri.problems.grading import GraderName
 from siri.problems.grading.voting import vote_classes
@@ -219,11 +219,19 @@ def compare(ours: pd.DataFrame, theirs: pd.DataFrame, column: str, seed: int = 0
 
     The column is `correct`, or a count such as `length`, whose most is taken to be the largest in either table.
     """
-    most = max(1.0, float(ours[column].max()), float(theirs[column].max()))
-    bounds: Bounds = (0.0, most)
-    return paired_difference(by_problem(ours, column), by_problem(theirs, column), seed=seed, bounds=bounds)
+    return compare_with_each(ours, [theirs], column, seed)[0]
 
 
-def by_problem(rows: pd.DataFrame, column: str) -> list[list[float]]:
-    """The column's values, one list per problem, problems in the order of their first row."""
-    return [group.astype(float).tolist() for _, group in rows.groupby("problem", sort=False)[column]]
+def compare_with_each(ours: pd.DataFrame, others: Sequence[pd.DataFrame], column: str, seed: int = 0) -> list[Interval]:
+    """As `compare`, of ours with each of the others."""
+    bounds = [(0.0, max(1.0, float(ours[column].max()), float(theirs[column].max()))) for theirs in others]
+    tables = [by_problem(theirs, column) for theirs in others]
+    return paired_differences(by_problem(ours, column), tables, seed=seed, bounds=bounds)
+
+
+def by_problem(rows: pd.DataFrame, column: str) -> list[Floats]:
+    """The column's values, one array per problem, problems in the order of their first row."""
+    problems, _ = pd.factorize(rows["problem"])
+    order = np.argsort(problems, kind="stable")
+    values = rows[column].to_numpy(np.float64)[order]
+    return np.split(values, np.flatnonzero(np.diff(problems[order])) + 1)

@@ -4,7 +4,7 @@ A benchmark of 30 problems varies from problem to problem far more than from sam
 resampled first, samples within them second, and two policies are compared problem by problem.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,8 +101,9 @@ def bootstrap_mean(
     with replacement, then samples within each. Where all problems have one mean, or there is but one problem, the
     interval is at least that of `unseen`; it is never of width 0 unless the values have no room within their `bounds`.
     """
-    values = _Padded(_clusters(values_by_problem), bounds)
-    resampled = _resample(values.problems, values.width, draws, seed, values.means)
+    values = _Padded(_clusters(values_by_problem))
+    values.check(bounds)
+    [resampled] = _resample([(values, 0)], values.width, draws, seed)
     found = _percentiles(float(values.own_means.mean()), resampled, confidence)
     return _widened(found, values.own_means, confidence, bounds)
 
@@ -120,20 +121,43 @@ def paired_difference(
     Every draw takes the same problems for both and resamples the responses of each. `bounds` are of the values of both;
     where all problems have one difference the interval is widened as that of `bootstrap_mean`.
     """
-    if len(a) != len(b):
-        raise InputError(
-            f"paired values: {len(a)} problems against {len(b)}; both must hold the same ones, in one order"
-        )
-    first, second = _Padded(_clusters(a), bounds), _Padded(_clusters(b), bounds)
+    return paired_differences(a, [b], confidence, draws, seed, [bounds])[0]
 
-    def differences(problems: NDArray[np.intp], uniforms: Floats) -> Floats:
-        ours, theirs = np.split(uniforms, [first.width], axis=-1)
-        return first.means(problems, ours) - second.means(problems, theirs)
 
-    resampled = _resample(first.problems, first.width + second.width, draws, seed, differences)
-    own = first.own_means - second.own_means
-    room = bounds[1] - bounds[0]
-    return _widened(_percentiles(float(own.mean()), resampled, confidence), own, confidence, (-room, room))
+def paired_differences(
+    a: Sequence[ArrayLike],
+    others: Sequence[Sequence[ArrayLike]],
+    confidence: float = 0.95,
+    draws: int = 2000,
+    seed: int = 0,
+    bounds: Sequence[Bounds] | None = None,
+) -> list[Interval]:
+    """As `paired_difference`, of a minus each of the others: the same intervals, of draws that are made once.
+
+    `bounds` has a pair for each of the others; SHARE without.
+    """
+    bounds = bounds or [SHARE] * len(others)
+    first, seconds = _Padded(_clusters(a)), [_Padded(_clusters(b)) for b in others]
+    for second, of_both in zip(seconds, bounds, strict=True):
+        first.check(of_both)
+        second.check(of_both)
+        if second.problems != first.problems:
+            raise InputError(
+                f"paired values: {first.problems} problems against {second.problems}; "
+                "both must hold the same ones, in one order"
+            )
+    resampled: dict[int, Floats] = {}
+    for width in {second.width for second in seconds}:
+        alike = [index for index, second in enumerate(seconds) if second.width == width]
+        places = [(first, 0), *((seconds[index], first.width) for index in alike)]
+        ours, *theirs = _resample(places, first.width + width, draws, seed)
+        resampled |= {index: ours - their for index, their in zip(alike, theirs, strict=True)}
+    found = []
+    for index, (second, (least, most)) in enumerate(zip(seconds, bounds, strict=True)):
+        own, room = first.own_means - second.own_means, most - least
+        interval = _percentiles(float(own.mean()), resampled[index], confidence)
+        found.append(_widened(interval, own, confidence, (-room, room)))
+    return found
 
 
 def unseen(value: float, problems: int, bounds: Bounds, confidence: float = 0.95) -> Interval:
@@ -220,36 +244,54 @@ def hypervolume(points: Sequence[Point], reference: Point) -> float:
 class _Padded:
     """Rows of unequal length as one matrix [problems, width], with means over resampled entries."""
 
-    def __init__(self, rows: list[Floats], bounds: Bounds) -> None:
-        outside = [value for row in rows for value in (row.min(), row.max()) if not bounds[0] <= value <= bounds[1]]
-        if outside:
-            raise InputError(f"values: {outside[0]:g}; must lie between {bounds[0]:g} and {bounds[1]:g}")
+    def __init__(self, rows: list[Floats]) -> None:
         self.problems, self.width = len(rows), max(map(len, rows))
         self.counts = np.array([len(row) for row in rows])
         self.own_means = np.array([row.mean() for row in rows])
-        self._values = np.stack([np.pad(row, (0, self.width - len(row))) for row in rows])
+        padded = [np.pad(row, (0, self.width - len(row))) for row in rows]
+        self._values = np.concatenate([*padded, np.zeros(1)])  # the last is what stands for no sample
+        self._extremes = [value for row in rows for value in (row.min(), row.max())]
 
-    def means(self, problems: NDArray[np.intp], uniforms: Floats) -> Floats:
-        """Mean of each drawn problem [draws, P] over as many samples as it has, picked by uniforms [.., .., width]."""
+    def check(self, bounds: Bounds) -> None:
+        """Raise InputError unless all values lie within bounds."""
+        outside = [value for value in self._extremes if not bounds[0] <= value <= bounds[1]]
+        if outside:
+            raise InputError(f"values: {outside[0]:g}; must lie between {bounds[0]:g} and {bounds[1]:g}")
+
+    def picks(self, problems: NDArray[np.intp], uniforms: Floats) -> NDArray[np.intp]:
+        """Which values uniforms [draws, P, width] pick of drawn problems [draws, P]: as many as each has, then none."""
         counts = self.counts[problems][..., None]
-        picked = self._values[problems[..., None], (uniforms * counts).astype(np.intp)]
-        picked[np.arange(self.width) >= counts] = 0
-        means: Floats = picked.sum(-1) / counts[..., 0]
+        picked = problems[..., None] * self.width + (uniforms * counts).astype(np.intp)
+        if self.counts.min() < self.width:
+            picked[np.arange(self.width) >= counts] = self._values.size - 1
+        return picked
+
+    def means(self, problems: NDArray[np.intp], picks: NDArray[np.intp]) -> Floats:
+        """Mean over the drawn problems' means over what is picked of each [draws]."""
+        means: Floats = (self._values.take(picks).sum(-1) / self.counts[problems]).mean(-1)
         return means
 
 
-def _resample(
-    problems: int, width: int, draws: int, seed: int, measure: Callable[[NDArray[np.intp], Floats], Floats]
-) -> Floats:
-    """The resampled means [draws]: per draw and place, one random number picks a problem, `width` pick its samples."""
+def _resample(places: Sequence[tuple[_Padded, int]], width: int, draws: int, seed: int) -> list[Floats]:
+    """The resampled means [draws] of some values of the same problems.
+
+    Per draw and problem, one random number picks a problem, `width` more pick samples; those that pick the samples of
+    some values begin at their place.
+    """
+    problems = places[0][0].problems
     rng = np.random.default_rng(seed_for(seed, "bootstrap"))
     at_once = max(1, _DRAWS_AT_ONCE // (problems * (1 + width)))
-    means = []
+    means: list[list[Floats]] = [[] for _ in places]
     for start in range(0, draws, at_once):
         uniforms = rng.random((min(at_once, draws - start), problems, 1 + width))
-        picked = (uniforms[..., 0] * problems).astype(np.intp)
-        means.append(measure(picked, uniforms[..., 1:]).mean(-1))
-    return np.concatenate(means)
+        drawn = (uniforms[..., 0] * problems).astype(np.intp)
+        picks: dict[tuple[int, bytes], NDArray[np.intp]] = {}  # the same for values that are as many
+        for (values, place), found in zip(places, means, strict=True):
+            like = (place, values.counts.tobytes())
+            if like not in picks:
+                picks[like] = values.picks(drawn, uniforms[..., 1 + place : 1 + place + values.width])
+            found.append(values.means(drawn, picks[like]))
+    return [np.concatenate(found) for found in means]
 
 
 def _percentiles(mean: float, resampled: Floats, confidence: float) -> Interval:
