@@ -189,7 +189,7 @@ class Crew:
     def show(self) -> None:
         """One line when something has moved: into the run's log under a worker, else on stderr; now and then on the
         run's page."""
-        glance = look(studies.rows(self.study), self.job.limit)
+        glance = look(studies.rows(self.study), self.job.limit, self.size)
         line = f"{self.study.name}: {glance.line}"
         if glance.failed:
             line += f"; {self.log} says why it failed, --retry-failed runs it again"

@@ -22,7 +22,7 @@ class Glance:
     at_work: tuple[str, ...]
     """`ARM seed N` of what runs, where it is known already."""
     seconds_left: float | None
-    """From what finished trials took, divided among those that run; None before the first has finished."""
+    """From what finished trials took, divided among those at work; None before the first has finished."""
     front: tuple[str, ...]
     """Arms that none beats in mean accuracy and tokens, over the seeds each has so far, where the sweep measures."""
 
@@ -53,8 +53,11 @@ class Glance:
         return "\n".join(f"- **{name}**: {plain(value)}" for name, value in rows.items())
 
 
-def look(rows: Sequence[Row], limit: int) -> Glance:
-    """A study's trials at a glance. `limit`: how many a search will make."""
+def look(rows: Sequence[Row], limit: int, workers: int = 1) -> Glance:
+    """A study's trials at a glance. `limit`: how many a search will make; `workers`: how many are there at least.
+
+    A worker between two trials runs none, and takes part in what is left.
+    """
     by_state: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         by_state[row.state].append(row)
@@ -63,7 +66,7 @@ def look(rows: Sequence[Row], limit: int) -> Glance:
     total = max(len(rows), limit)
     took = [row.attributes["seconds"] for row in done if "seconds" in row.attributes]
     left = total - len(done) - len(failed)
-    seconds = fmean(took) * left / max(1, len(running)) if took else None
+    seconds = fmean(took) * left / max(len(running), min(workers, left), 1) if took else None
     at_work = tuple(sorted(_name(row) for row in running if "arm" in {**row.parameters, **row.attributes}))
     return Glance(total, len(done), len(failed), len(running), at_work, seconds, _front(done))
 

@@ -39,6 +39,13 @@ def test_before_anything_is_finished_no_time_and_no_front_are_told() -> None:
     assert "**time left**: unknown" in glance.markdown
 
 
+def test_a_worker_between_two_trials_takes_part_in_what_is_left() -> None:
+    rows = [row(0, "done", "a", (0.5, 40.0), seconds=100.0), *(row(number, "waiting", "a") for number in range(1, 5))]
+    assert look([*rows, row(5, "running", "b")], 0, workers=2).seconds_left == 100.0 * 5 / 2
+    assert look([rows[0], row(5, "running", "b")], 0, workers=2).seconds_left == 100.0, "one trial has one worker"
+    assert look([rows[0], *(row(number, "running", "b") for number in range(3))], 0).seconds_left == 100.0
+
+
 def test_a_suggestion_that_has_no_arm_yet_counts_and_is_not_named() -> None:
     assert look([Row(0, "running", {}, {}, {CLAIM: {"token": "t"}})], 1).line == "0 of 1 trials done, 1 running"
 
