@@ -3,11 +3,13 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from siri.problems import Problem
 from siri.processes.stopping import Stop
-from siri.rollouts import RolloutBatch
+
+if TYPE_CHECKING:
+    from siri.rollouts import RolloutBatch
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class Sampler(Protocol):
         """What decides the bits that come out: name, version, device, number format, threads, batching rule."""
         ...
 
-    def sample(self, model: Path, request: SampleRequest) -> Iterator[RolloutBatch]:
+    def sample(self, model: Path, request: SampleRequest) -> "Iterator[RolloutBatch]":
         """Answer the request's problems in order, in batches of whole groups, from a checkpoint's folder.
 
         A request whose `first` is where a batch began gives the batches from there on, bit by bit where the sampler

@@ -19,6 +19,7 @@ from siri.terminal import say, say_json
 if TYPE_CHECKING:
     import pandas as pd
 
+    from siri.evaluation.variants import Facts
     from siri.home import Home
     from siri.runs.run import Run
     from sweeps.phase import Job

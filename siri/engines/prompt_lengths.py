@@ -10,7 +10,6 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from siri.asking import step_of
 from siri.config import RunConfig
 from siri.engines import kind_of
 from siri.engines.base_folder import base_folder
@@ -80,6 +79,8 @@ def find_long_training(config: RunConfig, problems: ProblemSet) -> LongPrompts |
 
 def as_trained(config: RunConfig, problems: ProblemSet, budget: int) -> tuple[Problem, ...]:
     """Problems as the run's method puts them to the policy under a budget."""
+    from siri.asking import step_of  # brings torch, which whoever looks at runs does without
+
     method, members = METHODS[config.method.name], problems.problems
     wordings = method.prompts(members, [budget] * len(members), step_of(config, 1))
     return tuple(replace(problem, question=put.question) for problem, put in zip(members, wordings, strict=True))

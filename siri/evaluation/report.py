@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,9 @@ from siri.evaluation.statistics import Floats, Interval, bootstrap_mean, majorit
 from siri.problems import ProblemSet
 from siri.problems.grading import GraderName
 from siri.problems.grading.voting import vote_classes
-from siri.rollouts import RolloutBatch
+
+if TYPE_CHECKING:
+    from siri.rollouts import RolloutBatch
 
 Group = Literal["all", "right", "wrong"]
 """Which responses: `wrong` are all that are not right, those without an answer among them."""
@@ -98,7 +100,7 @@ def report_from_json(values: dict[str, Any]) -> EvalReport:
     return _REPORT.validate_python(values)
 
 
-def tabulate(batches: Iterable[RolloutBatch]) -> pd.DataFrame:
+def tabulate(batches: "Iterable[RolloutBatch]") -> pd.DataFrame:
     """One row per sample: problem, sample, verdict, correct, length, finished, entropy, a count per word, text.
 
     And what a verdict was made from: answer found, problem's answer, opening of the prompt, version of the grader; and
@@ -107,7 +109,7 @@ def tabulate(batches: Iterable[RolloutBatch]) -> pd.DataFrame:
     return pd.concat([_tabulate(batch) for batch in batches], ignore_index=True)
 
 
-def _tabulate(batch: RolloutBatch) -> pd.DataFrame:
+def _tabulate(batch: "RolloutBatch") -> pd.DataFrame:
     size = len(batch.texts)
     words = pd.DataFrame([count_words(text) for text in batch.texts])
     rows = pd.DataFrame(
@@ -135,13 +137,13 @@ def with_problems(rows: pd.DataFrame, problems: ProblemSet) -> pd.DataFrame:
     return rows.assign(question=rows["problem"].map(questions), before=rows["problem"].map(chats))
 
 
-def _entropies(batch: RolloutBatch) -> list[float]:
+def _entropies(batch: "RolloutBatch") -> list[float]:
     """[B] mean entropy of each response's tokens, in nats; NaN where the sampler tells none, as servers do."""
     told = batch.entropies.shape[1] > 0
     return (batch.entropies.sum(1) / batch.lengths).tolist() if told else [float("nan")] * len(batch.texts)
 
 
-def token_ids(batch: RolloutBatch) -> list[npt.NDArray[np.int32] | None]:
+def token_ids(batch: "RolloutBatch") -> list[npt.NDArray[np.int32] | None]:
     """The ids of each response, its end token included; None for those whose sampler told fewer than were written."""
     told, lengths = batch.tokens.numpy().astype(np.int32), batch.lengths.tolist()
     # A copy each: a view would keep the padding of the whole batch.

@@ -261,7 +261,7 @@ class _Padded:
     def picks(self, problems: NDArray[np.intp], uniforms: Floats) -> NDArray[np.intp]:
         """Which values uniforms [draws, P, width] pick of drawn problems [draws, P]: as many as each has, then none."""
         counts = self.counts[problems][..., None]
-        picked = problems[..., None] * self.width + (uniforms * counts).astype(np.intp)
+        picked: NDArray[np.intp] = problems[..., None] * self.width + (uniforms * counts).astype(np.intp)
         if self.counts.min() < self.width:
             picked[np.arange(self.width) >= counts] = self._values.size - 1
         return picked

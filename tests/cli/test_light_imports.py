@@ -53,3 +53,12 @@ def test_a_command_that_only_looks_imports_no_library_of_training(words: list[st
     done = subprocess.run([sys.executable, "-c", SCRIPT, *words], capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stderr
     assert done.stderr.splitlines()[-1].split() == ["imported:"]
+
+
+@pytest.mark.parametrize("words", [["compare", "laptop", "--json"], ["sync"]], ids=lambda words: words[0])
+def test_what_has_been_measured_is_read_without_torch(words: list[str], trained: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *words, "--home", str(trained)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert not {"torch", "transformers"} & {*done.stderr.splitlines()[-1].split()}
