@@ -71,7 +71,7 @@ format: install  ## Let ruff format and fix what it can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-sweep-paper: install  ## The paper's arms on five seeds, two processes: 1 to 3 hours; repeat it after a crash and it resumes
+sweep-paper: install  ## The paper's arms on five seeds, two processes: 35 minutes; repeat it after a crash and it resumes
 	$(BIN)/siri sweep paper --workers 2
 
 bench: install  ## The benchmarks that need nothing beyond .venv; see benchmarks/README.md for the others

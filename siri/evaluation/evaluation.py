@@ -148,7 +148,7 @@ class Evaluation:
 
     def report(self) -> EvalReport:
         """What was found, by the name that the run calls the benchmark. Raises InputError unless it has been made."""
-        found = self._report
+        found = read_report(self._found().folder)
         return found if self.bare in BENCHMARKS else replace(found, benchmark=benchmark_name(self.run, self.bare))
 
     def samples(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
@@ -156,30 +156,26 @@ class Evaluation:
 
         The column `tokens` is by far the largest.
         """
-        return pd.read_parquet(self._found.folder / SAMPLES, columns=None if columns is None else [*columns])
+        return pd.read_parquet(self._found().folder / SAMPLES, columns=None if columns is None else [*columns])
 
     def seconds(self) -> float:
         """How long sampling and grading took, on whichever machines. Raises InputError as `report` does."""
-        return float(self._found.manifest.facts["seconds"])
+        return float(self._found().manifest.facts["seconds"])
 
     def accuracy_cr(self) -> float:
         """Accuracy gained over the run's own base, over the share of its length that is kept, on this one benchmark.
 
         NaN where the base has not been evaluated or never answers right. Raises InputError as `report` does.
         """
-        base = self if self.snapshot == "base" else replace(self, snapshot="base")
-        if base.find() is None or base.report().accuracy.mean == 0:
+        base = replace(self, snapshot="base")
+        if base.find() is None:
             return float("nan")
         ours, theirs = self.report(), base.report()
+        if theirs.accuracy.mean == 0:
+            return float("nan")
         return accuracy_cr([ours.accuracy.mean], [ours.length.mean], [theirs.accuracy.mean], [theirs.length.mean])
 
-    @cached_property
-    def _report(self) -> EvalReport:
-        return read_report(self._found.folder)
-
-    @cached_property
     def _found(self) -> Entry:
-        """As found once: an evaluation that is there stays as it is."""
         entry = self.find()
         if entry is None:
             raise InputError(

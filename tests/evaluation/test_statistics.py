@@ -13,6 +13,7 @@ from siri.evaluation.statistics import (
     hypervolume,
     majority_at_k,
     paired_difference,
+    paired_differences,
     pareto_front,
     pass_at_k,
     t_interval,
@@ -87,6 +88,19 @@ def test_the_paired_bootstrap_equals_a_slow_one(pairs, seed):
     low, high = np.quantile(resample_slowly(pairs, 50, seed), [0.1, 0.9])
     assert (found.low, found.high) == pytest.approx((low, high))
     assert found.mean == pytest.approx(np.mean([np.mean(a) - np.mean(b) for a, b in pairs]))
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(samples, samples, samples, samples), min_size=1, max_size=5), st.integers(0, 100))
+def test_pairs_that_share_their_draws_are_those_of_pairs_alone(rows, seed):
+    first, *others = ([row[place] for row in rows] for place in range(4))
+    others.append(others[0])
+    bounds = [(0, 1), (0, 2), (-1, 1), (0, 1)]
+    alone = [
+        paired_difference(first, other, draws=40, seed=seed, bounds=each)
+        for other, each in zip(others, bounds, strict=True)
+    ]
+    assert paired_differences(first, others, draws=40, seed=seed, bounds=bounds) == alone
 
 
 def test_how_much_is_drawn_at_once_changes_nothing(monkeypatch):
