@@ -5,13 +5,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Annotated, Any, Literal
+from typing import IO, Annotated, Any, Literal, cast
+from uuid import UUID
 
+import httpx
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import ArtifactUpdate
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.runtime import deployment, flow_run
 from prefect.states import Cancelled
 from pydantic import Field
@@ -20,7 +25,7 @@ from flows.gpu import make_gpu_limit, needs_gpu_to_measure, turn
 from flows.lifecycle import live
 from flows.links import link_to_mlflow, page_links
 from flows.monitors import publish_alarm
-from flows.naming import named
+from flows.naming import artifact_key, named
 from flows.schedules import give_way
 from siri.engines import untrained
 from siri.errors import AlarmError, InputError, StoppedError
@@ -102,7 +107,8 @@ def _ablate(job: Job, workers: int, retry_failed: bool, more: int, at_most: str)
                 phase.extend(study, more)
             capped = _watch(phase, study, workers)
             table = [*map(_describe, studies.rows(study))]
-            create_table_artifact(table=table, key="trials", description=plain(": ".join([study.name, *cautions])))
+            key, about = artifact_key("trials", study.name), plain(": ".join([study.name, *cautions]))
+            create_table_artifact(table=table, key=key, description=about)
             if capped:
                 outcome = "capped"
                 return study.name
@@ -149,6 +155,8 @@ class Crew:
     shown: str = ""
     due: float = 0.0
     """When the run's page may be written again; monotonic seconds."""
+    page: UUID | None = None
+    """The artifact that shows how far it is."""
 
     @property
     def log(self) -> Path:
@@ -202,7 +210,18 @@ class Crew:
             get_run_logger().info(line)
         if time.monotonic() >= self.due or glance.done + glance.failed == glance.total:
             self.due = time.monotonic() + PAGE_SECONDS
-            create_markdown_artifact(glance.markdown, key="progress", description=plain(self.study.name))
+            self._write_page(glance.markdown)
+
+    def _write_page(self, text: str) -> None:
+        """One artifact of the flow run, written anew unless the server is away or somebody has deleted it."""
+        with suppress(httpx.TransportError, PrefectHTTPStatusError, ObjectNotFound):
+            if self.page is None:
+                key = artifact_key("progress", self.study.name)
+                made = create_markdown_artifact(text, key=key, description=plain(self.study.name))
+                self.page = cast(UUID, made)  # no coroutine, outside of one
+            else:
+                with get_client(sync_client=True) as client:
+                    client.update_artifact(self.page, ArtifactUpdate(data=text))
 
     def end(self) -> None:
         """Ask the workers to keep their checkpoints and end; kill those that have not after a minute."""

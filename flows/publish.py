@@ -7,6 +7,7 @@ from typing import Literal
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from dashboards.ablation import write_markdown, write_page
+from flows.naming import artifact_key
 from flows.notify import tell
 from siri import tracking
 from siri.home import Home
@@ -39,15 +40,16 @@ def publish(job: Job, more: int, outcome: Outcome) -> None:
     main, changes = results[-1], read_changes(job, results)
     note = _write_note(main, changes.lines)
     if more or (changes.before and changes.lines):
-        create_markdown_artifact(markdown=note, key="changes", description=plain(main.study))
+        create_markdown_artifact(markdown=note, key=artifact_key("changes", main.study), description=plain(main.study))
     if not main.values.empty:
         page = write_results(results, job.home)
         tags = {"sweep.name": main.sweep, "sweep.size": main.size} | caution_tags(main.caution) | {DESCRIPTION: note}
         tracking.record_sweep(job.home, main.study, tags, page.parent)
         if not more:
             arms, about = tables(main)["arms"], plain(f"{main.study}: {main.caution}" if main.caution else main.study)
-            create_table_artifact(table=plain_rows(arms), key="arms", description=about)
-            create_markdown_artifact(markdown=write_markdown(results), key="sweep", description=plain(main.study))
+            create_table_artifact(table=plain_rows(arms), key=artifact_key("arms", main.study), description=about)
+            text, key = write_markdown(results), artifact_key("sweep", main.study)
+            create_markdown_artifact(markdown=text, key=key, description=plain(main.study))
     _tell(main, changes, outcome)
     changes.mark()
 

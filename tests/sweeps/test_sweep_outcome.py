@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from flows.naming import artifact_key
 from siri.home import Home
 from sweeps import studies, worker
 from sweeps.phase import Job
@@ -87,12 +88,12 @@ def test_a_sweep_with_a_failed_trial_says_so_and_retry_failed_makes_up_for_it(
 
 def _check_left(job: Job) -> None:
     """Artifacts of both flow runs, and one record in MLflow that holds the files."""
-    keys = [key for key, _ in artifacts(job)]
-    assert (keys.count("arms"), keys.count("sweep")) == (2, 2)
+    keys, study = [key for key, _ in artifacts(job)], job.open_study().name
+    counts = {kind: keys.count(artifact_key(kind, study)) for kind in ("arms", "sweep", "trials", "progress")}
+    assert counts == {"arms": 2, "sweep": 2, "trials": 2, "progress": 2}, "one of each for each flow run"
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(tracking_uri=job.home.tracking_uri)
-    study = job.open_study().name
     experiment = client.get_experiment_by_name("siri").experiment_id
     [record] = client.search_runs([experiment], f"tags.`siri.sweep` = '{study}'")
     place = record.info.artifact_uri.removeprefix("mlflow-artifacts:/")
@@ -110,11 +111,11 @@ def test_a_scheduled_run_adds_a_seed_and_reports_only_what_changed(make_job: Cal
     assert sorted((row.parameters["seed"], row.parameters["arm"]) for row in rows(job)) == [
         (seed, arm) for seed in (0, 1, 2) for arm in ("constant", "cosine")
     ]
-    changes = [json.loads(data) for key, data in artifacts(job) if key == "changes"]
+    changes = [json.loads(data) for key, data in artifacts(job) if key.startswith("changes-")]
     assert len(changes) == 2
     assert "- 4 new trials (arms), 4 in all" in changes[0]
     assert "- 2 new trials (arms), 6 in all" in changes[1]
-    assert "sweep" not in {key for key, _ in artifacts(job)}
+    assert not any(key.startswith("sweep-") for key, _ in artifacts(job))
 
 
 SMALL = {"bounds": {"laptop": {"total_steps": 8, "shortest_cycle": 4, "min_budgets": [18, 54]}}, "trials": 4}
