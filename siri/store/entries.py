@@ -126,19 +126,20 @@ class Store:
 
     def nearest(self, keys: list[str]) -> Entry | None:
         """The last stored entry among `keys`, which are in step order; its files unverified."""
-        for key in reversed(keys):
-            entry = self.find(key)
-            if entry is not None:
-                return entry
-        return None
+        there = self._keys()  # a run has thousands of steps, and few of them are stored
+        found = (self.find(key) for key in reversed(keys) if key in there)
+        return next((entry for entry in found if entry is not None), None)
 
     def entries(self) -> Iterator[Entry]:
         """All entries, unverified."""
-        for path in sorted((self.root / "entries").glob("*/*")):
-            key = path.name
-            entry = self.find(key) if is_key(key) else None
+        for key in sorted(self._keys()):
+            entry = self.find(key)
             if entry is not None:
                 yield entry
+
+    def _keys(self) -> set[str]:
+        """Keys of the folders that stand where entries do."""
+        return {path.name for path in (self.root / "entries").glob("*/*") if is_key(path.name)}
 
     def verified(self, key: str) -> Entry | None:
         """The entry of a key, its files checked; a corrupt one is moved aside with a warning and None is returned."""

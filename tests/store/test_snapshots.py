@@ -79,6 +79,14 @@ def test_a_key_without_an_entry_finds_nothing(store: Store) -> None:
     assert store.nearest([KEY, "cd" * 32]) is None
 
 
+def test_of_many_keys_those_that_are_stored_alone_are_opened(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, opened = put(store), list[str]()
+    monkeypatch.setattr(store, "find", lambda key: opened.append(key) or Store.find(store, key))
+    others = [f"{number:064x}" for number in range(1000)]
+    assert store.nearest([*others, KEY, *others]) == made
+    assert opened == [KEY]
+
+
 def test_the_nearest_entry_is_the_last_stored_one(store: Store) -> None:
     keys = [letter * 64 for letter in "abcd"]
     for step in (0, 2):
