@@ -67,13 +67,14 @@ def look(rows: Sequence[Row], limit: int, workers: int = 1) -> Glance:
     took = [row.attributes["seconds"] for row in done if "seconds" in row.attributes]
     left = total - len(done) - len(failed)
     seconds = fmean(took) * left / max(len(running), min(workers, left), 1) if took else None
-    at_work = tuple(sorted(_name(row) for row in running if "arm" in {**row.parameters, **row.attributes}))
+    at_work = tuple(sorted(name for row in running if (name := _name(row)) is not None))
     return Glance(total, len(done), len(failed), len(running), at_work, seconds, _front(done))
 
 
-def _name(row: Row) -> str:
+def _name(row: Row) -> str | None:
+    """Arm and seed; None while its worker has not written both, one after the other."""
     known = {**row.parameters, **row.attributes}
-    return f"{known['arm']} seed {known['seed']}"
+    return f"{known['arm']} seed {known['seed']}" if {"arm", "seed"} <= known.keys() else None
 
 
 def _front(done: Sequence[Row]) -> tuple[str, ...]:

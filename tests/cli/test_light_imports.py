@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from siri.evaluation.evaluation import Evaluation
+from siri.evaluation.measuring import measure
 from siri.home import Home
 from tests.conftest import settle, tiny
 
@@ -28,7 +30,8 @@ sys.exit(code)
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("light") / "home"
-    settle(tiny("schedule.cycles=1"), Home(home))
+    run = settle(tiny("schedule.cycles=1"), Home(home))
+    list(measure(Evaluation(run, "c1-high", "test")))
     return home
 
 

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from sweeps.glance import look
 from sweeps.studies import CLAIM, Row, State
 
@@ -46,8 +48,10 @@ def test_a_worker_between_two_trials_takes_part_in_what_is_left() -> None:
     assert look([rows[0], *(row(number, "running", "b") for number in range(3))], 0).seconds_left == 100.0
 
 
-def test_a_suggestion_that_has_no_arm_yet_counts_and_is_not_named() -> None:
-    assert look([Row(0, "running", {}, {}, {CLAIM: {"token": "t"}})], 1).line == "0 of 1 trials done, 1 running"
+@pytest.mark.parametrize("known", [{}, {"arm": "a"}])
+def test_a_suggestion_that_is_being_written_counts_and_is_not_named(known: dict[str, Any]) -> None:
+    held = Row(0, "running", {}, {}, {CLAIM: {"token": "t"}, **known})
+    assert look([held], 1).line == "0 of 1 trials done, 1 running"
 
 
 def test_trials_that_wait_for_a_trunk_of_another_s_do_not_run() -> None:
