@@ -23,6 +23,8 @@ from siri.schedule import LengthSchedule
 
 Row = dict[str, Any]
 BASE = "base"
+_FEW = 6
+"""Names of runs that a line holds at most."""
 log = logging.getLogger("siri")
 
 
@@ -48,12 +50,20 @@ def cautions(runs: Sequence[Run]) -> list[str]:
     names = dict.fromkeys(name for facts in told.values() for name in facts)
     lines = []
     for name in names:
-        values = {run.name: told[run.id].get(name, "none") for run in runs}
-        if len(set(values.values())) > 1:
-            lines.append(
-                f"the runs differ in {name}: " + ", ".join(f"{value} ({run})" for run, value in values.items())
-            )
+        by_value: dict[str, list[str]] = {}
+        for run in runs:
+            by_value.setdefault(told[run.id].get(name, "none"), []).append(run.name)
+        if len(by_value) > 1:
+            values = (f"{value} ({_few(named)})" for value, named in by_value.items())
+            lines.append(f"the runs differ in {name}: {', '.join(values)}")
     return lines
+
+
+def _few(names: Sequence[str]) -> str:
+    """Names with commas between; of many the first, and how many others."""
+    shown = names if len(names) <= _FEW else names[: _FEW - 1]
+    others = [] if shown is names else [f"{len(names) - len(shown)} others"]
+    return ", ".join([*shown, *others])
 
 
 def describe_budget(schedule: LengthSchedule) -> str:
@@ -169,7 +179,7 @@ def untrained_runs(runs: Sequence[Run]) -> list[str]:
     for run in runs:
         if caution := untrained(run.config.engine.name):
             said.setdefault(caution, []).append(run.name)
-    return [f"{caution}: {', '.join(names)}" for caution, names in said.items()]
+    return [f"{caution}: {_few(names)}" for caution, names in said.items()]
 
 
 def _spread(name: str, interval: Interval) -> dict[str, float]:

@@ -180,6 +180,14 @@ def test_a_baseline_measured_otherwise_is_not_compared(run: Run, home: Home) -> 
         data.comparison_table(run, other, "test")
 
 
+def test_a_line_about_many_runs_names_a_few(run: Run) -> None:
+    many = [replace(run, name=f"run-{number}") for number in range(7)]
+    [said] = data.untrained_runs(many)
+    assert said.endswith(": run-0, run-1, run-2, run-3, run-4, 2 others")
+    [said] = data.untrained_runs(many[:6])
+    assert said.endswith(": run-0, run-1, run-2, run-3, run-4, run-5")
+
+
 def test_curves_hold_every_step_and_its_budget(run: Run) -> None:
     curve = data.curves(run)
     assert list(curve["step"]) == list(range(1, 49))
