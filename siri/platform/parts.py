@@ -239,11 +239,11 @@ def _mlflow(settings: Settings) -> Part:
         store = own_store
     artifacts = settings.home.artifacts.resolve().as_uri()
     address = ("--host", settings.host, "--port", str(settings.mlflow_port), "--workers", "1")
-    command = children.command("mlflow", "server", *address, "--artifacts-destination", artifacts)
-    own = {"MLFLOW_BACKEND_STORE_URI": absolute(store)}
     password = mlflow_password(settings)
+    app = "siri" if password is None else "siri-private"  # without MLflow's assistant
+    command = children.command("mlflow", "server", *address, "--artifacts-destination", artifacts, "--app-name", app)
+    own = {"MLFLOW_BACKEND_STORE_URI": absolute(store)}
     if password is not None:
-        command += ["--app-name", "basic-auth"]
         own |= _mlflow_users(settings.home, password)
     folder = empty_folder(settings.home)
     page = settings.mlflow

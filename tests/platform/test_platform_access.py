@@ -101,6 +101,28 @@ def test_mlflow_and_optuna_dashboard_refuse_pages_of_others(platform: Platform) 
     assert status(f"{platform.dashboard}/api/studies", Origin=platform.dashboard) == 200
 
 
+ASSISTANT = "ajax-api/3.0/mlflow/assistant"
+"""MLflow's assistant, which runs shell commands for whoever reaches it from this machine."""
+
+
+def assistant_requests() -> list[tuple[str, str]]:
+    """(method, path) of everything that MLflow's assistant answers where it is served."""
+    from mlflow.server.assistant.api import assistant_router
+
+    routes = [(route.methods, route.path) for route in assistant_router.routes]  # type: ignore[attr-defined]
+    return [(method, re.sub(r"{\w+}", "ollama", path).lstrip("/")) for methods, path in routes for method in methods]
+
+
+def test_mlflows_assistant_is_not_there_for_anybody(platform: Platform) -> None:
+    asked = assistant_requests()
+    assert ("PUT", f"{ASSISTANT}/config") in asked
+    assert ("POST", f"{ASSISTANT}/message") in asked
+    own = {"Origin": platform.mlflow, "Content_Type": "application/json"}
+    for method, path in asked:
+        body = b"{}" if method in ("POST", "PUT", "PATCH") else None
+        assert status(f"{platform.mlflow}/{path}", body, method, **own) in (404, 405), (method, path)
+
+
 OTHER = """
 import json, os, sys, urllib.error, urllib.request
 prefect, folder, *pids = sys.argv[1:]

@@ -14,6 +14,7 @@ from siri.platform.databases import make, parse
 from tests import postgres
 from tests.platform.test_databases import VARIABLES, exports
 from tests.platform.test_databases import ask as select
+from tests.platform.test_platform_access import ASSISTANT
 from tests.sweeps.test_worker import ARMS, write_sweep
 from tests.upped import ROOT, TINY_FLOW, Platform, ask, bring_up, processes_of
 
@@ -58,6 +59,12 @@ def test_with_passwords_nobody_gets_in_without_them(team: Platform) -> None:
         for wrong in ("", "admin:password1234", "user:"):
             with pytest.raises(urllib.error.HTTPError, match="401"):
                 ask(url, body, auth=wrong)
+
+
+def test_mlflows_assistant_is_not_there_for_those_who_are_let_in_either(team: Platform) -> None:
+    for path in ("config", "providers", "message"):
+        with pytest.raises(urllib.error.HTTPError, match=r"40[45]"):
+            ask(f"{team.mlflow}/{ASSISTANT}/{path}", auth=f"admin:{PASSWORDS['MLFLOW_AUTH_ADMIN_PASSWORD']}")
 
 
 @pytest.fixture(scope="module")
