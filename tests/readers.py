@@ -309,6 +309,7 @@ CALLS: dict[str, str] = {
     "siri/evaluation/headlines.py:_read": HEADLINE,
     "siri/evaluation/headlines.py:_last_step": HEADLINE,
     "siri/migrations.py:_texts": SHIPPED,
+    "siri/tracking/app.py:_remove_assistant": SHIPPED,
     "siri/platform/pages.py:check": SHIPPED,
     "siri/platform/pages.py:_copy": SHIPPED,
     "siri/platform/pages.py:_silence": SHIPPED,
