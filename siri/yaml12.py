@@ -21,6 +21,7 @@ MOST_VALUES = 100_000
 _WHOLE = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")
 _DECIMAL = re.compile(r"[-+]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 _WORDS = {"true": True, "false": False, "null": None, "~": None, "": None}
+_BREAKS = re.compile("[\x85\u2028\u2029]")
 _TAG = "tag:yaml.org,2002:"
 
 
@@ -34,6 +35,12 @@ class _Dumper(yaml.SafeDumper):
     """Puts into quotes what either version of YAML would not read as text."""
 
 
+def _represent_text(dumper: _Dumper, text: str) -> yaml.Node:
+    """Line breaks beyond ASCII's are escaped: PyYAML writes them as they are, and reads them back as spaces."""
+    return dumper.represent_scalar(f"{_TAG}str", text, style='"' if _BREAKS.search(text) else None)
+
+
+_Dumper.add_representer(str, _represent_text)
 for _name, _pattern, _first in (
     ("bool", re.compile("true|false"), "tf"),
     ("null", re.compile("null|~|"), ["n", "~", ""]),

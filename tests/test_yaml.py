@@ -126,12 +126,25 @@ JSON = st.recursive(
 )  # fmt: skip
 
 
+BREAKS = [
+    text
+    for mark in ("\x85", "\u2028", "\u2029", "\r", "\n", "\ufeff")
+    for text in (mark, f"a{mark}b", f"{mark} a", f"a {mark}")
+]
+
+
+@pytest.mark.parametrize("text", BREAKS)
+def test_line_breaks_are_read_back_in_keys_lists_and_long_texts(text: str) -> None:
+    values = {text: [text, {"a": f"{'long words ' * 20}{text}{' and more' * 20}"}]}
+    assert parse_yaml(dump_yaml(values), "x") == values
+
+
 @given(JSON)
 def test_what_is_written_is_read_back(value: Any) -> None:
     assert parse_yaml(dump_yaml({"it": value}), "x") == {"it": value}
 
 
-@pytest.mark.parametrize("text", [*TEXTS, "1e3", "5E2", "+1", "a: b", " x ", "#x"])
+@pytest.mark.parametrize("text", [*TEXTS, "1e3", "5E2", "+1", "a: b", " x ", "#x", *BREAKS])
 def test_a_recipe_that_is_written_out_keeps_its_text_for_readers_of_either_version(text: str) -> None:
     written = dump_yaml({"it": text})
     assert parse_yaml(written, "x") == yaml.safe_load(written) == {"it": text}
