@@ -3,6 +3,7 @@
 import logging
 import shutil
 from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -50,17 +51,24 @@ def travel(chain: Chain, last: int, train: Train) -> Generator[tuple[StepReport,
         try:
             start = _take_nearest(chain, last, scratch)
             trail = _Trail(chain, start, last, scratch / "start")
-            for report in train(_plan(chain, start, last, scratch)) if start.manifest.step < last else ():
-                line = trail.add(report)
-                if report.checkpoint is not None:
-                    trail.commit(report)
-                yield report, line
+            with closing(_reports(train, _plan(chain, start, last, scratch))) as reports:
+                for report in reports:
+                    line = trail.add(report)
+                    if report.checkpoint is not None:
+                        trail.commit(report)
+                    yield report, line
             if trail.step != last and not chain.stop.is_set():
                 raise RuntimeError(f"the engine stopped after step {trail.step} of {last}")
             if chain.store.find(chain.keys[last]) is not None:
                 _remove_rolling(chain, last)
         finally:
             chain.store.discard(scratch)
+
+
+def _reports(train: Train, plan: StagePlan) -> Generator[StepReport]:
+    """What is trained, if anything is left to train; once closed, the engine is done with the working folder."""
+    if plan.start_step < plan.last:
+        yield from train(plan)
 
 
 def _plan(chain: Chain, start: Entry, last: int, scratch: Path) -> StagePlan:

@@ -208,7 +208,8 @@ def test_an_evaluation_gives_a_seed_s_samples_and_says_what_sampled(
     entry = evaluation.find()
     assert entry is not None
     told = {"engine": "vllm", "version": 2, "vllm": "0.31.0", "device": "cpu", "dtype": "float32", "tensor_parallel": 1}
-    assert entry.manifest.facts["sampler"] == told
+    assert entry.manifest.facts["sampler"] == "vllm"
+    assert entry.manifest.facts["sampled_by"] == told
     assert {budget for _, budget in asked(home)[-3 * len(evaluation.problems) :]} == {150}
     assert share_alike(evaluation.samples()["text"], texts(by_vllm)) >= 0.95  # batches differ, and so do the last bits
     assert left() == []

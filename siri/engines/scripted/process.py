@@ -46,12 +46,16 @@ class ScriptedProcessEngine(ScriptedEngine):
         self._child.stdin.write(json.dumps(order) + "\n")
         self._child.stdin.flush()
         last = plan.start_step
-        for line in self._child.stdout:
-            report = _report_from_json(line)
-            last = report.step
-            yield report
-            if plan.stop.is_set():
-                self._tell_to_stop()
+        try:
+            for line in self._child.stdout:
+                report = _report_from_json(line)
+                last = report.step
+                yield report
+                if plan.stop.is_set():
+                    self._tell_to_stop()
+        except GeneratorExit:  # nobody asks for more: it must not go on in a folder that is removed
+            self.close()
+            raise
         code = self._child.wait()
         if code == errno.ENOSPC:
             raise OSError(code, os.strerror(code))

@@ -54,10 +54,14 @@ class VerlEngine:
         order.write(self.problems)
         self._process = VerlProcess(order)
         last = plan.start_step
-        for line in self._process.lines(plan.stop):
-            report = self._take(line, plan)
-            last = report.step
-            yield report
+        try:
+            for line in self._process.lines(plan.stop):
+                report = self._take(line, plan)
+                last = report.step
+                yield report
+        except GeneratorExit:  # nobody asks for more: it must not go on in a folder that is removed
+            self.close()
+            raise
         if self._process.code != 0 or (last != plan.last and not plan.stop.is_set()):
             killed = (self._process.code or 0) < 0
             raise (LostEngineError if killed else RuntimeError)(
