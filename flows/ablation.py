@@ -213,7 +213,7 @@ class Crew:
             self._write_page(glance.markdown)
 
     def _write_page(self, text: str) -> None:
-        """One artifact of the flow run, written anew unless the server is away or somebody has deleted it."""
+        """Update the artifact that shows progress; skipped while the server cannot be reached, or once it is deleted."""
         with suppress(httpx.TransportError, PrefectHTTPStatusError, ObjectNotFound):
             if self.page is None:
                 key = artifact_key("progress", self.study.name)

@@ -35,7 +35,7 @@ def _remove_assistant() -> None:
     from mlflow.server.assistant.api import assistant_router
 
     paths = [str(getattr(route, "path", "")) for route in assistant_router.routes]
-    if assistant_router.prefix != PREFIX or not all(path.startswith(PREFIX) for path in paths):
+    if assistant_router.prefix != PREFIX or not paths or not all(path.startswith(PREFIX) for path in paths):
         raise RuntimeError(f"MLflow's assistant is not at {PREFIX}: this version of MLflow is not known")
     assistant_router.routes.clear()
     page = Path(str(app.static_folder), "index.html").read_text(encoding="utf-8")
