@@ -213,7 +213,7 @@ class Crew:
             self._write_page(glance.markdown)
 
     def _write_page(self, text: str) -> None:
-        """Update the artifact that shows progress; skipped while the server cannot be reached, or once it is deleted."""
+        """Update the artifact that shows progress; skipped while the server is away, or once it is deleted."""
         with suppress(httpx.TransportError, PrefectHTTPStatusError, ObjectNotFound):
             if self.page is None:
                 key = artifact_key("progress", self.study.name)
